@@ -1,0 +1,56 @@
+"""How each actor is started.
+
+``max_task_retries=0`` everywhere: Ray must not repeat a mutation by itself; callers do, under the same ids.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from aiqueue.config import PoolConfig
+
+POOL_MANAGER_NAME = "aiqueue-pool-manager"
+JOURNAL_RESOURCE = "aiqueue_journal"  #: a custom resource that marks the node with the journal's disk
+
+_DETACHED: dict[str, Any] = {
+    "lifetime": "detached",
+    "get_if_exists": True,
+    "max_restarts": -1,
+    "max_task_retries": 0,
+}
+
+
+def queue_actor_options(name: str, namespace: str) -> dict[str, Any]:
+    """Return the queue actor's options: on the node that is marked for the journal, else on this one.
+
+    One event loop and no concurrency groups: a group would have a thread of its own, and the queue takes no locks.
+    """
+    options = {**_DETACHED, "name": name, "namespace": namespace, "num_cpus": 0, "max_concurrency": 20_000}
+    if JOURNAL_RESOURCE in ray.cluster_resources():  # type: ignore[no-untyped-call]
+        return {**options, "resources": {JOURNAL_RESOURCE: 0.001}}
+    here = ray.get_runtime_context().get_node_id()
+    return {**options, "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=here, soft=False)}
+
+
+def pool_manager_options(namespace: str) -> dict[str, Any]:
+    """Return the pool manager's options."""
+    return {**_DETACHED, "name": POOL_MANAGER_NAME, "namespace": namespace, "num_cpus": 0, "max_concurrency": 1_000}
+
+
+def worker_options(pool: PoolConfig, name: str, namespace: str) -> dict[str, Any]:
+    """Return a worker's options.
+
+    Workers restart like the queue: Ray's memory monitor ends what can restart first, and must not find only the queue.
+    """
+    return {
+        **_DETACHED,
+        "name": name,
+        "namespace": namespace,
+        "max_concurrency": 100,
+        "num_cpus": pool.num_cpus,
+        "num_gpus": pool.num_gpus,
+        "resources": dict(pool.resources),
+    }

@@ -1,0 +1,82 @@
+"""The queue actor: ``QueueService`` behind actor calls that carry msgpack."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from aiqueue import protocol
+from aiqueue.config import Settings
+from aiqueue.journal.sqlite import SqliteJournal
+from aiqueue.service.clock import SteadyClock
+from aiqueue.service.queue_service import QueueService, load_engine
+
+
+class QueueActor:
+    """Named, detached, restarts for ever; lives on the node that holds the journal.
+
+    The constructor returns when the journal is loaded, so a call made during a restart simply waits. Nothing here
+    awaits between reading a call and handing it to the service, which needs no lock.
+    """
+
+    def __init__(self, settings_json: str) -> None:
+        self._settings = Settings.model_validate_json(settings_json)
+        journal = self._settings.journal
+        self._journal = SqliteJournal(journal.path, durability=journal.durability)
+        self._clock = SteadyClock()
+        self._engine = load_engine(self._settings, self._journal, self._clock)
+        self._service: QueueService | None = None
+        # The backlog is long-lived: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+
+    async def hello(self) -> bytes:
+        """Return a Welcome."""
+        return protocol.encode(self._open().welcome())
+
+    async def submit(self, groups: bytes) -> bytes:
+        """Take ``list[SubmitGroup]``, return a SubmitReply when they are on disk."""
+        replies = await self._open().submit(protocol.decode_groups(groups))
+        return protocol.encode(protocol.SubmitReply(replies))
+
+    async def exchange(self, call: bytes) -> bytes:
+        """Take an ExchangeCall, return an ExchangeReply: a worker's long poll."""
+        return protocol.encode(await self._open().exchange(protocol.decode_exchange_call(call)))
+
+    async def events(self, call: bytes) -> bytes:
+        """Take an EventsCall, return an EventsReply: a client process's long poll."""
+        return protocol.encode(await self._open().events(protocol.decode_events_call(call)))
+
+    async def get_jobs(self, ids: bytes) -> bytes:
+        """Take job ids, return ``list[JobView | None]``."""
+        return protocol.encode(await self._open().get_jobs(protocol.decode_ids(ids)))
+
+    async def cancel(self, ids: bytes) -> bytes:
+        """Take job ids, return ``list[CancelReply]``."""
+        return protocol.encode(await self._open().cancel(protocol.decode_ids(ids)))
+
+    async def stats(self) -> bytes:
+        """Return Stats."""
+        return protocol.encode(self._open().stats())
+
+    async def lose_worker(self, worker_id: str, reason: str) -> int:
+        """Take back what a dead worker held."""
+        return await self._open().lose_worker(worker_id, reason)
+
+    async def pid(self) -> int:
+        """Return the process id, for those who test what happens when it dies."""
+        return os.getpid()
+
+    async def close(self) -> None:
+        """Commit what is pending and close the journal: the last call."""
+        service, self._service = self._open(), None
+        await service.close()
+
+    async def no_op(self) -> None:
+        """Do nothing: what an actor call costs, for the benchmarks."""
+
+    def _open(self) -> QueueService:
+        if self._service is None:
+            self._service = QueueService(self._settings, self._journal, engine=self._engine, clock=self._clock)
+        return self._service

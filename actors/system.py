@@ -1,0 +1,66 @@
+"""Starting, finding and stopping the actors of one system."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from actors.options import POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
+from actors.pool_manager import PoolManager
+from actors.queue_actor import QueueActor
+from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
+from aiqueue.config import Settings
+from aiqueue.errors import StartError
+
+_QUEUE_START_S = 120.0  # a journal of millions of jobs takes a while to load
+_STOP_S = 30.0
+
+
+def start_actors(settings: Settings) -> list[str]:
+    """Start the queue, then the workers; return the workers' names. What runs already is left as it is.
+
+    Raises StartError with the reason, e.g. a journal that another queue holds.
+    """
+    json = settings.model_dump_json()
+    queue = _make(QueueActor, queue_actor_options(QUEUE_ACTOR_NAME, settings.namespace), json)
+    try:
+        ray.get(queue.hello.remote(), timeout=_QUEUE_START_S)
+    except RayActorError as error:
+        raise StartError(f"the queue actor could not start: {_cause(error)}") from error
+    except GetTimeoutError as error:
+        raise StartError(f"the queue actor did not answer within {_QUEUE_START_S:g} s") from error
+    manager = _make(PoolManager, pool_manager_options(settings.namespace), json)
+    names: list[str] = ray.get(manager.start.remote())
+    return names
+
+
+def stop_actors(namespace: str, *, grace_s: float = 5.0) -> bool:
+    """Drain the workers, close the journal and end all actors of ``namespace``; tell whether there was a queue."""
+    manager, queue = _find(POOL_MANAGER_NAME, namespace), _find(QUEUE_ACTOR_NAME, namespace)
+    for actor, last_call in ((manager, ("stop", grace_s)), (queue, ("close",))):
+        if actor is not None:
+            method, *args = last_call
+            with contextlib.suppress(RayActorError, GetTimeoutError):
+                ray.get(getattr(actor, str(method)).remote(*args), timeout=_STOP_S)
+            ray.kill(actor)
+    return queue is not None
+
+
+def _make(cls: type, options: dict[str, Any], *args: object) -> Any:
+    return ray.remote(cls).options(**options).remote(*args)  # Ray makes the methods
+
+
+def _find(name: str, namespace: str) -> Any:
+    try:
+        return ray.get_actor(name, namespace=namespace)
+    except ValueError:
+        return None
+
+
+def _cause(error: RayActorError) -> str:
+    """The line of a remote traceback that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if "StartError" in line), lines[-1] if lines else "unknown")

@@ -1,0 +1,1 @@
+"""The client: what programs use to submit jobs and to wait for them."""

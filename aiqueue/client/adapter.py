@@ -1,0 +1,223 @@
+"""The asynchronous client. `sync_adapter` has the same for programs without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from aiqueue.client.coalescer import SubmitCoalescer
+from aiqueue.client.event_feed import EventFeed
+from aiqueue.client.listeners import Listener, Listeners
+from aiqueue.client.transport import QueueTransport
+from aiqueue.errors import FieldError, JobError, JobNotFound, StartError, ValidationError
+from aiqueue.ids import new_id, new_job_ids
+from aiqueue.models import JobOptions
+from aiqueue.protocol import JobHeader, Submission, SubmitGroup
+from aiqueue.results import JobResult
+from aiqueue.validation import Payload, PayloadChecker, validate_options
+from aiqueue.views import Cancellation, JobInfo, Stats, job_info
+
+_Part = TypeVar("_Part")
+
+AnyPayload = Mapping[str, Any] | Payload
+AnyOptions = Mapping[str, Any] | JobOptions | None
+
+_PART = 1_000  # jobs of a list that are accepted together, unless they are a batch
+_encode_metadata = msgspec.json.Encoder().encode
+
+
+class AsyncAIQueueAdapter:
+    """Submits jobs to a running system, waits for them and listens to it. Use it inside one event loop.
+
+    Usable as an async context manager. ``aiqueue.connect_async()`` makes one that is started.
+    """
+
+    def __init__(self, transport: QueueTransport) -> None:
+        self._transport = transport
+        self._client_id = new_id("client")
+        self._listeners = Listeners()
+        self._coalescer: SubmitCoalescer | None = None
+        self._feed: EventFeed | None = None
+        self._checker: PayloadChecker | None = None
+
+    async def start(self) -> None:
+        """Find the queue and learn what it can run. Raises QueueUnavailable if there is none."""
+        welcome = await self._transport.hello()
+        self._checker = PayloadChecker(welcome)
+        self._coalescer = SubmitCoalescer(self._transport)
+        self._feed = EventFeed(self._transport, self._client_id, after=welcome.last_event)
+        self._listen()
+
+    async def stop(self) -> None:
+        """Send what is still to be sent and let go. Jobs go on without this client."""
+        if self._coalescer:
+            await self._coalescer.drain()
+        if self._feed:
+            await self._feed.stop()
+        self._coalescer = self._feed = self._checker = None
+
+    async def __aenter__(self) -> AsyncAIQueueAdapter:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def submit_job(self, payload: AnyPayload, options: AnyOptions = None) -> str:
+        """Return the id of the job once it is on the queue's disk.
+
+        Raises ValidationError (also for an unknown provider or model), DuplicateJob, QueueFull, QueueUnavailable.
+        """
+        checked = validate_options(options)
+        model, body = self._started(self._checker).check(payload)
+        (job_id,) = _ids(1, checked)
+        await self._accept([self._submission(job_id, model, body, checked)], known=checked.job_id is not None)
+        return job_id
+
+    async def submit_jobs(
+        self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, batch_id: str = ""
+    ) -> list[str]:
+        """Submit many jobs with the same options; return their ids in order.
+
+        All are validated before the first is sent (``index`` in an error names the bad ones). With a ``batch_id`` they
+        are accepted together; otherwise in parts of 1,000, in order.
+        """
+        checked = validate_options(options)
+        if checked.job_id is not None and len(payloads) > 1:
+            raise ValidationError([FieldError("options.job_id", "names one job, but several are submitted")])
+        bodies = self._started(self._checker).check_all(payloads)
+        ids = _ids(len(bodies), checked)
+        jobs = [
+            self._submission(job_id, model, body, checked, batch_id)
+            for job_id, (model, body) in zip(ids, bodies, strict=True)
+        ]
+        part = len(jobs) if batch_id else _PART
+        known = checked.job_id is not None
+        parts = [jobs[at : at + part] for at in range(0, len(jobs), part)]
+        await asyncio.gather(*(self._accept(jobs, known=known) for jobs in parts))
+        return ids
+
+    async def submit_job_with_callback(
+        self, payload: AnyPayload, options: AnyOptions = None, callback: Callable[[JobResult], Any] | None = None
+    ) -> JobResult:
+        """Submit a job, wait for its end and return its result (after giving it to ``callback``, if there is one).
+
+        Raises what ``submit_job`` raises, and the JobError that ended the job.
+        """
+        checked = validate_options(options)
+        model, body = self._started(self._checker).check(payload)
+        (job_id,) = _ids(1, checked)
+        known = checked.job_id is not None
+        ended = self._started(self._feed).expect(job_id)
+        try:
+            await self._accept([self._submission(job_id, model, body, checked)], known=known)
+            info = await (self.wait(job_id) if known else ended)
+        finally:
+            self._started(self._feed).forget(job_id, ended)
+        result = _result_of(info)
+        if callback is not None:
+            callback(result)
+        return result
+
+    async def wait(self, job_id: str) -> JobInfo:
+        """Wait until the job has ended, whoever submitted it. Raises JobNotFound."""
+        return (await self.wait_all([job_id]))[0]
+
+    async def wait_all(self, job_ids: Sequence[str], on_end: Callable[[JobInfo], None] | None = None) -> list[JobInfo]:
+        """Wait until all jobs have ended and return them in order; ``on_end`` is called as each one ends."""
+        unknown = [job_id for job_id, info in zip(job_ids, await self.get_jobs(job_ids), strict=True) if info is None]
+        if unknown:
+            raise JobNotFound(unknown[0])
+        futures = await self._started(self._feed).join(job_ids)
+        if on_end:
+            for future in futures:
+                future.add_done_callback(lambda ended: None if ended.cancelled() else on_end(ended.result()))
+        try:
+            return list(await asyncio.gather(*futures))
+        finally:
+            for job_id, future in zip(job_ids, futures, strict=True):
+                self._started(self._feed).forget(job_id, future)
+
+    async def get_job_status(self, job_id: str) -> JobInfo | None:
+        """Return the job as it is on disk; None if it is not known."""
+        return (await self.get_jobs([job_id]))[0]
+
+    async def get_jobs(self, job_ids: Sequence[str]) -> list[JobInfo | None]:
+        """Return many jobs in the order of ``job_ids``."""
+        views = await self._transport.get_jobs(list(job_ids))
+        return [job_info(view) if view else None for view in views]
+
+    async def cancel_job(self, job_id: str) -> Cancellation:
+        """Stop a job: at once if it waits, through its worker if it runs. Raises JobNotFound."""
+        (reply,) = await self._transport.cancel([job_id])
+        if not reply.status:
+            raise JobNotFound(job_id)
+        return Cancellation(cancelled=reply.cancelled, status=reply.status)
+
+    async def get_stats(self) -> Stats:
+        """Return the queue's statistics."""
+        return await self._transport.stats()
+
+    async def ping(self) -> None:
+        """Return if the queue answers; raises QueueUnavailable."""
+        await self._transport.hello()
+
+    def on(self, name: str, listener: Listener | None = None) -> Any:
+        """Call ``listener`` (a function or a coroutine function) on every event called ``name``, of any client's job.
+
+        Names are ``job:submitted processing retried completed failed dead-letter cancelled`` and ``job:*``. Usable as
+        a decorator: ``@adapter.on("job:completed")``.
+        """
+        if listener is None:
+            return lambda function: self.on(name, function) or function
+        self._listeners.add(name, listener)
+        self._listen()
+        return None
+
+    def off(self, name: str, listener: Listener) -> None:
+        """Undo ``on``."""
+        self._listeners.remove(name, listener)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._feed and (wanted := self._listeners.wanted()):
+            self._feed.listen(wanted, self._listeners.tell)
+
+    async def _accept(self, jobs: list[Submission], *, known: bool) -> None:
+        await self._started(self._coalescer).submit(SubmitGroup(jobs, maybe_known=known))
+
+    def _submission(
+        self, job_id: str, model: Payload, body: bytes, options: JobOptions, batch_id: str = ""
+    ) -> Submission:
+        header = JobHeader(
+            model.type.value,
+            model.provider,
+            model.model,
+            options.priority.rank,
+            self._client_id,
+            options.max_retries,
+            options.timeout,
+            options.tags,
+            _encode_metadata(options.metadata) if options.metadata else b"",
+            batch_id,
+        )
+        return Submission(job_id, header, body)
+
+    @staticmethod
+    def _started(part: _Part | None) -> _Part:
+        if part is None:
+            raise StartError("the adapter is not started: await adapter.start() first")
+        return part
+
+
+def _ids(count: int, options: JobOptions) -> list[str]:
+    return [str(options.job_id)] if options.job_id else new_job_ids(count)
+
+
+def _result_of(info: JobInfo) -> JobResult:
+    if info.status == "completed" and info.result is not None:
+        return info.result
+    raise info.exception() or JobError(f"job {info.job_id} ended as {info.status} without a reason")

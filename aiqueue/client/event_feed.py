@@ -1,0 +1,148 @@
+"""One long poll per client process on the queue's event log, and everyone in the process who waits on it.
+
+After a lost call or a queue restart the poll goes on from its cursor. If the log no longer reaches back that far, the
+jobs that somebody waits for are looked up instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from aiqueue.client.transport import QueueTransport
+from aiqueue.errors import QueueUnavailable
+from aiqueue.protocol import Event, EventsCall, EventsReply
+from aiqueue.views import JobInfo, event_info, job_info
+
+_log = logging.getLogger(__name__)
+_LOOKUP = 1_000  # jobs per call
+_RETRY_S = 0.3
+
+END_EVENTS = ("job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired")
+END_STATES = frozenset({"completed", "failed", "dead_letter", "cancelled", "expired"})
+
+Ended = Callable[[JobInfo], None]
+
+
+class EventFeed:
+    """Starts to poll when somebody first waits or listens; ``stop`` ends it."""
+
+    def __init__(self, transport: QueueTransport, client_id: str, *, after: int) -> None:
+        self._transport, self._client_id = transport, client_id
+        self._after = after
+        self._waiting: dict[str, list[asyncio.Future[JobInfo]]] = {}
+        self._foreign: set[str] = set()  # waited for, but submitted by others
+        self._listen: Callable[[Event], None] | None = None
+        self._listened: frozenset[str] = frozenset()
+        self._widened = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def expect(self, job_id: str) -> asyncio.Future[JobInfo]:
+        """Return a future of the end of a job that this process is about to submit."""
+        future: asyncio.Future[JobInfo] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, []).append(future)
+        self._start()
+        return future
+
+    def forget(self, job_id: str, future: asyncio.Future[JobInfo]) -> None:
+        """Wait no more."""
+        futures = self._waiting.get(job_id, [])
+        if future in futures:
+            futures.remove(future)
+        if not futures:
+            self._waiting.pop(job_id, None)
+            self._foreign.discard(job_id)
+
+    async def join(self, job_ids: Iterable[str]) -> list[asyncio.Future[JobInfo]]:
+        """Return futures of the ends of jobs that may be anyone's and may have ended already.
+
+        A job that the queue does not know gives a future that is never done: check the ids first.
+        """
+        ids = list(job_ids)
+        futures = [self.expect(job_id) for job_id in ids]
+        if foreign := await self._look_up(ids):
+            self._foreign.update(foreign)
+            self._widened.set()
+            await self._look_up(foreign)  # one may have ended after the first look and before the wider poll
+        return futures
+
+    def listen(self, names: Iterable[str], listener: Callable[[Event], None]) -> None:
+        """Hand every event of ``names`` to ``listener``, whoever's job it is about; the last call counts."""
+        self._listened, self._listen = frozenset(names), listener
+        self._widened.set()
+        self._start()
+
+    async def stop(self) -> None:
+        """End the poll; whoever still waits is cancelled."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for futures in self._waiting.values():
+            for future in futures:
+                future.cancel()
+
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                reply = await self._poll()
+                if reply is None:
+                    continue
+                if reply.gap:
+                    await self._look_up(list(self._waiting))
+                self._after = reply.after
+            except QueueUnavailable as error:
+                _log.info("event feed: %s", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for event in reply.events:
+                self._dispatch(event)
+
+    async def _poll(self) -> EventsReply | None:
+        """Return the next events; None when what is wanted has grown meanwhile, so that the poll is out of date."""
+        self._widened.clear()
+        names = [] if "*" in self._listened else [*{*END_EVENTS, *self._listened}]
+        call = EventsCall(self._client_id, self._after, names, bool(self._listened), list(self._foreign))
+        poll = asyncio.ensure_future(self._transport.events(call))
+        widened = asyncio.ensure_future(self._widened.wait())
+        try:
+            await asyncio.wait({poll, widened}, return_when=asyncio.FIRST_COMPLETED)
+            return None if widened.done() else await poll
+        finally:
+            widened.cancel()
+            if not poll.done():
+                poll.add_done_callback(_ignore)  # the next poll sends it home; cancelling it would be a call more
+
+    def _dispatch(self, event: Event) -> None:
+        if event.status in END_STATES and event.job_id in self._waiting:
+            self._resolve(event_info(event))
+        if self._listen and (event.name in self._listened or "*" in self._listened):
+            self._listen(event)
+
+    def _resolve(self, info: JobInfo) -> None:
+        self._foreign.discard(info.job_id)
+        for future in self._waiting.pop(info.job_id, ()):
+            if not future.done():
+                future.set_result(info)
+
+    async def _look_up(self, ids: list[str]) -> list[str]:
+        """Resolve those of ``ids`` that have ended; return those that must be watched from now on."""
+        watched = []
+        for at in range(0, len(ids), _LOOKUP):
+            for view in await self._transport.get_jobs(ids[at : at + _LOOKUP]):
+                if view is None:
+                    continue
+                if view.status in END_STATES:
+                    self._resolve(job_info(view))
+                elif view.header.owner != self._client_id and view.id not in self._foreign:
+                    watched.append(view.id)
+        return watched
+
+
+def _ignore(poll: asyncio.Future[EventsReply]) -> None:
+    if not poll.cancelled():
+        poll.exception()

@@ -1,0 +1,96 @@
+"""Calls to the queue actor, found by its name. Ray's errors become ours; nothing here repeats a mutation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+
+from aiqueue import protocol
+from aiqueue.errors import AIQueueError, QueueUnavailable
+from aiqueue.protocol import (
+    CancelReply,
+    EventsCall,
+    EventsReply,
+    ExchangeCall,
+    ExchangeReply,
+    JobView,
+    Refusal,
+    SubmitGroup,
+    Welcome,
+)
+from aiqueue.views import Stats, decode_stats
+
+QUEUE_ACTOR_NAME = "aiqueue-queue-0"  #: the number is the shard
+
+_CALL_S = 10.0  # a call that does not wait for anything has long been answered by then
+_POLL_MARGIN_S = 15.0  # beyond a long poll's own limit: a queue that hangs must not hang its callers
+
+
+class RayTransport:
+    """The queue actor of ``namespace``. Needs an initialised Ray; every call finds the actor anew if it was replaced."""
+
+    def __init__(self, namespace: str, *, poll_limit_s: float = 60.0) -> None:
+        self._namespace = namespace
+        self._poll_limit_s = poll_limit_s
+        self._actor: Any = None
+
+    async def hello(self) -> Welcome:
+        """Return what a client must know to begin."""
+        return protocol.decode_welcome(await self._call("hello"))
+
+    async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
+        """Accept groups, each whole or not at all."""
+        return protocol.decode_submit_reply(await self._call("submit", protocol.encode(groups))).groups
+
+    async def exchange(self, call: ExchangeCall) -> ExchangeReply:
+        """A worker's long poll."""
+        reply = await self._call("exchange", protocol.encode(call), limit_s=self._poll_limit_s)
+        return protocol.decode_exchange_reply(reply)
+
+    async def events(self, call: EventsCall) -> EventsReply:
+        """A client's long poll."""
+        reply = await self._call("events", protocol.encode(call), limit_s=call.wait_s + _POLL_MARGIN_S)
+        return protocol.decode_events_reply(reply)
+
+    async def get_jobs(self, ids: Sequence[str]) -> list[JobView | None]:
+        """Return jobs in the order of ``ids``."""
+        return protocol.decode_views(await self._call("get_jobs", protocol.encode(ids)))
+
+    async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
+        """Stop jobs."""
+        return protocol.decode_cancel_replies(await self._call("cancel", protocol.encode(ids)))
+
+    async def stats(self) -> Stats:
+        """Return the queue's statistics."""
+        return decode_stats(await self._call("stats"))
+
+    async def lose_worker(self, worker_id: str, reason: str) -> None:
+        """Tell the queue that a worker is dead."""
+        await self._call("lose_worker", worker_id, reason)
+
+    async def _call(self, method: str, *args: object, limit_s: float = _CALL_S) -> Any:
+        try:
+            if self._actor is None:
+                self._actor = ray.get_actor(QUEUE_ACTOR_NAME, namespace=self._namespace)
+            async with asyncio.timeout(limit_s):
+                return await getattr(self._actor, method).remote(*args)
+        except TimeoutError:
+            raise QueueUnavailable(f"the queue did not answer {method} within {limit_s:g} s") from None
+        except ValueError:
+            raise QueueUnavailable(
+                f"no queue is running in the Ray namespace {self._namespace!r}; start one with `aiqueue up`"
+            ) from None
+        except RayTaskError as error:
+            if isinstance(error.cause, AIQueueError):
+                raise error.cause from None
+            raise
+        except RayActorError as error:
+            if isinstance(error, ActorDiedError):
+                self._actor = None
+            raise QueueUnavailable(f"the queue actor is restarting ({type(error).__name__})") from error
+        except RayError as error:
+            raise QueueUnavailable(f"Ray could not carry the call {method}: {type(error).__name__}") from error

@@ -1,0 +1,124 @@
+"""The client for programs without an event loop: the asynchronous one, run on a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
+from aiqueue.client.listeners import JobEvent, Listener
+from aiqueue.client.transport import QueueTransport
+from aiqueue.results import JobResult
+from aiqueue.views import Cancellation, JobInfo, Stats
+
+_T = TypeVar("_T")
+
+
+class AIQueueAdapter:
+    """As AsyncAIQueueAdapter, method by method; each call blocks until its answer is there.
+
+    Usable from several threads and as a context manager. Listeners run one after the other in a thread of their own,
+    so they may call the adapter. ``aiqueue.connect()`` makes one that is started.
+    """
+
+    def __init__(self, transport: QueueTransport) -> None:
+        self._async = AsyncAIQueueAdapter(transport)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="aiqueue-client", daemon=True)
+        self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="aiqueue-listeners")
+        self._handed_over: dict[tuple[str, Listener], Listener] = {}
+        self._thread.start()
+
+    def start(self) -> None:
+        """Find the queue and learn what it can run. Raises QueueUnavailable if there is none."""
+        self._run(self._async.start())
+
+    def stop(self) -> None:
+        """Send what is still to be sent and let go; the adapter can't be started again."""
+        self._run(self._async.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._listener_thread.shutdown(wait=False)
+
+    def __enter__(self) -> AIQueueAdapter:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def submit_job(self, payload: AnyPayload, options: AnyOptions = None) -> str:
+        """Return the id of the job once it is on the queue's disk."""
+        return self._run(self._async.submit_job(payload, options))
+
+    def submit_jobs(
+        self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, batch_id: str = ""
+    ) -> list[str]:
+        """Submit many jobs with the same options; return their ids in order."""
+        return self._run(self._async.submit_jobs(payloads, options, batch_id=batch_id))
+
+    def submit_job_with_callback(
+        self, payload: AnyPayload, options: AnyOptions = None, callback: Callable[[JobResult], Any] | None = None
+    ) -> JobResult:
+        """Submit a job, wait for its end and return its result; raises the JobError that ended it."""
+        result = self._run(self._async.submit_job_with_callback(payload, options))
+        if callback is not None:
+            callback(result)
+        return result
+
+    def wait(self, job_id: str) -> JobInfo:
+        """Wait until the job has ended, whoever submitted it."""
+        return self._run(self._async.wait(job_id))
+
+    def wait_all(self, job_ids: Sequence[str], on_end: Callable[[JobInfo], None] | None = None) -> list[JobInfo]:
+        """Wait until all jobs have ended; ``on_end`` is called (in the client's thread) as each one ends."""
+        return self._run(self._async.wait_all(job_ids, on_end))
+
+    def get_job_status(self, job_id: str) -> JobInfo | None:
+        """Return the job as it is on disk; None if it is not known."""
+        return self._run(self._async.get_job_status(job_id))
+
+    def get_jobs(self, job_ids: Sequence[str]) -> list[JobInfo | None]:
+        """Return many jobs in the order of ``job_ids``."""
+        return self._run(self._async.get_jobs(job_ids))
+
+    def cancel_job(self, job_id: str) -> Cancellation:
+        """Stop a job: at once if it waits, through its worker if it runs."""
+        return self._run(self._async.cancel_job(job_id))
+
+    def get_stats(self) -> Stats:
+        """Return the queue's statistics."""
+        return self._run(self._async.get_stats())
+
+    def ping(self) -> None:
+        """Return if the queue answers; raises QueueUnavailable."""
+        self._run(self._async.ping())
+
+    def on(self, name: str, listener: Listener | None = None) -> Any:
+        """Call ``listener`` on every event called ``name``; usable as a decorator."""
+        if listener is None:
+            return lambda function: self.on(name, function) or function
+
+        def hand_over(event: JobEvent) -> None:
+            self._listener_thread.submit(listener, event)
+
+        self._handed_over[name, listener] = hand_over
+        self._run(self._in_loop(self._async.on, name, hand_over))
+        return None
+
+    def off(self, name: str, listener: Listener) -> None:
+        """Undo ``on``."""
+        hand_over = self._handed_over.pop((name, listener), None)
+        if hand_over is not None:
+            self._run(self._in_loop(self._async.off, name, hand_over))
+
+    @staticmethod
+    async def _in_loop(function: Callable[..., Any], *args: object) -> None:
+        function(*args)
+
+    def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()

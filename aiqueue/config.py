@@ -1,0 +1,177 @@
+"""Settings: defaults, then a TOML file, then ``AIQUEUE_*`` environment variables, then arguments; the last one wins.
+
+Nested settings in the environment use two underscores: ``AIQUEUE_JOURNAL__DURABILITY=normal``. Secrets are not
+settings: a provider names the environment variable that holds its key on the workers.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from aiqueue.levels import DEFAULT_SLA_MS, LEVELS, AIJobPriority
+
+ProviderKind = Literal["openai", "anthropic", "llama_cpp", "simulated"]
+Durability = Literal["full", "normal", "off"]
+
+CONFIG_FILE_VARIABLE = "AIQUEUE_CONFIG"
+DEFAULT_PROVIDERS_ENV = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ProviderConfig(_Section):
+    """One provider: vLLM, Ollama, a proxy or a second account are entries like this, not code."""
+
+    kind: ProviderKind
+    base_url: str | None = Field(None, description="absent: the kind's own endpoint")
+    credential: str | None = Field(None, description="environment variable on the workers that holds the key")
+    models: tuple[str, ...] = Field((), description="models it may be asked for; empty: any")
+    model_path: Path | None = Field(None, description="llama_cpp: the GGUF file")
+    context_tokens: int = Field(4_096, ge=256, description="llama_cpp: prompt and answer together")
+    threads: int = Field(1, ge=1, description="llama_cpp: more than the actor's cores makes all of them slow")
+    gpu_layers: int = Field(0, ge=-1, description="llama_cpp: layers on the GPU; -1: all")
+    connect_timeout_s: float = Field(5.0, gt=0)
+    latency_ms: float = Field(0.0, ge=0, description="simulated: how long an answer takes")
+
+    @model_validator(mode="after")
+    def _llama_needs_a_file(self) -> ProviderConfig:
+        if self.kind == "llama_cpp" and self.model_path is None:
+            raise ValueError("a provider of kind llama_cpp needs model_path, the GGUF file")
+        return self
+
+
+class PoolConfig(_Section):
+    """Workers of one kind, and the providers they serve."""
+
+    providers: tuple[str, ...] = Field(min_length=1)
+    workers: int = Field(1, ge=0)
+    slots: int = Field(64, ge=1, description="jobs one worker runs at once")
+    num_cpus: float = Field(0.0, ge=0, description="what Ray reserves for each worker")
+    num_gpus: float = Field(0.0, ge=0)
+    resources: dict[str, float] = Field(default_factory=dict)
+
+
+class JournalConfig(_Section):
+    """Where and how safely the queue writes."""
+
+    path: Path = Path("~/.aiqueue/journal.db")
+    durability: Durability = Field("full", description="full: fsync before any answer; normal and off can lose the end")
+    payload_cache_bytes: int = Field(256 * 2**20, ge=0, description="payloads of waiting jobs kept in memory")
+
+
+class RetryConfig(_Section):
+    """Waits between attempts: ``base_s * 2**n`` plus ``jitter``, at most ``cap_s``."""
+
+    base_s: float = Field(1.0, ge=0)
+    cap_s: float = Field(30.0, ge=0)
+    jitter: float = Field(0.1, ge=0, le=1)
+    max_crashes: int = Field(3, ge=1, description="workers that may die under a job before it is given up")
+
+
+class LeaseConfig(_Section):
+    """How a silent worker is told from a slow one."""
+
+    heartbeat_s: float = Field(30.0, gt=0)
+    missed_heartbeats: int = Field(3, ge=1)
+
+    @property
+    def lease_s(self) -> float:
+        """How long a lease lasts without a word of its worker."""
+        return self.heartbeat_s * self.missed_heartbeats
+
+
+class HttpConfig(_Section):
+    """The HTTP front. Without authentication it belongs on loopback."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65_535, description="0: a free one")
+    replicas: int = Field(1, ge=1)
+    max_body_bytes: int = Field(64 * 2**20, ge=1024)
+
+
+class LimitsConfig(_Section):
+    """What one job may weigh."""
+
+    max_payload_bytes: int = Field(4 * 2**20, ge=256)
+    max_result_bytes: int = Field(16 * 2**20, ge=256)
+
+
+class Settings(BaseSettings):
+    """All settings of one system."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AIQUEUE_", env_nested_delimiter="__", extra="forbid", frozen=True, protected_namespaces=()
+    )
+
+    namespace: str = Field("aiqueue", description="Ray namespace: one system per namespace")
+    providers: dict[str, ProviderConfig] = Field(default_factory=dict)
+    pools: dict[str, PoolConfig] = Field(default_factory=dict)
+    sla_ms: dict[AIJobPriority, int] = Field(default_factory=lambda: dict(DEFAULT_SLA_MS))
+    journal: JournalConfig = JournalConfig()
+    retry: RetryConfig = RetryConfig()
+    lease: LeaseConfig = LeaseConfig()
+    http: HttpConfig = HttpConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the TOML file that ``AIQUEUE_CONFIG`` names (if any) below the environment."""
+        path = os.environ.get(CONFIG_FILE_VARIABLE)
+        file = (TomlConfigSettingsSource(settings_cls, toml_file=path),) if path else ()
+        return init_settings, env_settings, *file
+
+    @model_validator(mode="after")
+    def _a_model_in_memory_has_a_pool_of_its_own(self) -> Settings:
+        for name, pool in self.pools.items():
+            local = [entry for entry in pool.providers if self._kind(entry) == "llama_cpp"]
+            if local and len(pool.providers) > 1:
+                raise ValueError(
+                    f"pool {name}: a llama_cpp provider needs a pool of its own, its model fills the worker"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pools_serve_known_providers(self) -> Settings:
+        served = [name for pool in self.pools.values() for name in pool.providers]
+        unknown = sorted(set(served) - set(self.providers))
+        if unknown:
+            raise ValueError(f"pools serve providers that are not configured: {', '.join(unknown)}")
+        twice = sorted({name for name in served if served.count(name) > 1})
+        if twice:
+            raise ValueError(f"a provider belongs to one pool, but these stand in several: {', '.join(twice)}")
+        return self
+
+    def _kind(self, provider: str) -> ProviderKind | None:
+        entry = self.providers.get(provider)
+        return entry.kind if entry else None
+
+    def serves_local_model(self, pool: str) -> bool:
+        """Tell whether ``pool``'s workers hold a model in memory."""
+        return any(self._kind(name) == "llama_cpp" for name in self.pools[pool].providers)
+
+    def sla_by_rank(self) -> tuple[int, ...]:
+        """SLA in milliseconds by level rank; a level that the settings leave out has its default."""
+        return tuple(self.sla_ms.get(level, DEFAULT_SLA_MS[level]) for level in LEVELS)
+
+    def pool_of(self, provider: str) -> str:
+        """Name of the pool that serves ``provider``; empty where none does (its jobs wait)."""
+        return next((name for name, pool in self.pools.items() if provider in pool.providers), "")
+
+    def api_key_variable(self, provider: str) -> str | None:
+        """Name of the environment variable that holds ``provider``'s key, if its kind takes one."""
+        entry = self.providers[provider]
+        return entry.credential or DEFAULT_PROVIDERS_ENV.get(entry.kind)

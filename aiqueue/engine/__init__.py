@@ -1,0 +1,25 @@
+"""The pure core: every decision of the queue, without Ray, asyncio, clock, random draw or I/O."""
+
+from aiqueue.engine.commands import Cancel, Claim, Exchange, LoseWorker, Submit, Tick
+from aiqueue.engine.effects import Effects, Rows
+from aiqueue.engine.engine import QueueEngine
+from aiqueue.engine.policy import EnginePolicy, RetryPolicy, Route
+from aiqueue.engine.states import MOVES, TERMINAL, JobState
+
+__all__ = [
+    "MOVES",
+    "TERMINAL",
+    "Cancel",
+    "Claim",
+    "Effects",
+    "EnginePolicy",
+    "Exchange",
+    "JobState",
+    "LoseWorker",
+    "QueueEngine",
+    "RetryPolicy",
+    "Route",
+    "Rows",
+    "Submit",
+    "Tick",
+]

@@ -1,0 +1,28 @@
+"""Stopping jobs: at once where nobody runs them, else through their worker."""
+
+from __future__ import annotations
+
+from aiqueue.engine.commands import Cancel
+from aiqueue.engine.core import HELD, Core, Turn
+from aiqueue.engine.states import JobState
+from aiqueue.errors import JobCancelled
+from aiqueue.protocol import CancelReply
+
+
+def cancel(core: Core, turn: Turn, command: Cancel) -> list[CancelReply]:
+    """Carry out a Cancel."""
+    return [_cancel(core, turn, job_id) for job_id in command.job_ids]
+
+
+def _cancel(core: Core, turn: Turn, job_id: str) -> CancelReply:
+    job = core.live.get(job_id)
+    if job is None:
+        return CancelReply(job_id, cancelled=False, status="")
+    if job.state not in HELD:
+        core.move(turn, job, JobState.CANCELLED, failure=JobCancelled("Job was cancelled before it ran").to_failure())
+    elif job.state is JobState.PROCESSING:
+        core.move(turn, job, JobState.CANCELLING)
+        worker = core.leases.find(job.worker_id)
+        assert worker is not None, f"job {job.id} is held by an unknown worker"
+        worker.cancels.append((job.id, job.attempt))
+    return CancelReply(job_id, cancelled=True, status=job.state.value)

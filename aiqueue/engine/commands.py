@@ -1,0 +1,65 @@
+"""What can be asked of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiqueue.protocol import Outcome, SubmitGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Accept groups of jobs, each whole or not at all. Reply: ``list[Refusal | None]``.
+
+    ``journaled``: for ids that the journal already holds, whether their body is the same as the one submitted now.
+    """
+
+    groups: Sequence[SubmitGroup]
+    journaled: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A worker reports and asks for work. Reply: ``Granted``.
+
+    ``running`` (after a lost call): every attempt the worker holds. ``draw``: a random number in [0, 1) for jitter.
+    """
+
+    worker_id: str
+    pool: str
+    slots: int
+    outcomes: Sequence[Outcome] = ()
+    running: Sequence[tuple[str, int]] | None = None
+    draw: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker that waits is given up to ``most`` jobs, and what it is to stop. Reply: ``Granted``."""
+
+    worker_id: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop jobs. Reply: ``list[CancelReply]``, status empty for ids that are not live."""
+
+    job_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoseWorker:
+    """A worker is known to be dead: its leases go back to the queue. Reply: number of jobs it held."""
+
+    worker_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed: retries come due, silent workers lose their leases. Reply: None."""
+
+
+Command = Submit | Exchange | Claim | Cancel | LoseWorker | Tick

@@ -1,0 +1,181 @@
+"""The engine's state, and the one place where a job changes state.
+
+``Core.move`` keeps the indexes (lanes, leases, due times), the journal's rows and the event log in step, so the
+command handlers beside this file only say what happens to which job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiqueue.engine.counters import Counters, encode_counters
+from aiqueue.engine.due import DueTimes
+from aiqueue.engine.effects import Effects
+from aiqueue.engine.lanes import Lanes
+from aiqueue.engine.leases import Leases, Worker
+from aiqueue.engine.policy import EnginePolicy, Route
+from aiqueue.engine.records import JobRecord, LaneKey, Progress, encode_progress
+from aiqueue.engine.states import MOVES, TERMINAL, JobState
+from aiqueue.protocol import Event, Failure, JobHeader
+
+_NOWHERE = Route(pool="")  # a provider that no pool serves: its jobs wait until one does
+
+EVENT_NAMES: Mapping[JobState, str] = {
+    JobState.PROCESSING: "job:processing",
+    JobState.SCHEDULED: "job:retried",
+    JobState.COMPLETED: "job:completed",
+    JobState.FAILED: "job:failed",
+    JobState.DEAD_LETTER: "job:dead-letter",
+    JobState.CANCELLED: "job:cancelled",
+}
+SUBMITTED = "job:submitted"
+HELD = frozenset({JobState.PROCESSING, JobState.CANCELLING})  #: a worker has the lease
+RETRIED = EVENT_NAMES[JobState.SCHEDULED]
+
+
+class IllegalMove(RuntimeError):
+    """A handler asked for a move that the table does not have: a bug."""
+
+
+class Turn(Effects):
+    """One command being carried out: the time it happens at, and what has come of it so far."""
+
+    def __init__(self, now: float) -> None:
+        super().__init__()
+        self.now = now
+
+
+class Core:
+    """Live jobs and their indexes."""
+
+    def __init__(self, policy: EnginePolicy, counters: Counters) -> None:
+        self.policy = policy
+        self.counters = counters
+        self.live: dict[str, JobRecord] = {}
+        self.lanes = Lanes(tuple(ms / 1e3 for ms in policy.sla_ms))
+        self.leases = Leases(policy.lease_s)
+        self.due = DueTimes()
+        self.open_batches: dict[str, int] = {}  #: batch id -> jobs that have not ended
+        self._lane_keys: dict[tuple[str, str], LaneKey] = {}
+        self._interned: dict[object, object] = {}
+
+    def record(self, seq: int, job_id: str, header: JobHeader) -> JobRecord:
+        """Return a new live job; strings that many jobs share are stored once."""
+        intern = self._interned.setdefault
+        job = JobRecord(
+            seq=seq,
+            id=job_id,
+            lane=self._lane_key(header.provider, header.model),
+            type=intern(header.type, header.type),  # type: ignore[arg-type]  # a dict of itself keeps the type
+            level=header.level,
+            owner=intern(header.owner, header.owner),  # type: ignore[arg-type]
+            batch_id=intern(header.batch_id, header.batch_id),  # type: ignore[arg-type]
+            max_retries=header.max_retries,
+            timeout_ms=intern(header.timeout_ms, header.timeout_ms),  # type: ignore[arg-type]
+            created_at=header.created_at,
+        )
+        self.live[job_id] = job
+        if job.batch_id:
+            self.open_batches[job.batch_id] = self.open_batches.get(job.batch_id, 0) + 1
+        return job
+
+    def move(
+        self, turn: Turn, job: JobRecord, target: JobState, *, failure: Failure | None = None, result: bytes = b""
+    ) -> None:
+        """Bring ``job`` to ``target``: indexes, rows and event."""
+        source = job.state
+        if target not in MOVES[source]:
+            raise IllegalMove(f"job {job.id}: {source} -> {target}")
+        if source is JobState.QUEUED and target is not JobState.PROCESSING:
+            self.lanes.discard(job)  # a claim has taken it out of its lane already
+        elif source in HELD and target not in HELD:
+            self.leases.release(job)
+        job.state = target
+        if target is JobState.QUEUED:
+            self.lanes.push(job)
+        elif target is JobState.SCHEDULED:
+            self.due.push(job)
+        elif target in TERMINAL:
+            self._end(turn, job)
+        self._write(turn, job, failure, result)
+        name = RETRIED if source in HELD and target is JobState.QUEUED else EVENT_NAMES.get(target)
+        if name:
+            self.publish(turn, job, name, failure=failure, result=result)
+
+    def publish(
+        self, turn: Turn, job: JobRecord, name: str, *, failure: Failure | None = None, result: bytes = b""
+    ) -> None:
+        """Append an event about ``job`` as it is now."""
+        lane = job.lane
+        event = Event(
+            self.counters.take_event(),
+            name,
+            turn.now,
+            job.id,
+            job.owner,
+            job.state.value,
+            job.type,
+            lane.provider,
+            lane.model,
+            job.level,
+            job.attempt,
+            job.created_at,
+            job.started_at,
+            self.policy.sla_ms[job.level],
+            job.batch_id,
+            job.worker_id,
+            result,
+            failure,
+        )
+        turn.events.append(event)
+
+    def claim(self, turn: Turn, worker: Worker, count: int) -> list[JobRecord]:
+        """Give ``worker`` the best jobs of its pool."""
+        claimed = self.lanes.take(worker.pool, count)
+        for job in claimed:
+            job.attempt += 1
+            job.worker_id = worker.id
+            job.started_at = turn.now
+            self.leases.grant(worker, job)
+            self.move(turn, job, JobState.PROCESSING)
+        return claimed
+
+    def seal(self, turn: Turn) -> None:
+        """Add the counters to the turn's rows, if it changed anything."""
+        if turn.rows:
+            turn.rows.counters = encode_counters(self.counters)
+
+    def _end(self, turn: Turn, job: JobRecord) -> None:
+        del self.live[job.id]
+        self.counters.count_end(job.state)
+        if job.state is JobState.COMPLETED:
+            self.counters.completed[job.level] += 1
+            in_time = (turn.now - job.created_at) * 1e3 <= self.policy.sla_ms[job.level]
+            self.counters.sla_met[job.level] += in_time
+        if job.batch_id:
+            self.open_batches[job.batch_id] -= 1
+            if not self.open_batches[job.batch_id]:
+                del self.open_batches[job.batch_id]
+                self._interned.pop(job.batch_id, None)
+
+    def _write(self, turn: Turn, job: JobRecord, failure: Failure | None, result: bytes) -> None:
+        progress = Progress(
+            job.attempt,
+            job.failures,
+            job.crashes,
+            job.worker_id,
+            job.started_at,
+            turn.now if job.state in TERMINAL else 0.0,
+            job.run_at,
+            failure,
+        )
+        turn.rows.states.append((job.seq, job.state.value, encode_progress(progress)))
+        if result:
+            turn.rows.results.append((job.seq, result))
+
+    def _lane_key(self, provider: str, model: str) -> LaneKey:
+        key = self._lane_keys.get((provider, model))
+        if key is None:
+            route = self.policy.routes.get(provider, _NOWHERE)
+            key = self._lane_keys[provider, model] = LaneKey(route.pool, provider, model, route.credential)
+        return key

@@ -1,0 +1,52 @@
+"""What a command causes: rows to persist, events to publish, a reply.
+
+The shell makes the rows durable before anyone sees the events or the reply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiqueue.engine.records import JobRecord
+from aiqueue.protocol import Event
+
+
+@dataclass(slots=True)
+class Rows:
+    """Journal rows, as plain tuples: they go to the database as they are."""
+
+    jobs: list[tuple[int, str, bytes, bytes]] = field(default_factory=list)  #: seq, id, header, payload
+    states: list[tuple[int, str, bytes]] = field(default_factory=list)  #: seq, state, Progress; the last one counts
+    results: list[tuple[int, bytes]] = field(default_factory=list)  #: seq, result
+    counters: bytes = b""  #: Counters; the last one counts
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.states or self.results or self.counters)
+
+    def extend(self, later: Rows) -> None:
+        """Append ``later``, which was made after these."""
+        self.jobs += later.jobs
+        self.states += later.states
+        self.results += later.results
+        self.counters = later.counters or self.counters
+
+
+@dataclass(slots=True)
+class Effects:
+    """What came of one command."""
+
+    reply: Any = None
+    rows: Rows = field(default_factory=Rows)
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Granted:
+    """Reply to an Exchange: jobs the worker is to start, attempts it is to stop."""
+
+    claims: list[JobRecord] = field(default_factory=list)
+    cancels: list[tuple[str, int]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.claims or self.cancels)

@@ -1,0 +1,109 @@
+"""The one door to the queue's state: ``handle(command, now=…)`` returns what is to be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from aiqueue.engine import admission, cancellation
+from aiqueue.engine.commands import Cancel, Claim, Command, Exchange, LoseWorker, Submit, Tick
+from aiqueue.engine.core import HELD, Core, Turn
+from aiqueue.engine.counters import Counters, decode_counters
+from aiqueue.engine.effects import Effects
+from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease, tick
+from aiqueue.engine.policy import EnginePolicy
+from aiqueue.engine.records import JobRecord, decode_progress
+from aiqueue.engine.states import JobState
+from aiqueue.protocol import decode_header
+
+_HANDLERS: Mapping[type, Callable[[Core, Turn, Any], Any]] = {
+    Submit: admission.submit,
+    Exchange: exchange,
+    Claim: claim,
+    Cancel: cancellation.cancel,
+    LoseWorker: lose_worker,
+    Tick: tick,
+}
+
+StoredRow = tuple[int, str, bytes, str, bytes]  #: seq, id, header, state, Progress
+
+
+class QueueEngine:
+    """All live jobs and every decision about them. Deterministic: time and draws come in as values."""
+
+    def __init__(self, policy: EnginePolicy, counters: Counters | None = None) -> None:
+        self.core = Core(policy, counters or Counters())
+
+    @classmethod
+    def load(cls, policy: EnginePolicy, *, counters: bytes, rows: Iterable[StoredRow], now: float) -> QueueEngine:
+        """Return the engine as it was after the commit that wrote ``counters`` and ``rows`` (jobs that have not ended).
+
+        Leases start anew at ``now``: their workers may well be alive and will report.
+        """
+        engine = cls(policy, decode_counters(counters) if counters else None)
+        for row in rows:
+            engine._restore(row, now)
+        return engine
+
+    def handle(self, command: Command, *, now: float) -> Effects:
+        """Carry out ``command`` at ``now`` (seconds since the epoch)."""
+        turn = Turn(now)
+        turn.reply = _HANDLERS[type(command)](self.core, turn, command)
+        self.core.seal(turn)
+        return turn
+
+    def knows(self, job_id: str) -> bool:
+        """Tell whether a job of this id has been accepted and has not ended."""
+        return job_id in self.core.live
+
+    def ready(self, pool: str) -> int:
+        """Return how many jobs a worker of ``pool`` could claim now."""
+        return self.core.lanes.queued(pool)
+
+    def free_slots(self, worker_id: str) -> int:
+        """Return how many more jobs the worker may be given."""
+        worker = self.core.leases.find(worker_id)
+        return worker.free if worker else 0
+
+    def has_news_for(self, worker_id: str) -> bool:
+        """Tell whether a worker that waits is to be told to stop something."""
+        worker = self.core.leases.find(worker_id)
+        return worker is not None and bool(worker.cancels)
+
+    def next_due(self) -> float | None:
+        """Return when the next retry comes due."""
+        return self.core.due.next_at()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that a restart must bring back, for comparison."""
+        core = self.core
+        return {
+            "live": {job_id: msgspec.structs.asdict(job) for job_id, job in core.live.items()},
+            "order": {lane.key: jobs for lane in core.lanes if (jobs := [job.id for job in lane.in_order()])},
+            "queued": {lane.key: tuple(lane.queued) for lane in core.lanes if any(lane.queued)},
+            "due": sorted(job.id for job in core.due.jobs()),
+            "held": {worker.id: set(worker.held) for worker in core.leases if worker.held},
+            "counters": msgspec.structs.asdict(core.counters),
+            "batches": dict(core.open_batches),
+        }
+
+    def _restore(self, row: StoredRow, now: float) -> None:
+        seq, job_id, header, state, progress = row
+        job = self.core.record(seq, job_id, decode_header(header))
+        if progress:
+            _put_progress(job, state, progress)
+        if job.state is JobState.QUEUED:
+            self.core.lanes.push(job)
+        elif job.state is JobState.SCHEDULED:
+            self.core.due.push(job)
+        elif job.state in HELD:
+            restore_lease(self.core, job, now=now)
+
+
+def _put_progress(job: JobRecord, state: str, progress: bytes) -> None:
+    stored = decode_progress(progress)
+    job.state = JobState(state)
+    job.attempt, job.failures, job.crashes = stored.attempt, stored.failures, stored.crashes
+    job.worker_id, job.started_at, job.run_at = stored.worker_id, stored.started_at, stored.run_at

@@ -1,0 +1,72 @@
+"""Who holds which job, and since when nothing was heard.
+
+A lease belongs to a worker, not to a job's duration: it lasts as long as its worker speaks, however long the model
+takes. The attempt number is the fencing token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiqueue.engine.records import JobRecord
+
+
+class Worker:
+    """One living worker process, as the queue hears it."""
+
+    __slots__ = ("cancels", "held", "id", "pool", "silent_after", "slots")
+
+    def __init__(self, worker_id: str, pool: str) -> None:
+        self.id = worker_id
+        self.pool = pool
+        self.slots = 0
+        self.silent_after = 0.0  #: its leases are lost at this time
+        self.held: dict[str, JobRecord] = {}
+        self.cancels: list[tuple[str, int]] = []  #: attempts it has yet to be told to stop
+
+    @property
+    def free(self) -> int:
+        """How many more jobs it may be given."""
+        return max(0, self.slots - len(self.held))
+
+
+class Leases:
+    """All workers and what they hold."""
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_s = lease_s
+        self._workers: dict[str, Worker] = {}
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._workers.values())
+
+    def heard(self, worker_id: str, pool: str, *, now: float) -> Worker:
+        """Return the worker, whose leases all last from ``now`` on; a new one is made known."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            worker = self._workers[worker_id] = Worker(worker_id, pool)
+        worker.silent_after = now + self._lease_s
+        return worker
+
+    def find(self, worker_id: str) -> Worker | None:
+        """Return the worker, if it is known."""
+        return self._workers.get(worker_id)
+
+    def grant(self, worker: Worker, job: JobRecord) -> None:
+        """Record that ``worker`` holds ``job``."""
+        worker.held[job.id] = job
+
+    def release(self, job: JobRecord) -> None:
+        """Record that nobody holds ``job`` any more."""
+        worker = self._workers.get(job.worker_id)
+        if worker is not None:
+            worker.held.pop(job.id, None)
+
+    def forget(self, worker_id: str) -> list[JobRecord]:
+        """Remove a worker and return the jobs it held."""
+        worker = self._workers.pop(worker_id, None)
+        return list(worker.held.values()) if worker else []
+
+    def silent(self, now: float) -> list[str]:
+        """Return the workers whose time is over."""
+        return [worker.id for worker in self._workers.values() if worker.silent_after <= now]

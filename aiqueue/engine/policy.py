@@ -1,0 +1,34 @@
+"""The engine's share of the settings, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a provider's jobs run: the pool that serves it, and the credential its limits belong to."""
+
+    pool: str
+    credential: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Waits between attempts, in seconds, and how often a worker may die under a job."""
+
+    base_s: float = 1.0
+    cap_s: float = 30.0
+    jitter: float = 0.1
+    max_crashes: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePolicy:
+    """All that the engine is told once."""
+
+    routes: Mapping[str, Route] = field(default_factory=dict)  #: by provider
+    sla_ms: tuple[int, ...] = (3_000, 10_000, 30_000, 60_000)  #: by level rank
+    lease_s: float = 90.0
+    retry: RetryPolicy = RetryPolicy()

@@ -1,0 +1,62 @@
+"""What the engine remembers of a job that has not ended: slotted, mutable, internal.
+
+A million of these must fit in memory, so a record holds what decisions need and nothing else: tags, metadata and
+payload stay in the journal.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from aiqueue.engine.states import JobState
+from aiqueue.protocol import Failure, Wire
+
+
+class LaneKey(NamedTuple):
+    """Jobs with one key share a lane: they are served by the same pool and limited together."""
+
+    pool: str
+    provider: str
+    model: str
+    credential: str
+
+
+class JobRecord(msgspec.Struct, gc=False, kw_only=True):
+    """A live job. ``seq`` is its place in the order of acceptance, and its key in the journal."""
+
+    seq: int
+    id: str
+    lane: LaneKey
+    type: str
+    level: int
+    owner: str
+    batch_id: str
+    max_retries: int
+    timeout_ms: int
+    created_at: float
+    state: JobState = JobState.QUEUED
+    attempt: int = 0  #: claims so far; 0 until a worker first takes the job
+    failures: int = 0  #: attempts that a worker reported as failed
+    crashes: int = 0  #: attempts whose worker was lost
+    worker_id: str = ""  #: holder of the lease, or of the last one
+    started_at: float = 0.0  #: of the current attempt
+    run_at: float = 0.0  #: scheduled: not before
+
+
+class Progress(Wire):
+    """The part of a job's journal row that changes."""
+
+    attempt: int = 0
+    failures: int = 0
+    crashes: int = 0
+    worker_id: str = ""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    run_at: float = 0.0
+    failure: Failure | None = None
+
+
+encode_progress = msgspec.msgpack.Encoder().encode
+decode_progress = msgspec.msgpack.Decoder(Progress).decode

@@ -1,0 +1,48 @@
+"""What becomes of a job whose attempt failed, or whose worker was lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiqueue.engine.policy import RetryPolicy
+from aiqueue.engine.records import JobRecord
+from aiqueue.engine.states import JobState
+from aiqueue.protocol import Failure
+
+_GOLDEN = 0.6180339887498949  # spreads one draw over many jobs: multiples of it, modulo 1, never cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The job's next state; ``run_at`` where it is SCHEDULED."""
+
+    state: JobState
+    run_at: float = 0.0
+
+
+def backoff_s(failures: int, policy: RetryPolicy, *, draw: float) -> float:
+    """Return the wait in seconds after ``failures`` failed attempts; ``draw`` is a random number in [0, 1).
+
+    >>> backoff_s(3, RetryPolicy(base_s=1.0, jitter=0.1), draw=0.5)
+    4.2
+    """
+    if failures < 1:
+        raise ValueError(f"failures must be 1 or more, got {failures}")
+    wait = policy.base_s * 2.0 ** min(failures - 1, 30)  # 2.0**1024 would overflow
+    return min(policy.cap_s, wait * (1 + policy.jitter * draw))
+
+
+def after_failure(job: JobRecord, failure: Failure, policy: RetryPolicy, *, now: float, draw: float) -> Verdict:
+    """Return what follows the failure just counted in ``job.failures``."""
+    if not failure.retryable:
+        return Verdict(JobState.FAILED)
+    if job.failures > job.max_retries:
+        return Verdict(JobState.DEAD_LETTER)
+    own_draw = (draw + job.seq * _GOLDEN) % 1.0
+    wait = max(backoff_s(job.failures, policy, draw=own_draw), failure.retry_after_s or 0.0)
+    return Verdict(JobState.SCHEDULED, run_at=now + wait)
+
+
+def after_crash(job: JobRecord, policy: RetryPolicy) -> Verdict:
+    """Return what follows the lost worker just counted in ``job.crashes``: its old place, or the dead letters."""
+    return Verdict(JobState.DEAD_LETTER if job.crashes >= policy.max_crashes else JobState.QUEUED)

@@ -1,0 +1,69 @@
+"""Ids: UUIDv7 (RFC 9562), made by whoever submits, so that a submit can be sent again without a second job.
+
+The last byte of a job's id names the shard of the queue that holds the job; with one shard it is ignored.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+_VERSION_7 = 0x7 << 76
+_VARIANT = 0b10 << 62
+_RANDOM_TAIL_BITS = 54  # 62 random bits of rand_b, less the 8 that name the shard
+_SEQUENCE_BITS = 12
+
+
+class JobIdFactory:
+    """Makes job ids that grow within this process, so that the journal's index is appended to.
+
+    RFC 9562, method 1: the 12 bits behind the millisecond are a counter.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._millis = 0
+        self._count = 0
+
+    def take(self, count: int, *, shard: int = 0) -> list[str]:
+        """Return ``count`` new ids for ``shard`` (0 to 255), in growing order."""
+        tails = os.urandom(7 * count)
+        with self._lock:
+            self._millis = max(self._millis, time.time_ns() // 1_000_000)
+            return [self._next(int.from_bytes(tails[at : at + 7]), shard) for at in range(0, 7 * count, 7)]
+
+    def _next(self, tail: int, shard: int) -> str:
+        self._count += 1
+        if self._count >> _SEQUENCE_BITS:
+            self._millis, self._count = self._millis + 1, 0
+        low = _VARIANT | (tail >> (56 - _RANDOM_TAIL_BITS)) << 8 | shard
+        digits = f"{self._millis << 80 | _VERSION_7 | self._count << 64 | low:032x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+_factory = JobIdFactory()
+
+
+def new_job_ids(count: int, *, shard: int = 0) -> list[str]:
+    """Return ``count`` new job ids for ``shard``.
+
+    >>> first, second = new_job_ids(2)
+    >>> first < second and len(first) == 36
+    True
+    """
+    return _factory.take(count, shard=shard)
+
+
+def new_id(prefix: str) -> str:
+    """Return a new id for something that is not a job: ``worker-…``, ``client-…``, ``batch-…``."""
+    return f"{prefix}-{_factory.take(1)[0]}"
+
+
+def shard_of(job_id: str, shards: int) -> int:
+    """Return which of ``shards`` queue actors holds ``job_id``.
+
+    >>> shard_of(new_job_ids(1, shard=5)[0], shards=8)
+    5
+    """
+    return int(job_id[-2:], 16) % shards

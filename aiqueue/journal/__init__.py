@@ -1,0 +1,1 @@
+"""Where accepted jobs and their ends are kept. Acknowledged means committed here."""

@@ -1,0 +1,146 @@
+"""The embedded journal: SQLite in WAL mode, one connection that writes and one that reads.
+
+``synchronous=FULL`` makes a commit wait for the disk; that is what an acknowledgement stands on. A lock file keeps a
+second queue actor (a zombie of an earlier one, or a second system on the same path) from writing the same journal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TypeVar
+
+from aiqueue.config import Durability
+from aiqueue.engine.effects import Rows
+from aiqueue.engine.states import TERMINAL
+from aiqueue.errors import StartError
+from aiqueue.journal import schema
+from aiqueue.journal.base import Recovered, StoredJob
+
+_T = TypeVar("_T")
+_SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
+_CHUNK = 500  # variables in one IN (…); SQLite's own limit is 32,766
+_CACHE_KIB = 32_768
+_CHECKPOINT_PAGES = 8_000  # 32 MB: a checkpoint per some 40,000 small jobs instead of per 1,000 pages
+
+_INSERT_JOB = "INSERT INTO jobs (seq, id, header, payload) VALUES (?, ?, ?, ?)"
+_PUT_STATE = "INSERT OR REPLACE INTO states (seq, state, progress) VALUES (?, ?, ?)"
+_PUT_RESULT = "INSERT OR REPLACE INTO results (seq, body) VALUES (?, ?)"
+_PUT_COUNTERS = "INSERT OR REPLACE INTO counters (one, body) VALUES (1, ?)"
+_LIVE = f"""
+    SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
+    FROM jobs LEFT JOIN states USING (seq)
+    WHERE state IS NULL OR state NOT IN ({", ".join(f"'{state}'" for state in sorted(TERMINAL))})
+    ORDER BY jobs.seq
+"""
+
+
+class SqliteJournal:
+    """See the module. Raises StartError if the path can't be used."""
+
+    def __init__(self, path: Path, *, durability: Durability = "full") -> None:
+        self.path = path.expanduser().absolute()
+        self._durability = durability
+        self._lock = _lock(self.path)
+        self._reading = threading.Lock()
+        self._writer = self._open()
+        schema.migrate(self._writer, str(self.path))
+        self._reader = self._open()
+
+    def commit(self, rows: Rows) -> None:
+        """Write ``rows`` in one transaction. Raises sqlite3.Error; then nothing of it is written."""
+        writer = self._writer
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            if rows.jobs:
+                writer.executemany(_INSERT_JOB, rows.jobs)
+            if rows.states:
+                writer.executemany(_PUT_STATE, rows.states)
+            if rows.results:
+                writer.executemany(_PUT_RESULT, rows.results)
+            if rows.counters:
+                writer.execute(_PUT_COUNTERS, (rows.counters,))
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            raise
+
+    def reopen(self) -> None:
+        """Replace the writing connection: after a failed fsync the old one's pages can't be trusted."""
+        self._writer.close()
+        self._writer = self._open()
+
+    @contextmanager
+    def recover(self) -> Iterator[Recovered]:
+        """Open a consistent view of the jobs that have not ended."""
+        with self._reading:
+            found = self._reader.execute("SELECT body FROM counters").fetchone()
+            yield Recovered(found[0] if found else b"", self._reader.execute(_LIVE))
+
+    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Return payloads by seq."""
+        found: dict[int, bytes] = {}
+        with self._reading:
+            for part in _chunks(seqs):
+                found.update(self._reader.execute(f"SELECT seq, payload FROM jobs WHERE seq IN {_marks(part)}", part))
+        return found
+
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
+        """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
+        payload = "payload" if with_payload else "x''"
+        query = (
+            "SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), "
+            f"{payload} FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq) WHERE id IN "
+        )
+        found: dict[str, StoredJob] = {}
+        with self._reading:
+            for part in _chunks(list(ids)):
+                for row in self._reader.execute(query + _marks(part), part):
+                    found[row[1]] = StoredJob(*row)
+        return found
+
+    def close(self) -> None:
+        """Close both connections (the last one folds the WAL into the database) and give the lock back."""
+        with self._reading:
+            self._reader.close()
+        self._writer.close()
+        self._lock.close()
+
+    def _open(self) -> sqlite3.Connection:
+        # Autocommit mode: transactions begin and end where commit() says so.
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        return connection
+
+
+def _lock(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = open(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600), "r+")  # noqa: SIM115  # held while open
+    except OSError as error:
+        raise StartError(f"can't create the journal {path}: {error.strerror}; set journal.path") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StartError(
+            f"the journal {path} is in use by another queue; end that one, or give this one its own journal.path"
+        ) from error
+    return file
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK))
+
+
+def _marks(items: Sequence[object]) -> str:
+    return f"({', '.join('?' * len(items))})"

@@ -1,0 +1,156 @@
+"""Bringing a system up, joining one, taking one down. The only module that knows Ray, the actors and Serve."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+
+from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.client.ray_transport import RayTransport
+from aiqueue.client.sync_adapter import AIQueueAdapter
+from aiqueue.config import Settings
+from aiqueue.errors import StartError
+from aiqueue.presets import complete
+
+_log = logging.getLogger(__name__)
+_GRACE_S = 5.0  # for running jobs, when the system stops
+
+
+class System:
+    """A running system. Usable as a context manager that stops it.
+
+    ``adapter`` submits jobs; ``url`` is where HTTP is served (None without); ``settings`` are those it runs with.
+    """
+
+    def __init__(self, settings: Settings, adapter: AIQueueAdapter, url: str | None, *, owns_ray: bool) -> None:
+        self.settings, self.adapter, self.url = settings, adapter, url
+        self._owns_ray = owns_ray
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Stop taking jobs, drain the workers, close the journal, and end the Ray that ``start`` began."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self.adapter.stop()
+        stop(self.settings.namespace, http=self.url is not None)
+        if self._owns_ray:
+            ray.shutdown()
+
+    def __enter__(self) -> System:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start(settings: Settings | None = None, *, http: bool = True, address: str | None = None) -> System:
+    """Start a system and return it once it takes jobs.
+
+    Ray: the one this process has joined, else ``address``, else ``RAY_ADDRESS``, else a new one on this machine, which
+    ends with the system. Settings without providers get those of `aiqueue.presets`. Raises StartError.
+    """
+    from actors.system import start_actors  # the actors and Serve load only where a system is started
+
+    settings = complete(settings or Settings(), os.environ)
+    if not settings.providers:
+        raise StartError(
+            "no provider is configured: set OPENAI_API_KEY or ANTHROPIC_API_KEY, install the demo model, "
+            "or name providers in the file that AIQUEUE_CONFIG points to"
+        )
+    owns_ray = _join_ray(settings.namespace, address, begin=True)
+    try:
+        start_actors(settings)
+        url = _start_http(settings) if http else None
+        adapter = _connected(settings.namespace)
+    except BaseException:
+        if owns_ray:
+            ray.shutdown()
+        raise
+    return System(settings, adapter, url, owns_ray=owns_ray)
+
+
+def connect(namespace: str | None = None, *, address: str | None = None) -> AIQueueAdapter:
+    """Join the system that runs in ``namespace`` (default: the settings') and return a started adapter.
+
+    Raises StartError where no Ray is running, QueueUnavailable where it has no queue.
+    """
+    namespace = namespace or Settings().namespace
+    _join_ray(namespace, address, begin=False)
+    return _connected(namespace)
+
+
+async def connect_async(namespace: str | None = None, *, address: str | None = None) -> AsyncAIQueueAdapter:
+    """As ``connect``, for use inside an event loop."""
+    namespace = namespace or Settings().namespace
+    _join_ray(namespace, address, begin=False)
+    adapter = AsyncAIQueueAdapter(RayTransport(namespace))
+    await adapter.start()
+    return adapter
+
+
+def stop(namespace: str, *, http: bool = True, address: str | None = None) -> bool:
+    """Stop the system in ``namespace``; tell whether there was one. Its Ray goes on."""
+    from actors.system import stop_actors
+
+    _join_ray(namespace, address, begin=False)
+    if http:
+        _stop_http(namespace)
+    return stop_actors(namespace, grace_s=_GRACE_S)
+
+
+def _connected(namespace: str) -> AIQueueAdapter:
+    adapter = AIQueueAdapter(RayTransport(namespace))
+    try:
+        adapter.start()
+    except BaseException:
+        adapter.stop()
+        raise
+    return adapter
+
+
+def _start_http(settings: Settings) -> str:
+    from serve.deployment import adapter_over_ray, run
+
+    folder = _http_folder(settings.namespace)
+    shutil.rmtree(folder, ignore_errors=True)
+    return run(settings.http, partial(adapter_over_ray, settings.namespace), private_dir=folder)
+
+
+def _stop_http(namespace: str) -> None:
+    from serve.deployment import shutdown
+
+    shutdown()
+    shutil.rmtree(_http_folder(namespace), ignore_errors=True)
+
+
+def _http_folder(namespace: str) -> Path:
+    """A short path for sockets, which only this user's systems use."""
+    return Path(tempfile.gettempdir()) / f"aiqueue-{os.getuid()}-{namespace[:32]}"
+
+
+def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:
+    """Join or begin a Ray; tell whether one was begun."""
+    if ray.is_initialized():
+        return False
+    address = address or os.environ.get("RAY_ADDRESS") or ("local" if begin else "auto")
+    new = address == "local"
+    options: dict[str, Any] = {"include_dashboard": False} if new else {}
+    before = os.umask(0o077)  # Ray writes its token file with whatever the umask leaves readable
+    try:
+        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING, **options)
+    except ConnectionError as error:
+        raise StartError(f"no Ray is running at {address!r}; start a system with `aiqueue up`") from error
+    finally:
+        os.umask(before)
+    return new

@@ -1,0 +1,157 @@
+"""What users submit, validated: payloads, options and the bodies of HTTP requests.
+
+Names are snake_case in Python and camelCase in JSON; both are accepted on input. ``extra="forbid"`` everywhere: a
+misspelt field must not pass in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, field_validator
+from pydantic.alias_generators import to_camel
+
+from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+MAX_BATCH_JOBS = 10_000
+
+
+class AIJobType(StrEnum):
+    """What is asked of the model."""
+
+    CHAT_COMPLETION = "chat_completion"
+    TEXT_COMPLETION = "text_completion"
+    EMBEDDING = "embedding"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class _Verbatim(BaseModel):
+    """Fields whose JSON names are the providers' own snake_case."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ChatMessage(_Verbatim):
+    """One turn. ``content`` is text, or the providers' list of parts (text, images …)."""
+
+    role: Role
+    content: str | list[dict[str, JsonValue]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, JsonValue]] | None = None
+    tool_call_id: str | None = None
+
+
+class GenerationConfig(_Verbatim):
+    """Sampling and limits. Absent means the provider's default; a provider ignores none of them in silence.
+
+    Strict: what was validated is what is stored, so ``"0.7"`` is not quietly a number.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    response_format: dict[str, JsonValue] | None = None
+    tools: list[dict[str, JsonValue]] | None = None
+    tool_choice: str | dict[str, JsonValue] | None = None
+    dimensions: int | None = Field(None, ge=1, description="embeddings only")
+    extra_body: dict[str, JsonValue] | None = Field(None, description="sent to the provider as it is")
+
+
+class _Payload(_Verbatim):
+    provider: str = Field(min_length=1, max_length=64, description="name of a configured provider")
+    model: ModelName
+    config: GenerationConfig = GenerationConfig()
+
+
+class ChatPayload(_Payload):
+    """A conversation to continue."""
+
+    type: Literal[AIJobType.CHAT_COMPLETION]
+    messages: list[ChatMessage] = Field(min_length=1)
+
+
+class CompletionPayload(_Payload):
+    """A text to continue."""
+
+    type: Literal[AIJobType.TEXT_COMPLETION]
+    prompt: str = Field(min_length=1)
+
+
+class EmbeddingPayload(_Payload):
+    """One text or several to turn into vectors."""
+
+    type: Literal[AIJobType.EMBEDDING]
+    input: str | list[str] = Field(min_length=1)
+
+
+JobPayload = Annotated[ChatPayload | CompletionPayload | EmbeddingPayload, Field(discriminator="type")]
+
+#: Validates a payload given as a dict (or a model); see ``aiqueue.validation.validate_job_payload``.
+PAYLOAD: TypeAdapter[ChatPayload | CompletionPayload | EmbeddingPayload] = TypeAdapter(JobPayload)
+
+
+class JobOptions(_Model):
+    """How a job is to be treated. Durations are in milliseconds, as in the specification."""
+
+    priority: AIJobPriority = Field(AIJobPriority.MEDIUM, description="urgent runs first")
+    max_retries: int = Field(3, ge=0, le=10, description="attempts after the first one")
+    timeout: int = Field(30_000, ge=100, le=86_400_000, description="ms one attempt may take")
+    tags: tuple[Tag, ...] = Field((), max_length=32)
+    metadata: Mapping[str, JsonValue] = Field(default_factory=dict, description="kept with the job, not interpreted")
+    job_id: UUID | None = Field(None, description="chosen by the caller; a second submit of the same job is the first")
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _timeout_is_in_ms(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and 0 < value < 100:
+            raise ValueError(
+                f"timeout is in milliseconds: {value} would end every attempt; for seconds write {value}000"
+            )
+        return value
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _priority_by_name_or_number(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return NUMERIC_ALIASES.get(value, value)
+        return value
+
+
+class SubmitBody(_Model):
+    """``POST /ai/jobs``. ``priority`` may stand here or in ``options``."""
+
+    payload: JobPayload
+    priority: AIJobPriority | Literal[15, 10, 5, 1] | None = None
+    options: JobOptions = JobOptions()
+
+
+class BatchOptions(JobOptions):
+    """Options of a batch: each job gets them, and the batch its name."""
+
+    job_id: None = None
+    name: str | None = Field(None, max_length=256)
+
+
+class BatchBody(_Model):
+    """``POST /ai/jobs/batch``: payloads, all of them accepted or none."""
+
+    jobs: list[JobPayload] = Field(min_length=1, max_length=MAX_BATCH_JOBS)
+    options: BatchOptions = BatchOptions()

@@ -1,0 +1,1 @@
+"""Providers: everything that answers a job. ``registry.open_provider`` makes one from its configuration entry."""

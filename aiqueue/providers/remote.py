@@ -1,0 +1,116 @@
+"""What the providers over HTTP share: the key, one call through an SDK, and the reading of its answer.
+
+The SDKs make the request (headers, connections, TLS, proxies); the body of the answer is parsed here, so that ``raw``
+is what the provider sent and not what a client library made of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from aiqueue.errors import AuthenticationFailed, JobError, MalformedResponse
+from aiqueue.providers.classify import classify, request_id_of
+from aiqueue.providers.redact import safe_text
+
+Body = TypeVar("Body")
+
+HEALTH_CHECK_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A provider's key, and the environment variable it comes from; no variable: the server wants no key.
+
+    ``repr`` leaves the key out.
+    """
+
+    key: str | None = field(default=None, repr=False)
+    variable: str = ""
+
+    def require(self, provider: str) -> None:
+        """Raise AuthenticationFailed, naming the variable to set, if a key is wanted and there is none."""
+        if self.variable and not self.key:
+            raise AuthenticationFailed(
+                f"Provider {provider}: no API key: set {self.variable} in the environment of the workers"
+            )
+
+    @property
+    def for_sdk(self) -> str:
+        """The key, or a word in its place: the SDKs can't be made without one."""
+        return self.key or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A provider's answer: its JSON, and the id it gave the call."""
+
+    body: dict[str, Any]
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Makes calls of one provider and turns whatever goes wrong into JobErrors."""
+
+    provider: str
+    credential: Credential
+    sdk_errors: tuple[type[Exception], ...]
+    now: Callable[[], float] = time.time
+
+    async def call(self, create: Callable[..., Awaitable[Any]], **arguments: Any) -> Reply:
+        """Await ``create``, a ``with_raw_response`` method of an SDK, and return the JSON object it answers with.
+
+        Any other exception than the SDK's is a bug of ours and passes as it is.
+        """
+        self.credential.require(self.provider)
+        try:
+            response = (await create(**arguments)).http_response
+        except self.sdk_errors as error:
+            # From None: a traceback would print the provider's words with the key in them.
+            raise self._classified(error) from None
+        return Reply(self._object_of(response.content), request_id_of(response.headers))
+
+    async def check(self, list_models: Callable[..., Awaitable[Any]], *, timeout: Any) -> None:
+        """Return if the provider answers a request for its models; raise the JobError that says why not.
+
+        Being told that there is no such list counts: not every server that speaks the format has one.
+        """
+        self.credential.require(self.provider)
+        try:
+            await list_models(timeout=timeout)
+        except self.sdk_errors as error:
+            failure = self._classified(error)
+            if failure.status not in (404, 405, 501):
+                raise failure from None
+
+    def _classified(self, error: Exception) -> JobError:
+        return classify(error, provider=self.provider, now=self.now(), secret=self.credential.key or "")
+
+    def _object_of(self, content: bytes) -> dict[str, Any]:
+        try:
+            body = msgspec.json.decode(content, type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            what = f"{len(content)} bytes that are no JSON object ({error})"
+            raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with {what}", status=200) from None
+        error_in_it = body.get("error")
+        if error_in_it:
+            said = error_in_it.get("message") if isinstance(error_in_it, dict) else error_in_it
+            text = safe_text(str(said), secret=self.credential.key or "")
+            raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with an error: {text}", status=200)
+        return body
+
+
+def parse(body: dict[str, Any], shape: type[Body], *, provider: str) -> Body:
+    """Return ``body`` as ``shape``, a struct that names what we need of a wire format.
+
+    Raises MalformedResponse saying what is missing or of the wrong type, and where.
+    """
+    try:
+        return msgspec.convert(body, shape)
+    except msgspec.ValidationError as error:
+        raise MalformedResponse(f"Provider {provider}: the answer is not of its format: {error}", status=200) from None

@@ -1,0 +1,29 @@
+"""The service's clock: seconds since the epoch that never jump.
+
+Leases and backoffs must not expire because somebody set the machine's clock, so time is taken from the wall once and
+counted monotonically from there.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the service reads the time."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        ...
+
+
+class SteadyClock:
+    """Wall time at the start, plus the monotonic time since."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        return self._offset + time.monotonic()

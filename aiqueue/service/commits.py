@@ -1,0 +1,85 @@
+"""From effects to answers: rows go to the writer thread; events and replies leave when their commit is on disk.
+
+Appending is synchronous, so a caller that goes away in the middle of its call can only abandon the wait, never a
+mutation half done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from aiqueue.engine.effects import Effects
+from aiqueue.errors import JournalUnavailable
+from aiqueue.journal.base import Journal
+from aiqueue.journal.writer import GroupCommitWriter
+from aiqueue.protocol import Event
+
+_log = logging.getLogger(__name__)
+
+Committed = asyncio.Future[None]
+
+
+class CommitPipeline:
+    """Keeps effects in order between the engine and the world. Lives on the running event loop."""
+
+    def __init__(self, journal: Journal, publish: Callable[[list[Event]], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._publish = publish
+        self._waiting: deque[tuple[list[Event], Committed]] = deque()
+        self._error: Exception | None = None
+        self._writer = GroupCommitWriter(journal, on_commit=self._on_commit, on_failure=self._on_failure)
+
+    def append(self, effects: Effects) -> Committed:
+        """Hand over one command's effects; the future is done when they, and all before them, are on disk.
+
+        Shield it when awaiting: other callers may wait for the same one.
+        """
+        if not effects.rows:
+            return self.settled()
+        done: Committed = self._loop.create_future()
+        self._waiting.append((effects.events, done))
+        self._writer.append(effects.rows)
+        return done
+
+    def settled(self) -> Committed:
+        """Return a future that is done when all that was appended so far is on disk."""
+        if self._waiting:
+            return self._waiting[-1][1]
+        done: Committed = self._loop.create_future()
+        done.set_result(None)
+        return done
+
+    def check(self) -> None:
+        """Raise JournalUnavailable while the last commit has failed: nothing new may be accepted then."""
+        if self._error is not None:
+            raise JournalUnavailable(
+                f"the journal can't be written ({self._error}); free its disk, it goes on by itself"
+            )
+
+    async def close(self) -> None:
+        """Commit what is pending and end the writer."""
+        await asyncio.to_thread(self._writer.close)
+        await asyncio.sleep(0)  # the last commit's callback
+
+    def _on_commit(self, batches: int) -> None:
+        self._loop.call_soon_threadsafe(self._committed, batches)
+
+    def _on_failure(self, error: Exception | None) -> None:
+        self._loop.call_soon_threadsafe(self._set_error, error)
+
+    def _committed(self, batches: int) -> None:
+        for _ in range(batches):
+            events, done = self._waiting.popleft()
+            self._publish(events)
+            if not done.done():
+                done.set_result(None)
+
+    def _set_error(self, error: Exception | None) -> None:
+        if error is None:
+            _log.warning("the journal can be written again")
+        elif self._error is None:
+            _log.error("the journal can't be written, no job is accepted until it can: %s", error)
+        self._error = error

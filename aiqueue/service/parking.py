@@ -1,0 +1,52 @@
+"""Workers whose long poll waits for work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from aiqueue.engine.effects import Granted
+from aiqueue.service.commits import Committed
+
+Grant = tuple[Granted, Committed]
+
+
+class ParkedWorkers:
+    """At most one poll per worker: a new one sends an older one home."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[str, asyncio.Future[Grant | None]]] = {}
+
+    async def wait(self, worker_id: str, pool: str, timeout_s: float) -> Grant | None:
+        """Wait for a grant; None when there was none in time, or a newer poll of this worker came."""
+        future: asyncio.Future[Grant | None] = asyncio.get_running_loop().create_future()
+        entry = self._waiting[worker_id] = (pool, future)
+        try:
+            return await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            return None
+        finally:
+            if self._waiting.get(worker_id) is entry:
+                del self._waiting[worker_id]
+
+    def send_home(self, worker_id: str) -> None:
+        """Answer the worker's waiting poll with nothing."""
+        parked = self._waiting.pop(worker_id, None)
+        if parked and not parked[1].done():
+            parked[1].set_result(None)
+
+    def pools(self) -> set[str]:
+        """Return the pools that have a worker waiting."""
+        return {pool for pool, _ in self._waiting.values()}
+
+    def of_pool(self, pool: str) -> list[str]:
+        """Return the waiting workers of ``pool``, the longest waiting first."""
+        return [worker_id for worker_id, (its_pool, _) in self._waiting.items() if its_pool == pool]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._waiting))
+
+    def answer(self, worker_id: str, grant: Grant) -> None:
+        """Let the worker's poll return with ``grant``."""
+        _, future = self._waiting.pop(worker_id)
+        future.set_result(grant)

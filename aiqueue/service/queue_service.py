@@ -1,0 +1,248 @@
+"""The queue: what the queue actor answers, on one event loop.
+
+Every mutation is one synchronous step (engine, rows to the writer), and only then a wait for the disk. So a caller
+that is cancelled cuts nothing in half, and no lock is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from aiqueue.config import Settings
+from aiqueue.engine import (
+    Cancel,
+    Claim,
+    EnginePolicy,
+    Exchange,
+    LoseWorker,
+    QueueEngine,
+    RetryPolicy,
+    Route,
+    Submit,
+    Tick,
+)
+from aiqueue.engine.commands import Command
+from aiqueue.engine.effects import Granted
+from aiqueue.journal.base import Journal
+from aiqueue.protocol import (
+    CancelReply,
+    ClaimedJob,
+    Event,
+    EventsCall,
+    EventsReply,
+    ExchangeCall,
+    ExchangeReply,
+    JobView,
+    ProviderEntry,
+    Refusal,
+    SubmitGroup,
+    Welcome,
+)
+from aiqueue.providers.registry import job_types_of
+from aiqueue.service import lookup, statistics
+from aiqueue.service.clock import Clock, SteadyClock
+from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.event_log import EventLog
+from aiqueue.service.parking import ParkedWorkers
+from aiqueue.service.payload_cache import PayloadCache
+from aiqueue.views import Stats
+
+_TICK_S = 1.0  # how often silent workers are looked for; retries that come due are timed exactly
+
+
+def policy_of(settings: Settings) -> EnginePolicy:
+    """Return the engine's share of ``settings``."""
+    routes = {
+        name: Route(pool=settings.pool_of(name), credential=settings.api_key_variable(name) or "")
+        for name in settings.providers
+    }
+    retry = RetryPolicy(**settings.retry.model_dump())
+    return EnginePolicy(routes=routes, sla_ms=settings.sla_by_rank(), lease_s=settings.lease.lease_s, retry=retry)
+
+
+def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngine:
+    """Return the engine as the journal has it."""
+    with journal.recover() as recovered:
+        return QueueEngine.load(policy_of(settings), counters=recovered.counters, rows=recovered.rows, now=clock.now())
+
+
+class QueueService:
+    """Make one inside a running event loop; ``close`` it to commit what is pending."""
+
+    def __init__(
+        self, settings: Settings, journal: Journal, *, engine: QueueEngine | None = None, clock: Clock | None = None
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._clock = clock or SteadyClock()
+        self._engine = engine or load_engine(settings, journal, self._clock)
+        self._log = EventLog(next_number=self._engine.core.counters.next_event)
+        self._recent = statistics.RecentTimes()
+        self._commits = CommitPipeline(journal, self._publish)
+        self._parked = ParkedWorkers()
+        self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
+        self._park_s = settings.lease.heartbeat_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._arm_timer()
+
+    def welcome(self) -> Welcome:
+        """Return what a client must know to begin."""
+        providers = [
+            ProviderEntry(name, entry.kind, job_types_of(entry.kind), entry.models)
+            for name, entry in self._settings.providers.items()
+        ]
+        limit = self._settings.limits.max_payload_bytes
+        return Welcome(self._log.last, providers, limit, self._settings.sla_by_rank())
+
+    async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
+        """Accept groups of jobs, each whole or not at all; answer when they are on disk.
+
+        Raises JournalUnavailable while nothing can be written.
+        """
+        self._commits.check()
+        looked_up = [at for at, group in enumerate(groups) if group.maybe_known]
+        replies: list[Refusal | None] = [None] * len(groups)
+        if len(looked_up) < len(groups):
+            fresh = [at for at, group in enumerate(groups) if not group.maybe_known]
+            for at, reply in zip(fresh, await self._accept([groups[at] for at in fresh]), strict=True):
+                replies[at] = reply
+        for at in looked_up:
+            (replies[at],) = await self._accept_known(groups[at])
+        return replies
+
+    async def exchange(self, call: ExchangeCall) -> ExchangeReply:
+        """Take a worker's outcomes and give it work; wait for some where there is none."""
+        self._parked.send_home(call.worker_id)
+        command = Exchange(call.worker_id, call.pool, call.slots, call.outcomes, call.running, draw=random.random())
+        granted, committed = self._apply(command)
+        if not granted:
+            grant = await self._parked.wait(call.worker_id, call.pool, self._park_s)
+            if grant is None:
+                return ExchangeReply()
+            granted, committed = grant
+        await asyncio.shield(committed)
+        return ExchangeReply(await self._claimed(granted), granted.cancels)
+
+    async def events(self, call: EventsCall) -> EventsReply:
+        """Long poll on the event log."""
+        return await self._log.poll(call)
+
+    async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
+        """Return jobs as they are on disk, in the order of ``ids``; None for those unknown."""
+        await asyncio.shield(self._commits.settled())
+        stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=with_payload)
+        sla_ms = self._engine.core.policy.sla_ms
+        return [lookup.view_of(stored[job_id], sla_ms) if job_id in stored else None for job_id in ids]
+
+    async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
+        """Stop jobs. For one that has ended already, ``status`` is its end; for one unknown it is empty."""
+        replies, committed = self._apply(Cancel(ids))
+        await asyncio.shield(committed)
+        ended = [reply.job_id for reply in replies if not reply.status]
+        for reply, view in zip((r for r in replies if not r.status), await self.get_jobs(ended), strict=True):
+            reply.status = view.status if view else ""
+        return list(replies)
+
+    async def lose_worker(self, worker_id: str, reason: str) -> int:
+        """Take back what a dead worker held; return how many jobs that were."""
+        count, committed = self._apply(LoseWorker(worker_id, reason))
+        await asyncio.shield(committed)
+        return int(count)
+
+    def stats(self) -> Stats:
+        """Return the queue's statistics."""
+        return statistics.collect(self._engine.core, self._recent, now=self._clock.now())
+
+    async def close(self) -> None:
+        """Send all waiting polls home, commit what is pending and close the journal."""
+        if self._timer:
+            self._timer.cancel()
+        for worker_id in self._parked:
+            self._parked.send_home(worker_id)
+        await self._commits.close()
+        self._journal.close()
+
+    async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
+        replies, committed = self._apply(Submit(groups))
+        await asyncio.shield(committed)
+        return list(replies)
+
+    async def _accept_known(self, group: SubmitGroup) -> list[Refusal | None]:
+        """Accept a group whose ids the journal may hold already: sent again, or chosen by the caller."""
+        ids = [job.id for job in group.jobs]
+        while True:
+            await asyncio.shield(self._commits.settled())
+            stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=True)
+            if all(job_id in stored or not self._engine.knows(job_id) for job_id in ids):
+                break  # else the same jobs were accepted while this looked: look again
+        same = {job.id: lookup.is_same(stored[job.id], job) for job in group.jobs if job.id in stored}
+        replies, committed = self._apply(Submit([group], same))
+        await asyncio.shield(committed)
+        return list(replies)
+
+    async def _claimed(self, granted: Granted) -> list[ClaimedJob]:
+        kept = {job.seq: self._payloads.take(job.seq) for job in granted.claims}
+        missing = [seq for seq, payload in kept.items() if payload is None]
+        read = await asyncio.to_thread(self._journal.payloads, missing) if missing else {}
+        return [
+            ClaimedJob(
+                job.id,
+                job.attempt,
+                job.type,
+                job.lane.provider,
+                job.lane.model,
+                job.timeout_ms,
+                kept[job.seq] or read[job.seq],
+            )
+            for job in granted.claims
+        ]
+
+    def _apply(self, command: Command) -> tuple[Any, Committed]:
+        done = self._step(command)
+        self._wake_workers()
+        self._arm_timer()
+        return done
+
+    def _step(self, command: Command) -> tuple[Any, Committed]:
+        effects = self._engine.handle(command, now=self._clock.now())
+        for seq, _, _, payload in effects.rows.jobs:
+            self._payloads.put(seq, payload)
+        if isinstance(command, Cancel):
+            self._payloads.drop(seq for seq, _, _ in effects.rows.states)
+        return effects.reply, self._commits.append(effects)
+
+    def _wake_workers(self) -> None:
+        """Give what is ready to workers that wait: the claim shares the commit of what made the job ready."""
+        for pool in self._parked.pools():
+            waiting = sorted(self._parked.of_pool(pool), key=self._engine.free_slots)
+            for at, worker_id in enumerate(waiting):
+                # Even shares; who has few slots goes first, so that the others take what it leaves.
+                share = -(-self._engine.ready(pool) // (len(waiting) - at))
+                if share or self._engine.has_news_for(worker_id):
+                    granted, committed = self._step(Claim(worker_id, share))
+                    if granted:
+                        self._parked.answer(worker_id, (granted, committed))
+
+    def _publish(self, events: list[Event]) -> None:
+        self._recent.observe(events)
+        self._log.publish(events)
+
+    def _arm_timer(self) -> None:
+        due = self._engine.next_due()
+        delay = _TICK_S if due is None else min(_TICK_S, max(0.0, due - self._clock.now()))
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + delay:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        try:
+            self._apply(Tick())
+        finally:
+            self._arm_timer()

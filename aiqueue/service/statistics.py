@@ -1,0 +1,110 @@
+"""What ``get_stats`` answers: totals from the engine's counters, percentiles from the last jobs that ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import fmean
+
+from aiqueue.engine.core import HELD, Core
+from aiqueue.engine.states import JobState
+from aiqueue.levels import LEVELS
+from aiqueue.protocol import Event
+from aiqueue.views import LaneStats, LevelStats, OrchestratorStats, QueueStats, Stats, WorkerPoolStats
+
+_WINDOW = 2_000  # completed jobs per level that percentiles are taken over
+
+
+class RecentTimes:
+    """Durations of the last completed jobs, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.latency_ms: list[deque[float]] = [deque(maxlen=_WINDOW) for _ in LEVELS]
+        self.processing_ms: deque[float] = deque(maxlen=_WINDOW)
+
+    def observe(self, events: list[Event]) -> None:
+        """Note the completed jobs among committed events."""
+        for event in events:
+            if event.name == "job:completed":
+                self.latency_ms[event.level].append((event.at - event.created_at) * 1e3)
+                self.processing_ms.append((event.at - event.started_at) * 1e3)
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    """Return the value below which ``share`` (0 to 1) of the sorted ``values`` lie; None of nothing.
+
+    >>> percentile([1.0, 2.0, 3.0, 4.0], 0.5)
+    3.0
+    """
+    return values[min(len(values) - 1, int(len(values) * share))] if values else None
+
+
+def collect(core: Core, recent: RecentTimes, *, now: float) -> Stats:
+    """Return the queue's statistics at ``now``. O(lanes + workers + jobs in process)."""
+    ended = core.counters.ended
+    processing = sum(len(worker.held) for worker in core.leases)
+    scheduled = len(core.due)
+    heads = [head[1] - core.policy.sla_ms[head[0]] / 1e3 for lane in core.lanes if (head := lane.head())]
+    queue = QueueStats(
+        is_running=True,
+        total_jobs=core.counters.accepted,
+        queued_jobs=len(core.live) - processing - scheduled,
+        scheduled_jobs=scheduled,
+        processing_jobs=processing,
+        completed_jobs=ended.get(JobState.COMPLETED.value, 0),
+        failed_jobs=ended.get(JobState.FAILED.value, 0),
+        dead_letter_jobs=ended.get(JobState.DEAD_LETTER.value, 0),
+        cancelled_jobs=ended.get(JobState.CANCELLED.value, 0),
+        stale_outcomes=core.counters.stale_outcomes,
+        oldest_waiting_s=max(0.0, now - min(heads)) if heads else 0.0,
+        levels=_levels(core, recent),
+        lanes=_lanes(core),
+        worker_pool_stats=_workers(core, recent),
+    )
+    batches = OrchestratorStats(total_batches=core.counters.batches, active_batches=len(core.open_batches))
+    return Stats(adapter=queue, orchestrator=batches)
+
+
+def _levels(core: Core, recent: RecentTimes) -> list[LevelStats]:
+    held = [job.level for worker in core.leases for job in worker.held.values()]
+    found = []
+    for rank, level in enumerate(LEVELS):
+        latencies = sorted(recent.latency_ms[rank])
+        completed, met = core.counters.completed[rank], core.counters.sla_met[rank]
+        found.append(
+            LevelStats(
+                level=level.value,
+                sla_ms=core.policy.sla_ms[rank],
+                queued=sum(lane.queued[rank] for lane in core.lanes),
+                processing=held.count(rank),
+                completed=completed,
+                sla_met=met,
+                sla_compliance=met / completed if completed else 1.0,
+                latency_p50_ms=percentile(latencies, 0.5),
+                latency_p99_ms=percentile(latencies, 0.99),
+            )
+        )
+    return found
+
+
+def _lanes(core: Core) -> list[LaneStats]:
+    held = [job.lane for worker in core.leases for job in worker.held.values() if job.state in HELD]
+    return [
+        LaneStats(
+            pool=lane.key.pool,
+            provider=lane.key.provider,
+            model=lane.key.model,
+            queued=sum(lane.queued),
+            processing=held.count(lane.key),
+        )
+        for lane in core.lanes
+    ]
+
+
+def _workers(core: Core, recent: RecentTimes) -> WorkerPoolStats:
+    busy = [bool(worker.held) for worker in core.leases]
+    return WorkerPoolStats(
+        total_workers=len(busy),
+        idle_workers=busy.count(False),
+        busy_workers=busy.count(True),
+        average_processing_time_ms=fmean(recent.processing_ms) if recent.processing_ms else None,
+    )

@@ -1,0 +1,118 @@
+"""Checks at the edge: pydantic for the shape, then what only a running system knows (providers, models, limits).
+
+All errors are one tree: ``aiqueue.errors.ValidationError`` with a ``FieldError`` per field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pydantic
+
+from aiqueue.errors import FieldError, PayloadTooLarge, ValidationError
+from aiqueue.models import PAYLOAD, AIJobType, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
+from aiqueue.protocol import ProviderEntry, Welcome
+
+Payload = ChatPayload | CompletionPayload | EmbeddingPayload
+_MAX_SHOWN = 100  # jobs of a batch whose errors are listed
+_TAGS = frozenset(AIJobType)  # pydantic puts the chosen branch of the union into an error's path
+_encode = msgspec.json.Encoder().encode
+
+
+def field_errors(error: pydantic.ValidationError, *, prefix: str = "", index: int | None = None) -> list[FieldError]:
+    """Return what pydantic found, with paths as users wrote them: ``messages.0.role``."""
+    found = []
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+        path = [str(part) for part in detail["loc"] if part not in _TAGS]
+        if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
+            path.append("type")
+        found.append(FieldError(".".join([prefix, *path] if prefix else path) or "payload", detail["msg"], index))
+    return found
+
+
+def validate_job_payload(payload: Mapping[str, Any] | Payload) -> Payload:
+    """Return ``payload`` as its model, or raise ValidationError. Knows nothing of configured providers.
+
+    >>> validate_job_payload({"type": "text_completion", "provider": "local", "model": "m", "prompt": "Hi"}).model
+    'm'
+    """
+    try:
+        return PAYLOAD.validate_python(payload)
+    except pydantic.ValidationError as error:
+        raise ValidationError(field_errors(error)) from None
+
+
+def validate_options(options: Mapping[str, Any] | JobOptions | None) -> JobOptions:
+    """Return ``options`` as its model, or raise ValidationError."""
+    if isinstance(options, JobOptions):
+        return options
+    try:
+        return JobOptions.model_validate(options or {})
+    except pydantic.ValidationError as error:
+        raise ValidationError(field_errors(error, prefix="options")) from None
+
+
+class PayloadChecker:
+    """Validates and encodes payloads for one running system."""
+
+    def __init__(self, welcome: Welcome) -> None:
+        self._providers = {entry.name: entry for entry in welcome.providers}
+        self._max_bytes = welcome.max_payload_bytes
+
+    def check(self, payload: Mapping[str, Any] | Payload) -> tuple[Payload, bytes]:
+        """Return the payload and its JSON, or raise ValidationError (PayloadTooLarge)."""
+        model = validate_job_payload(payload)
+        if error := self._unknown_target(model):
+            raise ValidationError([error])
+        encoded = _json_of(payload)
+        if len(encoded) > self._max_bytes:
+            raise PayloadTooLarge(
+                [FieldError("payload", f"has {len(encoded)} bytes, over the limit of {self._max_bytes}")]
+            )
+        return model, encoded
+
+    def check_all(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> list[tuple[Payload, bytes]]:
+        """Check a list; the error names the index of every bad one, the first 100."""
+        checked, errors, bad = [], list[FieldError](), 0
+        too_large = True
+        for index, payload in enumerate(payloads):
+            try:
+                checked.append(self.check(payload))
+            except ValidationError as error:
+                too_large &= isinstance(error, PayloadTooLarge)
+                bad += 1
+                errors += [FieldError(item.field, item.message, index) for item in error.errors]
+                if bad == _MAX_SHOWN:
+                    break
+        if errors:
+            raise (PayloadTooLarge if too_large else ValidationError)(errors)
+        return checked
+
+    def _unknown_target(self, payload: Payload) -> FieldError | None:
+        entry = self._providers.get(payload.provider)
+        if entry is None:
+            return FieldError("provider", f"unknown provider {payload.provider!r}; configured: {self._names()}")
+        if payload.type.value not in entry.job_types:
+            return FieldError("type", f"provider {entry.name!r} has no {payload.type.value}; {_offer(entry)}")
+        if entry.models and payload.model not in entry.models:
+            known = ", ".join(entry.models)
+            return FieldError("model", f"provider {entry.name!r} has no model {payload.model!r}; it has: {known}")
+        return None
+
+    def _names(self) -> str:
+        return ", ".join(sorted(self._providers)) or "none"
+
+
+def _offer(entry: ProviderEntry) -> str:
+    return f"it has: {', '.join(entry.job_types)}"
+
+
+def _json_of(payload: Mapping[str, Any] | Payload) -> bytes:
+    if isinstance(payload, pydantic.BaseModel):
+        return payload.model_dump_json(exclude_none=True, exclude_defaults=True, exclude_unset=False).encode()
+    try:
+        return _encode(payload)
+    except (TypeError, ValueError) as error:
+        raise ValidationError([FieldError("payload", f"is not JSON: {error}")]) from None

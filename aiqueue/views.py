@@ -1,0 +1,223 @@
+"""What the queue shows of itself: jobs, cancels and statistics, as Python objects and as camelCase JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from aiqueue.errors import JobError, error_from
+from aiqueue.levels import LEVELS
+from aiqueue.protocol import Event, Failure, JobView
+from aiqueue.results import JobResult, decode_result
+
+
+class _View(msgspec.Struct, kw_only=True, rename="camel"):
+    pass
+
+
+class SlaCompliance(_View):
+    """Whether a completed job kept its level's promise; from acceptance to the result on disk, in milliseconds."""
+
+    met: bool
+    target_ms: int
+    actual_ms: float
+
+
+class ErrorInfo(_View):
+    """Why a job did not complete (or its last attempt did not)."""
+
+    kind: str
+    message: str
+    retryable: bool
+    status: int | None = None
+    request_id: str | None = None
+
+
+class JobInfo(_View, omit_defaults=True):
+    """A job as users see it."""
+
+    job_id: str
+    status: str
+    priority: str
+    type: str
+    provider: str
+    model: str
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    run_at: datetime | None = None  #: a retry waits until then
+    attempt: int = 0
+    retry_count: int = 0
+    worker_id: str | None = None
+    batch_id: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    result: JobResult | None = None
+    error: ErrorInfo | None = None
+    sla_compliance: SlaCompliance | None = None
+
+    def exception(self) -> JobError | None:
+        """Return the error that waiting for this job would raise, if it has ended without a result."""
+        if self.error is None:
+            return None
+        return error_from(Failure(self.error.kind, self.error.message, self.error.retryable, self.error.status))
+
+
+class Cancellation(_View):
+    """Answer to a cancel. True in a condition if this call ended the job or set out to.
+
+    ``status`` is the job's state afterwards: ``cancelled``, ``cancelling`` (its worker was told), or the end it had
+    reached before.
+    """
+
+    cancelled: bool
+    status: str
+
+    def __bool__(self) -> bool:
+        return self.cancelled
+
+
+class LevelStats(_View):
+    """One priority level, since the journal was created; percentiles over recent jobs, in milliseconds."""
+
+    level: str
+    sla_ms: int
+    queued: int = 0
+    processing: int = 0
+    completed: int = 0
+    sla_met: int = 0
+    sla_compliance: float = 1.0  #: share of completed jobs within the SLA; 1.0 before the first
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+
+
+class LaneStats(_View):
+    """One lane: jobs that share pool, provider and model."""
+
+    pool: str
+    provider: str
+    model: str
+    queued: int
+    processing: int
+
+
+class WorkerPoolStats(_View):
+    """All workers that the queue hears from."""
+
+    total_workers: int = 0
+    idle_workers: int = 0
+    busy_workers: int = 0
+    average_processing_time_ms: float | None = None
+
+
+class QueueStats(_View):
+    """The queue's own state (``adapter`` in the HTTP answer)."""
+
+    is_running: bool
+    total_jobs: int
+    queued_jobs: int
+    scheduled_jobs: int
+    processing_jobs: int
+    completed_jobs: int
+    failed_jobs: int
+    dead_letter_jobs: int
+    cancelled_jobs: int
+    stale_outcomes: int  #: reports of attempts that had been taken away
+    oldest_waiting_s: float
+    levels: list[LevelStats]
+    lanes: list[LaneStats]
+    worker_pool_stats: WorkerPoolStats
+
+
+class OrchestratorStats(_View):
+    """Batches."""
+
+    total_batches: int = 0
+    active_batches: int = 0
+
+
+class Stats(_View):
+    """``GET /ai/stats``."""
+
+    adapter: QueueStats
+    orchestrator: OrchestratorStats
+
+
+encode_json = msgspec.json.Encoder().encode
+decode_stats = msgspec.msgpack.Decoder(Stats).decode
+
+
+def moment(seconds: float) -> datetime | None:
+    """Return the UTC time ``seconds`` after the epoch; None for 0, which stands for "not yet"."""
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+def job_info(view: JobView) -> JobInfo:
+    """Return ``view`` as users see it."""
+    header, completed = view.header, view.status == "completed"
+    return JobInfo(
+        job_id=view.id,
+        status=view.status,
+        priority=LEVELS[header.level],
+        type=header.type,
+        provider=header.provider,
+        model=header.model,
+        created_at=datetime.fromtimestamp(header.created_at, UTC),
+        started_at=moment(view.started_at),
+        finished_at=moment(view.finished_at),
+        run_at=moment(view.run_at),
+        attempt=view.attempt,
+        retry_count=view.failures,
+        worker_id=view.worker_id or None,
+        batch_id=header.batch_id or None,
+        tags=header.tags,
+        metadata=msgspec.json.decode(header.metadata) if header.metadata else {},
+        result=decode_result(view.result) if view.result else None,
+        error=_error_info(view.failure),
+        sla_compliance=_compliance(header.created_at, view.finished_at, view.sla_ms) if completed else None,
+    )
+
+
+def event_info(event: Event) -> JobInfo:
+    """Return the job as it was when ``event`` happened. Tags and metadata are not part of an event."""
+    completed = event.status == "completed"
+    ended = event.at if event.status in _ENDED else 0.0
+    return JobInfo(
+        job_id=event.job_id,
+        status=event.status,
+        priority=LEVELS[event.level],
+        type=event.type,
+        provider=event.provider,
+        model=event.model,
+        created_at=datetime.fromtimestamp(event.created_at, UTC),
+        started_at=moment(event.started_at),
+        finished_at=moment(ended),
+        attempt=event.attempt,
+        worker_id=event.worker_id or None,
+        batch_id=event.batch_id or None,
+        result=decode_result(event.result) if event.result else None,
+        error=_error_info(event.failure),
+        sla_compliance=_compliance(event.created_at, event.at, event.sla_ms) if completed else None,
+    )
+
+
+_ENDED = frozenset({"completed", "failed", "dead_letter", "cancelled", "expired"})
+
+
+def _compliance(created_at: float, finished_at: float, target_ms: int) -> SlaCompliance:
+    actual_ms = round((finished_at - created_at) * 1e3, 3)
+    return SlaCompliance(met=actual_ms <= target_ms, target_ms=target_ms, actual_ms=actual_ms)
+
+
+def _error_info(failure: Failure | None) -> ErrorInfo | None:
+    if failure is None:
+        return None
+    return ErrorInfo(
+        kind=failure.kind,
+        message=failure.message,
+        retryable=failure.retryable,
+        status=failure.status,
+        request_id=failure.request_id,
+    )

@@ -1,0 +1,122 @@
+"""The worker's loop: one long poll that carries finished work up and claims down.
+
+Up to two polls are under way at once. While one waits at the queue for work, outcomes that turn up leave in a second
+one, which sends the first home; so an outcome never waits, and under load the calls carry as many outcomes as gather
+while they travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from aiqueue.errors import QueueUnavailable
+from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome
+from aiqueue.worker.runner import JobRunner
+
+_log = logging.getLogger(__name__)
+_MAX_POLLS = 2
+_RETRY_S = 0.2
+
+Attempt = tuple[str, int]
+
+
+class WorkerQueue(Protocol):
+    """The queue, as a worker sees it."""
+
+    async def exchange(self, call: ExchangeCall) -> ExchangeReply:
+        """Report outcomes and wait for claims. Raises QueueUnavailable when there was no answer."""
+        ...
+
+
+class WorkerLoop:
+    """Keeps up to ``slots`` jobs running until it is stopped."""
+
+    def __init__(self, worker_id: str, pool: str, slots: int, *, queue: WorkerQueue, runner: JobRunner) -> None:
+        self._id, self._pool, self._slots = worker_id, pool, slots
+        self._queue, self._runner = queue, runner
+        self._running: dict[Attempt, asyncio.Task[Outcome]] = {}
+        self._outcomes: list[Outcome] = []
+        self._polls: set[asyncio.Task[None]] = set()
+        self._undelivered = 0  # outcomes in polls under way
+        self._disagree = False  # a call was lost: tell the queue all that is held here
+        self._urgent_news = False  # beside outcomes: that this worker takes no more work
+        self._kick_due = False
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until ``stop`` has been called and all outcomes are delivered."""
+        self._kick()
+        await self._stopped.wait()
+        for poll in self._polls:
+            poll.cancel()
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Take no more work; let running jobs end within ``grace_s`` seconds, then hand them back to the queue."""
+        self._slots, self._urgent_news = 0, True
+        self._kick_soon()
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=grace_s)
+        for task in self._running.values():
+            task.cancel()
+        await self._stopped.wait()
+
+    def _kick_soon(self) -> None:
+        """Look for something to send at the end of this turn of the loop, so that its outcomes leave together."""
+        if not self._kick_due:
+            self._kick_due = True
+            asyncio.get_running_loop().call_soon(self._kick)
+
+    def _kick(self) -> None:
+        self._kick_due = False
+        news = bool(self._outcomes) or self._urgent_news
+        if not self._slots and not (news or self._running or self._undelivered):
+            self._stopped.set()
+        elif not self._polls or (news and len(self._polls) < _MAX_POLLS and not self._disagree):
+            poll = asyncio.create_task(self._poll())
+            self._polls.add(poll)
+            poll.add_done_callback(self._poll_ended)
+
+    def _poll_ended(self, poll: asyncio.Task[None]) -> None:
+        self._polls.discard(poll)
+        if not poll.cancelled() and (error := poll.exception()):
+            _log.error("worker %s: bug in its loop", self._id, exc_info=error)
+        if not self._stopped.is_set():
+            self._kick()
+
+    async def _poll(self) -> None:
+        outcomes, self._outcomes, self._urgent_news = self._outcomes, [], False
+        running = list(self._running) if self._disagree else None
+        self._undelivered += len(outcomes)
+        try:
+            reply = await self._queue.exchange(ExchangeCall(self._id, self._pool, self._slots, outcomes, running))
+        except QueueUnavailable as error:
+            _log.warning("worker %s: %s", self._id, error)
+            self._outcomes = outcomes + self._outcomes
+            self._disagree = True
+            await asyncio.sleep(_RETRY_S)
+            return
+        finally:
+            self._undelivered -= len(outcomes)
+        if running is not None:
+            self._disagree = False
+        for job in reply.claims:
+            self._start(job)
+        for attempt in reply.cancels:
+            if task := self._running.get(attempt):
+                task.cancel()
+
+    def _start(self, job: ClaimedJob) -> None:
+        attempt = (job.job_id, job.attempt)
+        if not self._slots:  # claimed before the queue heard that this worker stops: hand it back
+            self._outcomes.append(Outcome(job.job_id, job.attempt, cancelled=True))
+        elif attempt not in self._running:
+            task = self._running[attempt] = asyncio.create_task(self._runner.run(job))
+            task.add_done_callback(lambda ended: self._ended(attempt, ended))
+
+    def _ended(self, attempt: Attempt, task: asyncio.Task[Outcome]) -> None:
+        del self._running[attempt]
+        # A task that is cancelled before its first step never reaches the runner.
+        self._outcomes.append(Outcome(*attempt, cancelled=True) if task.cancelled() else task.result())
+        self._kick_soon()

@@ -1,0 +1,103 @@
+"""One attempt: from a claim to its outcome. Whatever happens in between becomes a Failure, never an exception."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from aiqueue.errors import JobError, JobTimeout, ModelUnavailable, OutOfMemory, WorkerFault
+from aiqueue.protocol import ClaimedJob, Outcome
+from aiqueue.providers.base import Provider, ProviderAnswer, ProviderRequest
+from aiqueue.results import JobResult, encode_result
+
+_log = logging.getLogger(__name__)
+_decode_body = msgspec.json.Decoder(dict).decode
+
+ProviderSource = Callable[[str], Provider]  #: returns the provider of this name, or raises a JobError
+
+
+class JobRunner:
+    """Runs claims on the providers that ``provider_of`` gives."""
+
+    def __init__(self, provider_of: ProviderSource, *, max_result_bytes: int) -> None:
+        self._provider_of = provider_of
+        self._max_result_bytes = max_result_bytes
+
+    async def run(self, job: ClaimedJob) -> Outcome:
+        """Return how the attempt ended; cancelling this task gives an outcome too (``cancelled``)."""
+        try:
+            return Outcome(job.job_id, job.attempt, await self._result(job))
+        except asyncio.CancelledError:
+            return Outcome(job.job_id, job.attempt, cancelled=True)
+        except JobError as error:
+            failure = error.to_failure()
+        except MemoryError:
+            failure = OutOfMemory(f"Worker ran out of memory on a job of model {job.model}").to_failure()
+        except Exception as error:
+            _log.exception("job %s, attempt %d: bug in the worker or its provider", job.job_id, job.attempt)
+            failure = WorkerFault(f"Worker fault: {type(error).__name__}; see the worker's log").to_failure()
+        return Outcome(job.job_id, job.attempt, failure=failure)
+
+    async def _result(self, job: ClaimedJob) -> bytes:
+        provider = self._provider_of(job.provider)
+        timeout_s = job.timeout_ms / 1e3
+        request = ProviderRequest(
+            job_id=job.job_id, type=job.type, model=job.model, body=_decode_body(job.payload), timeout_s=timeout_s
+        )
+        started = time.perf_counter()
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit:
+                answer = await provider.run(request)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise JobTimeout(f"Job timeout: no answer from {job.provider} within {timeout_s:g} s") from error
+        encoded = encode_result(_job_result(job, answer, (time.perf_counter() - started) * 1e3))
+        if len(encoded) > self._max_result_bytes:
+            raise WorkerFault(
+                f"the result has {len(encoded)} bytes, over the limit of {self._max_result_bytes}; "
+                "ask for fewer tokens or raise limits.max_result_bytes"
+            )
+        return encoded
+
+
+def _job_result(job: ClaimedJob, answer: ProviderAnswer, latency_ms: float) -> JobResult:
+    return JobResult(
+        response=answer.response,
+        tokens=answer.usage.total_tokens,
+        latency=round(latency_ms, 3),
+        provider=job.provider,
+        model=job.model,
+        usage=answer.usage,
+        finish_reason=answer.finish_reason,
+        request_id=answer.request_id,
+        raw=answer.raw,
+    )
+
+
+class ProviderSet:
+    """The providers of one worker, opened when first asked for. One that can't be opened says why, each time."""
+
+    def __init__(self, open_one: Callable[[str], Provider], names: tuple[str, ...]) -> None:
+        self._open_one = open_one
+        self._names = names
+        self._opened: dict[str, Provider] = {}
+
+    def __call__(self, name: str) -> Provider:
+        """Return the provider; raises the JobError that says why there is none."""
+        found = self._opened.get(name)
+        if found is None:
+            if name not in self._names:
+                raise ModelUnavailable(f"Provider {name} is not served by this worker's pool")
+            found = self._opened[name] = self._open_one(name)
+        return found
+
+    async def close(self) -> None:
+        """Close all that were opened."""
+        for provider in self._opened.values():
+            await provider.close()

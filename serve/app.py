@@ -1,0 +1,69 @@
+"""The FastAPI application. It knows no Ray: whatever reaches the queue comes in as a factory of adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from aiqueue.config import HttpConfig
+from aiqueue.models import BatchBody, SubmitBody
+from aiqueue.views import Cancellation, JobInfo, Stats
+from serve.http_errors import handle_error
+from serve.limits import DEADLINE_S, EdgeLimits
+from serve.openapi import install_schema
+from serve.routes import jobs, stats
+from serve.routes.shared import QueueAdapter, RawRoute
+
+_BODIES: list[type[BaseModel]] = [SubmitBody, BatchBody]
+_ANSWERS: list[type[msgspec.Struct]] = [
+    jobs.Accepted,
+    jobs.BatchAccepted,
+    JobInfo,
+    Cancellation,
+    Stats,
+    stats.Health,
+    stats.Alive,
+]
+
+
+def create_app(
+    make_adapter: Callable[[], QueueAdapter], http: HttpConfig, *, deadline_s: float = DEADLINE_S
+) -> FastAPI:
+    """Return the application. It makes and starts its adapter when it starts, in the process that will serve.
+
+    ``deadline_s`` is the longest that a request may take, its body's arrival included.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        adapter = make_adapter()
+        await adapter.start()
+        app.state.adapter = adapter
+        try:
+            yield
+        finally:
+            await adapter.stop()
+
+    app = FastAPI(lifespan=lifespan, redoc_url=None)
+    app.router.route_class = RawRoute
+    app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)
+    app.add_exception_handler(HTTPException, handle_error)
+    for operation in jobs.OPERATIONS:
+        operation.add_to(app, "jobs")
+    for operation in stats.OPERATIONS:
+        operation.add_to(app, "system")
+    install_schema(app, bodies=_BODIES, answers=_ANSWERS, version=_version())
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("aiqueue")
+    except PackageNotFoundError:  # run from a folder, as a Ray job's working_dir is
+        return "0"

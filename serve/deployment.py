@@ -1,0 +1,158 @@
+"""The application as a Ray Serve deployment: ``run`` and ``shutdown`` for our start-up, ``build`` for ``serve deploy``.
+
+Every replica makes its own adapter, in its own process: one event long poll each, submits coalesced in each.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray import serve as ray_serve
+from ray.serve.config import BackpressureConfig
+from ray.serve.deployment import Application, Deployment
+from ray.serve.exceptions import RayServeException
+
+from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.client.ray_transport import RayTransport
+from aiqueue.config import HttpConfig
+from aiqueue.errors import StartError
+from serve.app import create_app
+from serve.environment import free_ports, http_environment, is_loopback
+from serve.routes.shared import QueueAdapter
+
+logger = logging.getLogger(__name__)
+
+APP_NAME = "aiqueue"
+DEPLOYMENT_NAME = "http"
+START_TIMEOUT_S = 120.0
+_POLL_S = 0.1
+
+AdapterFactory = Callable[[], QueueAdapter]
+
+
+class HttpFront:
+    """One replica: the ASGI application, built where it serves."""
+
+    def __init__(self, make_adapter: AdapterFactory, http: HttpConfig) -> None:
+        self._make_adapter = make_adapter
+        self._http = http
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the application; called by Serve once, in the replica's process."""
+        self._app = create_app(self._make_adapter, self._http)
+        return self._app
+
+    async def check_health(self) -> None:
+        """Called by Serve every few seconds. Says nothing of the queue: a new replica would find it no better."""
+        if getattr(self._app.state, "adapter", None) is None:
+            raise RuntimeError("the adapter has not been started")
+
+
+def front(replicas: int = 1, environment: Mapping[str, str] | None = None) -> Deployment:
+    """Return the deployment: ``.bind(make_adapter, http)`` makes an application of it."""
+    # It waits most of the time: a whole core for it would take a worker's place on a small machine.
+    actor_options = {"num_cpus": 0, "runtime_env": {"env_vars": dict(environment or {})}}
+    decorate = ray_serve.deployment(
+        name=DEPLOYMENT_NAME,
+        num_replicas=replicas,
+        ray_actor_options=actor_options,
+        max_ongoing_requests=1_000,
+        max_queued_requests=200,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=5,
+    )
+    return decorate(ray_serve.ingress()(HttpFront))
+
+
+def run(
+    http: HttpConfig,
+    make_adapter: AdapterFactory,
+    *,
+    private_dir: Path,
+    drain_s: float = 0.0,
+    name: str = APP_NAME,
+    timeout_s: float = START_TIMEOUT_S,
+) -> str:
+    """Start Serve on this Ray, deploy the application and return its URL once it answers.
+
+    ``make_adapter`` must be picklable: a function of a module, or ``functools.partial`` of one. ``private_dir`` is a
+    folder for HAProxy's files. Raises StartError, which says what to do.
+    """
+    if not is_loopback(http.host):
+        logger.warning("HTTP on %s without authentication: whoever reaches it can use your providers", http.host)
+    port = http.port or free_ports(http.host, 1)[0]
+    try:
+        environment = http_environment(http, private_dir, drain_s=drain_s)
+        application = front(http.replicas, environment).bind(make_adapter, http)
+        ray_serve.start(
+            http_options={"host": http.host, "port": port},
+            controller_options={"runtime_env": {"env_vars": environment}},
+        )
+        ray_serve.run(application, name=name, route_prefix="/")
+    except (RayServeException, RuntimeError, TimeoutError, ValueError) as error:
+        raise StartError(f"Ray Serve did not start the HTTP front: {error}") from error
+    return _wait_until_live(_url(http.host, port), timeout_s)
+
+
+def shutdown(name: str = APP_NAME) -> None:
+    """Stop serving: the application, and Serve with it unless others use it too."""
+    others = set(ray_serve.status().applications) - {name}
+    if others:
+        ray_serve.delete(name)
+    else:
+        ray_serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+class BuildArgs(BaseModel):
+    """The ``args`` of an application in a Serve configuration file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    namespace: str = "aiqueue"
+    max_body_bytes: int = HttpConfig().max_body_bytes
+
+
+def build(args: BuildArgs) -> Application:
+    """Return the application for ``serve deploy``, whose file says the rest: address, replicas, limits."""
+    http = HttpConfig(max_body_bytes=args.max_body_bytes)
+    return front().bind(partial(adapter_over_ray, args.namespace), http)
+
+
+def adapter_over_ray(namespace: str) -> QueueAdapter:
+    """Return an adapter of the system that runs in ``namespace`` of this Ray."""
+    return AsyncAIQueueAdapter(RayTransport(namespace))
+
+
+def _url(host: str, port: int) -> str:
+    """Return where to reach what listens on ``host``."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _wait_until_live(url: str, timeout_s: float) -> str:
+    """Return ``url`` once the application answers there: HAProxy learns of a replica a moment after Serve."""
+    deadline = time.monotonic() + timeout_s
+    said: Any = "nothing"
+    while time.monotonic() < deadline:
+        try:
+            response = httpx.get(f"{url}/ai/live", timeout=5.0, trust_env=False)
+            if response.status_code == httpx.codes.OK:
+                return url
+            said = f"status {response.status_code}"
+        except httpx.TransportError as error:
+            said = error
+        time.sleep(_POLL_S)
+    raise StartError(
+        f"{url} did not answer within {timeout_s:g} s ({said}). If Ray Serve was running on this cluster before, it "
+        "keeps its own address: stop it, or give that address as http.host and http.port"
+    )

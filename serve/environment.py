@@ -1,0 +1,101 @@
+"""How Serve's processes are set up: HAProxy in front, one event loop in each replica, files and ports of our own.
+
+Serve takes all of this from environment variables, read once in each of its processes: the controller, the proxies
+and the replicas. ``serve.deployment.run`` hands them over; a cluster whose Serve is started by other means needs them
+in the environment of ``ray start``. This module imports no Ray, so that it can come first.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import stat
+from pathlib import Path
+
+from aiqueue.config import HttpConfig
+
+PRODUCTION_DRAIN_S = 30.0  #: Serve's own default: load balancers elsewhere need that long to notice
+_MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path
+_SOCKET_SUFFIX = len(".4194304.tmp")  # HAProxy binds to a temporary name first, made with its process id
+_MAX_THREADS = 4
+
+
+def http_environment(
+    http: HttpConfig, private_dir: Path, *, drain_s: float = 0.0, haproxy_metrics: bool = False
+) -> dict[str, str]:
+    """Return the variables that put Serve into HAProxy and throughput-optimised mode.
+
+    ``private_dir`` is made if need be, for its owner only: HAProxy's administration socket lies in it, with mode 666,
+    and two systems that shared one would steer each other's HAProxy. ``drain_s`` is how long a replica or proxy that
+    is told to stop goes on serving. ``haproxy_metrics`` turns Serve's request metrics on: each request then costs a
+    datagram that Python parses.
+
+    HAProxy's statistics and metrics ports listen on all interfaces whatever is set (read only, no authentication), so
+    all that can be chosen are their numbers.
+
+    Raises ValueError if the folder's path is too long for a socket, or someone else made the folder.
+    """
+    private_dir = private_dir.expanduser().absolute()
+    admin_socket = private_dir / "admin.sock"
+    if len(os.fsencode(admin_socket)) + _SOCKET_SUFFIX > _MAX_SOCKET_PATH:
+        raise ValueError(f"the path of {private_dir} is too long for a socket; choose a shorter one")
+    _make_private(private_dir)
+    stats_port, metrics_port = free_ports("", 2)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(private_dir / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(admin_socket),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(private_dir / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(private_dir),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(private_dir / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": str(int(haproxy_metrics)),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(_MAX_THREADS, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(5, int(4 * drain_s))),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(drain_s),
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": str(max(0.1, drain_s)),
+        # A proxy that is killed is missed for 3 periods; with Serve's 10 s clients are refused for 25 s.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
+    }
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ValueError(f"{folder} belongs to someone else or is a link; choose another folder")
+    folder.chmod(0o700)
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Return ports on ``host`` that nobody listens on just now.
+
+    They are free until someone else takes them; whoever binds must cope with that.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sockets = [socket.socket(family) for _ in range(count)]
+    try:
+        for opened in sockets:
+            opened.bind((host, 0))
+        return [opened.getsockname()[1] for opened in sockets]
+    finally:
+        for opened in sockets:
+            opened.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether ``host`` is an address that only this machine can reach.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("::1"), is_loopback("0.0.0.0")
+    (True, True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

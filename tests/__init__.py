@@ -1,0 +1,1 @@
+"""Everything that is tested without a person; `make test` runs it."""

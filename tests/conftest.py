@@ -1,0 +1,18 @@
+"""What every folder of tests may ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a 3.4 MB model that llama.cpp loads; it answers in words and needs half a second to make."""
+    # Here, so that a run without a model does not need numpy and gguf.
+    from tests.tools.make_tiny_gguf import make
+
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    make(path)
+    return path

@@ -1,0 +1,1 @@
+"""Properties that hold for every sequence of commands (hypothesis), without Ray."""

@@ -1,0 +1,316 @@
+"""The house rules that a program can check. Each failure says where, and what to do about it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.house_rules.sources import ROOT, FunctionNode, Source, called_name, committed_files, is_in, python_files
+
+# --- the limits and the tables ---------------------------------------------------------------------------------------
+
+SHIPPED = ("aiqueue", "actors", "serve")
+FILE_LINES = dict.fromkeys(SHIPPED, 350) | {"tests": 400, "benchmarks": 400}
+FUNCTION_LINES = 50
+
+# Which files of aiqueue/ may import what lies above it. All else there works without a cluster: in a unit test, in a
+# client without Ray, in a queue on something other than Ray.
+WHO_MAY_IMPORT = {
+    "ray": {"aiqueue/client/ray_transport.py", "aiqueue/launch.py"},
+    "actors": {"aiqueue/launch.py"},
+    "serve": {"aiqueue/launch.py"},
+}
+
+# The pure core: no I/O, clock, random draw, thread or log, so that the same commands give the same queue everywhere and
+# after every restart. A new entry must be as pure; what needs a clock takes `now` as a value instead.
+PURE = ("aiqueue/engine", "aiqueue/protocol.py", "aiqueue/errors.py", "aiqueue/levels.py", "aiqueue/scaling.py")
+PURE_MAY_IMPORT = {
+    *("aiqueue.engine", "aiqueue.protocol", "aiqueue.errors", "aiqueue.levels"),
+    *("__future__", "abc", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq"),
+    *("itertools", "json", "math", "operator", "re", "types", "typing"),
+    "msgspec",
+}
+IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval"}
+
+# Addresses of package registries and paths of one machine: neither means anything to whoever clones this.
+NOT_FOR_OTHERS = re.compile(
+    r"(?<![\w.~])/(?:work|root)/|\b(?:pypi|pythonhosted|npmjs|crates|conda|anaconda)\.(?:org|com|io)\b|\bdeb\.debian\.org\b"
+)
+
+
+def report(problems: Iterable[str], advice: str) -> None:
+    """Fail with every problem and what to do about them."""
+    found = list(problems)
+    if found:
+        pytest.fail("\n".join([f"{len(found)} broken:", *found, "", advice]), pytrace=False)
+
+
+# --- what may import what --------------------------------------------------------------------------------------------
+
+
+def test_the_core_imports_no_ray_and_nothing_above_it() -> None:
+    report(
+        (
+            f"{source}: imports {module}"
+            for source in python_files("aiqueue")
+            for module in sorted(source.imports)
+            for package, allowed in WHO_MAY_IMPORT.items()
+            if is_in(module, package) and str(source) not in allowed
+        ),
+        "Only the files in WHO_MAY_IMPORT may: take it as an argument, or go through the client's transport.",
+    )
+
+
+def test_importing_the_core_loads_no_ray() -> None:
+    # What the rule above can't see: a library that imports Ray in turn.
+    skipped = {"aiqueue/client/ray_transport.py", "aiqueue/launch.py", "aiqueue/__main__.py"}
+    modules = [_module_name(source) for source in python_files("aiqueue") if str(source) not in skipped]
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    loaded = {'ray', 'actors', 'serve'} & sys.modules.keys()\n"
+        "    assert not loaded, f'import {name} loads {loaded}'\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, *modules], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, (
+        f"{run.stderr}\nImport it inside the function that needs it, in a file of WHO_MAY_IMPORT."
+    )
+
+
+def test_the_pure_core_imports_only_what_is_pure() -> None:
+    report(
+        (
+            f"{source}: imports {module}"
+            for source in _pure_sources()
+            for module in sorted(source.imports)
+            if not any(is_in(module, allowed) for allowed in PURE_MAY_IMPORT)
+        ),
+        "Take time, draws and ids as values and give effects back; or, if it is pure, add it to PURE_MAY_IMPORT.",
+    )
+
+
+def test_the_pure_core_does_no_io() -> None:
+    report(
+        (
+            f"{source}:{call.lineno}: calls {called_name(call)}"
+            for source in _pure_sources()
+            for call in source.calls
+            if called_name(call) in IMPURE_BUILTINS
+        ),
+        "Return it as an effect; the shell around the engine carries it out.",
+    )
+
+
+def test_actors_and_serve_do_not_know_each_other() -> None:
+    report(
+        (
+            f"{source}: imports {module}"
+            for folder, other in (("actors", "serve"), ("serve", "actors"))
+            for source in python_files(folder)
+            for module in sorted(source.imports)
+            if is_in(module, other)
+        ),
+        "Both build on aiqueue/ alone: actors are reached by name through aiqueue/client/.",
+    )
+
+
+# --- sizes and layout ------------------------------------------------------------------------------------------------
+
+
+def test_no_file_is_too_long() -> None:
+    report(
+        (
+            f"{source}: {lines} lines, {limit} are allowed"
+            for folder, limit in FILE_LINES.items()
+            for source in python_files(folder)
+            if (lines := len(source.text.splitlines())) > limit
+        ),
+        "A file holds one concept: move the second one to a file of its own.",
+    )
+
+
+def test_no_function_is_too_long() -> None:
+    report(
+        (
+            f"{source}:{function.lineno}: {function.name} has {lines} lines"
+            for source in python_files(*SHIPPED)
+            for function in source.functions
+            if (lines := (function.end_lineno or 0) - function.lineno + 1) > FUNCTION_LINES
+        ),
+        f"{FUNCTION_LINES} lines are the limit: name the steps and make each a function.",
+    )
+
+
+def test_every_package_folder_has_an_init_file() -> None:
+    folders = {folder for source in python_files(*FILE_LINES) for folder in source.path.parents if folder.parts}
+    report(
+        (str(folder) for folder in sorted(folders) if not (ROOT / folder / "__init__.py").is_file()),
+        "Add an __init__.py with a docstring. Without it a folder of tests can hide a package of the same name.",
+    )
+
+
+# --- docstrings ------------------------------------------------------------------------------------------------------
+
+
+def test_everything_public_has_a_docstring() -> None:
+    sources = python_files(*SHIPPED)
+    # A method is documented where its protocol or base class declares it, not again in each class that has it.
+    declared = {
+        node.name
+        for source in sources
+        for name, node in source.public_nodes()
+        if "." in name and isinstance(node, FunctionNode) and ast.get_docstring(node)
+    }
+    report(
+        (
+            f"{source}:{getattr(node, 'lineno', 1)}: {name}"
+            for source in sources
+            for name, node in source.public_nodes()
+            if not ast.get_docstring(node)
+            and not (isinstance(node, FunctionNode) and _is_said_elsewhere(node, declared))
+        ),
+        "Say what it is for, units, errors, an example that runs; or give the name a leading underscore.",
+    )
+
+
+def _is_said_elsewhere(node: FunctionNode, declared: set[str]) -> bool:
+    decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
+    is_half = "overload" in decorators or "typing.overload" in decorators or f"{node.name}.setter" in decorators
+    return is_half or ("self" in {arg.arg for arg in node.args.args} and node.name in declared)
+
+
+# --- tests -----------------------------------------------------------------------------------------------------------
+
+
+def test_unit_and_property_tests_never_sleep() -> None:
+    report(
+        (
+            f"{source}:{call.lineno}: {ast.unparse(call)}"
+            for source in python_files("tests/unit", "tests/property")
+            for call in source.calls
+            if called_name(call).rpartition(".")[2] == "sleep" and not _yields_once(call)
+        ),
+        "Move a ManualClock, or wait for the event itself; asyncio.sleep(0) lets others run and is fine.",
+    )
+
+
+def _yields_once(call: ast.Call) -> bool:
+    return called_name(call) == "asyncio.sleep" and [ast.unparse(arg) for arg in call.args] == ["0"]
+
+
+def test_tests_use_fakes_and_not_mocks() -> None:
+    report(
+        (
+            f"{source}: imports {module}"
+            for source in python_files("tests")
+            for module in sorted(source.imports)
+            if any(is_in(module, mocks) for mocks in ("unittest.mock", "mock", "pytest_mock"))
+        ),
+        "Write a fake in aiqueue/testing/: it has behaviour, and one place to change when the real thing does.",
+    )
+
+
+# --- what everybody gets ---------------------------------------------------------------------------------------------
+
+
+def test_no_committed_file_names_one_machine_or_a_registry() -> None:
+    files = committed_files()
+    assert files, "found no file to check"
+    report(
+        (
+            f"{path}:{number}: {found[0]}"
+            for path in files
+            for number, line in enumerate(_text_of(path).splitlines(), start=1)
+            if (found := NOT_FOR_OTHERS.search(line))
+        ),
+        "Use a relative path, a variable, or the name of the package.",
+    )
+
+
+def test_the_constraints_pin_exact_versions_and_no_addresses() -> None:
+    report(
+        (line for line in _constraint_lines() if not re.fullmatch(r"[\w.-]+==[\w.]+", line)),
+        "Every line of .ci/constraints.txt is name==version. `make lock` writes the file anew.",
+    )
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [name for names in project["optional-dependencies"].values() for name in names]
+    pins = {
+        canonicalize_name(name): version for name, _, version in (line.partition("==") for line in _constraint_lines())
+    }
+    wanted = [Requirement(line) for line in [*project["dependencies"], *extras]]
+    report(
+        (
+            f"{need}: pinned to {pins.get(canonicalize_name(need.name), 'nothing')}"
+            for need in wanted
+            if not need.specifier.contains(pins.get(canonicalize_name(need.name), "0"))
+        ),
+        "pyproject.toml and .ci/constraints.txt disagree: run `make lock`.",
+    )
+
+
+def test_the_package_says_the_version_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f'__version__ = "{project["version"]}"' in (ROOT / "aiqueue" / "__init__.py").read_text(encoding="utf-8"), (
+        "pyproject.toml and aiqueue/__init__.py name different versions"
+    )
+
+
+def test_the_page_on_states_shows_the_table_of_moves() -> None:
+    from aiqueue.engine.states import mermaid
+
+    page = ROOT / "docs" / "states.md"
+    assert page.is_file(), "docs/states.md is missing: a page on the states with the diagram of the moves"
+    diagrams = re.findall(r"^```mermaid\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    expected = mermaid().strip()
+    assert expected in [diagram.strip() for diagram in diagrams], (
+        f"docs/states.md must hold between ```mermaid and ``` what engine.states.mermaid() returns:\n\n{expected}"
+    )
+
+
+def test_the_cluster_file_passes_the_cluster_launchers_check() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    validate_config(prepare_config(config))
+    missing = [
+        local for local in config["file_mounts"].values() if not local.startswith("~") and not (ROOT / local).exists()
+    ]
+    assert not missing, f"cluster.yaml copies to its nodes what is not here: {missing}"
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _pure_sources() -> list[Source]:
+    return [source for source in python_files("aiqueue") if str(source).startswith(PURE)]
+
+
+def _module_name(source: Source) -> str:
+    return ".".join(source.path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def _text_of(path: object) -> str:
+    try:
+        return (ROOT / str(path)).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""  # a picture
+
+
+def _constraint_lines() -> list[str]:
+    lines = (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]

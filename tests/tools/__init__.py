@@ -1,0 +1,1 @@
+"""Tools that make what tests need."""

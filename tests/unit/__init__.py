@@ -1,0 +1,1 @@
+"""Tests without Ray, one file for each file of ``aiqueue/``."""
