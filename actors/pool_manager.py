@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 import ray
@@ -51,6 +52,10 @@ class PoolManager:
             await asyncio.wait([asyncio.wrap_future(stop.future()) for stop in stops], timeout=grace_s + 5.0)
         for worker in self._workers.values():
             ray.kill(worker)
+
+    async def pid(self) -> int:
+        """Return the process id, for those who test what happens when it dies."""
+        return os.getpid()
 
     def _start_worker(self, pool: str, name: str) -> Any:
         kind = LlamaWorkerActor if self._settings.serves_local_model(pool) else WorkerActor

@@ -50,7 +50,7 @@ def stop_actors(namespace: str, *, grace_s: float = 5.0) -> bool:
 
 
 def _make(cls: type, options: dict[str, Any], *args: object) -> Any:
-    return ray.remote(cls).options(**options).remote(*args)  # Ray makes the methods
+    return ray.remote(cls).options(**options).remote(*args)
 
 
 def _find(name: str, namespace: str) -> Any:

@@ -18,7 +18,7 @@ from serve.http_errors import handle_error
 from serve.limits import DEADLINE_S, EdgeLimits
 from serve.openapi import install_schema
 from serve.routes import jobs, stats
-from serve.routes.shared import QueueAdapter, RawRoute
+from serve.routes.shared import ExactRoutes, QueueAdapter, RawRoute
 
 _BODIES: list[type[BaseModel]] = [SubmitBody, BatchBody]
 _ANSWERS: list[type[msgspec.Struct]] = [
@@ -52,12 +52,15 @@ def create_app(
 
     app = FastAPI(lifespan=lifespan, redoc_url=None)
     app.router.route_class = RawRoute
+    app.add_middleware(ExactRoutes, operations=[*jobs.OPERATIONS, *stats.OPERATIONS])
     app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)
     app.add_exception_handler(HTTPException, handle_error)
     for operation in jobs.OPERATIONS:
         operation.add_to(app, "jobs")
     for operation in stats.OPERATIONS:
         operation.add_to(app, "system")
+    # Serve looks a request's route up once more, for its metrics: ours first, not the pages of the documentation.
+    app.router.routes.sort(key=lambda route: isinstance(route, RawRoute), reverse=True)
     install_schema(app, bodies=_BODIES, answers=_ANSWERS, version=_version())
     return app
 

@@ -17,8 +17,10 @@ from aiqueue.config import HttpConfig
 
 PRODUCTION_DRAIN_S = 30.0  #: Serve's own default: load balancers elsewhere need that long to notice
 _MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path
+_NODE_ID = 56  # characters: Serve puts a folder for each node into ours
 _SOCKET_SUFFIX = len(".4194304.tmp")  # HAProxy binds to a temporary name first, made with its process id
 _MAX_THREADS = 4
+_IDLE_CLIENT_S = 300  # a client that sends nothing of its request; Serve's default is an hour
 
 
 def http_environment(
@@ -37,9 +39,12 @@ def http_environment(
     Raises ValueError if the folder's path is too long for a socket, or someone else made the folder.
     """
     private_dir = private_dir.expanduser().absolute()
-    admin_socket = private_dir / "admin.sock"
-    if len(os.fsencode(admin_socket)) + _SOCKET_SUFFIX > _MAX_SOCKET_PATH:
-        raise ValueError(f"the path of {private_dir} is too long for a socket; choose a shorter one")
+    admin_socket = private_dir / "s"
+    too_long = len(os.fsencode(admin_socket)) + 1 + _NODE_ID + _SOCKET_SUFFIX - _MAX_SOCKET_PATH
+    if too_long > 0:
+        raise ValueError(
+            f"the path {private_dir} is {too_long} characters too long to hold sockets; choose a shorter one"
+        )
     _make_private(private_dir)
     stats_port, metrics_port = free_ports("", 2)
     return {
@@ -47,12 +52,13 @@ def http_environment(
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(private_dir / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(admin_socket),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(private_dir / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(private_dir / "m"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(private_dir),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(private_dir / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": str(int(haproxy_metrics)),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(_IDLE_CLIENT_S),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(_MAX_THREADS, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(5, int(4 * drain_s))),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(drain_s),

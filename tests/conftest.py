@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.running_system import own_system, running_system, shared_ray
+
+__all__ = ["own_system", "running_system", "shared_ray", "tiny_gguf"]
+
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,7 @@ from aiqueue.views import JobInfo, event_info, job_info
 
 _log = logging.getLogger(__name__)
 _LOOKUP = 1_000  # jobs per call
+_WATCHED = 500  # ids named in each poll; for more, the ends of all jobs cost less
 _RETRY_S = 0.3
 
 END_EVENTS = ("job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired")
@@ -106,7 +107,9 @@ class EventFeed:
         """Return the next events; None when what is wanted has grown meanwhile, so that the poll is out of date."""
         self._widened.clear()
         names = [] if "*" in self._listened else [*{*END_EVENTS, *self._listened}]
-        call = EventsCall(self._client_id, self._after, names, bool(self._listened), list(self._foreign))
+        everyones = bool(self._listened) or len(self._foreign) > _WATCHED
+        watching = [] if everyones else list(self._foreign)
+        call = EventsCall(self._client_id, self._after, names, everyones, watching)
         poll = asyncio.ensure_future(self._transport.events(call))
         widened = asyncio.ensure_future(self._widened.wait())
         try:

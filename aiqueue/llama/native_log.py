@@ -11,15 +11,17 @@ _WARNING = 3  # ggml_log_level; llama-cpp-python's table of these numbers is off
 _complaints: deque[str] = deque(maxlen=8)
 
 
-@llama_cpp.llama_log_callback
 def _keep(level: int, text: bytes, _: ctypes.c_void_p) -> None:
     if level >= _WARNING:
         _complaints.append(text.decode("utf-8", errors="replace").strip())
 
 
+_callback = llama_cpp.llama_log_callback(_keep)  # held for ever: C keeps a bare pointer to it
+
+
 def capture_native_log() -> None:
     """Send llama.cpp's log here instead of to stderr, for the whole process."""
-    llama_cpp.llama_log_set(_keep, ctypes.c_void_p(0))
+    llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
 
 
 def take_complaints() -> str:

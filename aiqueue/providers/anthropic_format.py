@@ -190,6 +190,4 @@ def _usage(usage: _Usage) -> Usage:
     # `input_tokens` leaves out what was written to or read from the prompt cache; all of it is the prompt.
     cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
     prompt = usage.input_tokens + cached
-    return Usage(
-        prompt_tokens=prompt, completion_tokens=usage.output_tokens, total_tokens=prompt + usage.output_tokens
-    )
+    return Usage(prompt_tokens=prompt, completion_tokens=usage.output_tokens, total_tokens=prompt + usage.output_tokens)

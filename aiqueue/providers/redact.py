@@ -15,7 +15,8 @@ _KEY_LIKE = re.compile(
     | \bAIza[\w-]{10,} | \bAKIA[A-Z0-9]{12,}            # Google, AWS
     | \beyJ[\w-]{8,}(?:\.[\w-]+)*                       # a JSON Web Token
     | (?<=://)[^/\s@]+(?=@)                             # user:password in a URL
-    | (?:api[\ _-]?key|\bkey|authorization|\btoken|secret|password)\b[^\n:=]{0,20}[:=]\s*["']?[^\s"',;&]+
+    | (?:api[\ _-]?key|\bkey|authorization|\btoken|secret|password)\b   # named as what it is
+      [^\n:=]{0,20}[:=]\s*["']?(?:b(?:earer|asic)\s+)?[^\s"',;&]+
     """,
     re.IGNORECASE | re.VERBOSE,
 )

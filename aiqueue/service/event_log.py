@@ -7,11 +7,14 @@ The log is a bounded window. A reader asks for what came after its cursor; one t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from aiqueue.protocol import Event, EventsCall, EventsReply
 
 _EVENT_BYTES = 500  # about what an event weighs beside its result
+_SLICE = 1_000
+
+_Filter = Callable[[Event], bool]
 
 
 class EventLog:
@@ -22,7 +25,7 @@ class EventLog:
         self._first = next_number  #: number of the oldest event kept
         self._bytes = 0
         self._max_events, self._max_bytes = max_events, max_bytes
-        self._parked: dict[str, tuple[EventsCall, asyncio.Future[None]]] = {}
+        self._parked: dict[str, tuple[_Filter, asyncio.Future[None]]] = {}
 
     @property
     def last(self) -> int:
@@ -36,8 +39,8 @@ class EventLog:
         self._events += events
         self._bytes += sum(len(event.result) + _EVENT_BYTES for event in events)
         self._trim()
-        for call, waiter in self._parked.values():
-            if not waiter.done() and any(_wants(call, event) for event in events):
+        for wants, waiter in self._parked.values():
+            if not waiter.done() and any(map(wants, events)):
                 waiter.set_result(None)
 
     async def poll(self, call: EventsCall) -> EventsReply:
@@ -46,19 +49,16 @@ class EventLog:
         A client has one poll parked at most: a new one sends an older one home, so that it can widen what it wants.
         """
         self._send_home(call.client_id)
-        if call.after < self._first - 1:
-            return EventsReply([], self.last, gap=True)
-        reply = self._collect(call)
-        if not reply.events:
-            await self._park(call)
-            if call.after < self._first - 1:
-                return EventsReply([], self.last, gap=True)
-            reply = self._collect(call)
+        wants = _filter(call)
+        reply = self._collect(call, wants)
+        if not reply.events and not reply.gap:
+            await self._park(call, wants)
+            reply = self._collect(call, wants)
         return reply
 
-    async def _park(self, call: EventsCall) -> None:
+    async def _park(self, call: EventsCall, wants: _Filter) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        entry = self._parked[call.client_id] = (call, waiter)
+        entry = self._parked[call.client_id] = (wants, waiter)
         try:
             await asyncio.wait_for(waiter, call.wait_s)
         except TimeoutError:
@@ -72,18 +72,17 @@ class EventLog:
         if parked and not parked[1].done():
             parked[1].set_result(None)
 
-    def _collect(self, call: EventsCall) -> EventsReply:
-        start = max(0, call.after + 1 - self._first)
+    def _collect(self, call: EventsCall, wants: _Filter) -> EventsReply:
+        start = call.after + 1 - self._first
+        if start < 0:
+            return EventsReply([], self.last, gap=True)
         found: list[Event] = []
-        for event in self._since(start):
-            if _wants(call, event):
-                found.append(event)
-                if len(found) == call.limit:
-                    return EventsReply(found, event.number)
+        for at in range(start, len(self._events), _SLICE):
+            found += [event for event in self._events[at : at + _SLICE] if wants(event)]
+            if len(found) >= call.limit:
+                del found[call.limit :]
+                return EventsReply(found, found[-1].number)
         return EventsReply(found, max(call.after, self.last))
-
-    def _since(self, start: int) -> Iterator[Event]:
-        return (self._events[at] for at in range(start, len(self._events)))
 
     def _trim(self) -> None:
         over = len(self._events) - self._max_events
@@ -95,7 +94,12 @@ class EventLog:
             self._first += drop
 
 
-def _wants(call: EventsCall, event: Event) -> bool:
-    if call.names and event.name not in call.names:
-        return False
-    return call.all_owners or event.owner == call.client_id or event.job_id in call.watching
+def _filter(call: EventsCall) -> _Filter:
+    """Return the test that says which events the caller wants; it runs for every event, so it looks up no attribute
+    twice."""
+    names, client_id, watching = frozenset(call.names), call.client_id, frozenset(call.watching)
+    if call.all_owners:
+        return (lambda event: event.name in names) if names else (lambda event: True)
+    if names:
+        return lambda event: event.name in names and (event.owner == client_id or event.job_id in watching)
+    return lambda event: event.owner == client_id or event.job_id in watching

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -11,11 +11,13 @@ import pydantic
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.validation import field_errors
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
+from serve.openapi import Operation
 
 BODY = "body"  #: the field's name where the body as a whole is wrong
 
@@ -65,6 +67,26 @@ class RawRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the endpoint itself."""
         return self.endpoint
+
+
+class ExactRoutes:
+    """ASGI middleware: calls the endpoints whose path has no parameter, without the framework's router.
+
+    A submit then passes two layers where it passed seven, which is a tenth of all that a replica does for it.
+    """
+
+    def __init__(self, app: ASGIApp, *, operations: Iterable[Operation]) -> None:
+        self._app = app
+        self._endpoints = {(found.method, found.path): found.endpoint for found in operations if "{" not in found.path}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
+        endpoint = self._endpoints.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def adapter_of(request: Request) -> QueueAdapter:

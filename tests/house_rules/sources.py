@@ -43,7 +43,7 @@ class Source:
     def imports(self) -> set[str]:
         """Dotted names of all that is imported anywhere in the file, inside functions and by a literal name too.
 
-        ``from a.b import c`` gives ``a.b.c`` if that is a module of this repository, else ``a.b``.
+        ``from a.b import c`` gives ``a.b`` if ``c`` is something inside a module of this repository, else ``a.b.c``.
         """
         return {name for node in ast.walk(self.tree) for name in self._imported_by(node)}
 
@@ -55,7 +55,7 @@ class Source:
             module = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
                 full = f"{module}.{alias.name}"
-                yield full if _is_own_module(full) else module
+                yield module if _is_own_module(module) and not _is_own_module(full) else full
         elif isinstance(node, ast.Call) and called_name(node) in (
             "import_module",
             "importlib.import_module",

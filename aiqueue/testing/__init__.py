@@ -1,0 +1,1 @@
+"""What tests, benchmarks and load tests run against instead of the real thing: fakes, not mocks."""

@@ -1,0 +1,1 @@
+"""Faults, injected for real: processes are killed while jobs run."""

@@ -1,0 +1,84 @@
+"""How Serve is set up, as far as that can be seen without starting it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve.deployment import Application
+from ray.serve.schema import ServeDeploySchema
+
+from aiqueue.config import HttpConfig
+from aiqueue.errors import StartError
+from serve import deployment
+from serve.environment import free_ports, http_environment, is_loopback
+from tests.http.fakes import DictAdapter
+
+CONFIG = Path(deployment.__file__).with_name("config.yaml")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return an empty folder with a path short enough for sockets, which pytest's own are not."""
+    path = Path(tempfile.mkdtemp(prefix="aq-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def test_the_folder_of_the_sockets_is_for_its_owner_only(folder: Path) -> None:
+    folder.chmod(0o755)
+    http_environment(HttpConfig(), folder / "new")
+    http_environment(HttpConfig(), folder)
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / "new")] == [0o700, 0o700]
+
+
+def test_every_file_of_haproxy_lies_in_the_private_folder(folder: Path) -> None:
+    variables = http_environment(HttpConfig(), folder)
+    paths = [value for value in variables.values() if "/" in value]
+    assert len(paths) == 5
+    assert all(Path(path).is_relative_to(folder) for path in paths)
+    assert variables["RAY_SERVE_ENABLE_HA_PROXY"] == variables["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+
+
+def test_two_systems_get_ports_of_their_own(folder: Path) -> None:
+    names = ["RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"]
+    variables = http_environment(HttpConfig(), folder)
+    assert len({variables[name] for name in names}) == 2
+    assert len(set(free_ports("127.0.0.1", 20))) == 20
+
+
+def test_a_folder_that_is_a_link_is_refused(folder: Path) -> None:
+    (folder / "link").symlink_to(folder)
+    with pytest.raises(ValueError, match="is a link"):
+        http_environment(HttpConfig(), folder / "link")
+
+
+def test_a_path_too_long_for_sockets_is_refused_before_it_is_made(folder: Path) -> None:
+    path = folder / ("x" * 40)
+    with pytest.raises(ValueError, match="too long"):
+        http_environment(HttpConfig(), path)
+    assert not path.exists()
+    with pytest.raises(StartError, match="too long"):
+        deployment.run(HttpConfig(port=1), DictAdapter, private_dir=path)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True)]
+    + [(host, False) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org", "")],
+)
+def test_only_loopback_addresses_count_as_such(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_the_configuration_file_is_one_that_serve_accepts() -> None:
+    config = ServeDeploySchema.model_validate(yaml.safe_load(CONFIG.read_text()))
+    (application,) = config.applications
+    assert application.import_path == "serve.deployment:build"
+    assert [found.name for found in application.deployments] == [deployment.DEPLOYMENT_NAME]
+    built = deployment.build(deployment.BuildArgs.model_validate(application.args))
+    assert isinstance(built, Application)

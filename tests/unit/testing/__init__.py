@@ -1,0 +1,1 @@
+"""Tests of ``aiqueue/testing``: what other tests stand on."""
