@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 from aiqueue import protocol
 from aiqueue.config import Settings
@@ -26,6 +27,8 @@ class QueueActor:
         self._clock = SteadyClock()
         self._engine = load_engine(self._settings, self._journal, self._clock)
         self._service: QueueService | None = None
+        # The writer thread needs Python's lock a few times per commit; a busy loop keeps it for 5 ms by default.
+        sys.setswitchinterval(0.0005)
         # The backlog is long-lived: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 
 from aiqueue.client.ray_transport import RayTransport
@@ -29,6 +30,9 @@ class WorkerActor:
             lambda name: open_provider(name, self._settings.providers[name], os.environ),
             self._settings.pools[pool].providers,
         )
+        # What is there now stays: the collector need not walk it whenever some thousand jobs have passed.
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
         self._loop: WorkerLoop | None = None
         self._serving: asyncio.Task[None] | None = None
 

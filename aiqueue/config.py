@@ -40,6 +40,15 @@ class ProviderConfig(_Section):
     connect_timeout_s: float = Field(5.0, gt=0)
     latency_ms: float = Field(0.0, ge=0, description="simulated: how long an answer takes")
 
+    @property
+    def key_variable(self) -> str:
+        """Name of the environment variable that holds the key; empty where none is sent.
+
+        An entry with a ``base_url`` gets a key only if it names one: the account's key at OpenAI or Anthropic must not
+        go to another server because someone forgot to say what that server wants.
+        """
+        return self.credential or ("" if self.base_url else DEFAULT_PROVIDERS_ENV.get(self.kind, ""))
+
     @model_validator(mode="after")
     def _llama_needs_a_file(self) -> ProviderConfig:
         if self.kind == "llama_cpp" and self.model_path is None:
@@ -170,8 +179,3 @@ class Settings(BaseSettings):
     def pool_of(self, provider: str) -> str:
         """Name of the pool that serves ``provider``; empty where none does (its jobs wait)."""
         return next((name for name, pool in self.pools.items() if provider in pool.providers), "")
-
-    def api_key_variable(self, provider: str) -> str | None:
-        """Name of the environment variable that holds ``provider``'s key, if its kind takes one."""
-        entry = self.providers[provider]
-        return entry.credential or DEFAULT_PROVIDERS_ENV.get(entry.kind)

@@ -9,10 +9,8 @@ import os
 import threading
 import time
 
-_VERSION_7 = 0x7 << 76
-_VARIANT = 0b10 << 62
-_RANDOM_TAIL_BITS = 54  # 62 random bits of rand_b, less the 8 that name the shard
 _SEQUENCE_BITS = 12
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  #: two bits of it are fixed
 
 
 class JobIdFactory:
@@ -28,18 +26,19 @@ class JobIdFactory:
 
     def take(self, count: int, *, shard: int = 0) -> list[str]:
         """Return ``count`` new ids for ``shard`` (0 to 255), in growing order."""
-        tails = os.urandom(7 * count)
+        tails = os.urandom(8 * count).hex()
         with self._lock:
             self._millis = max(self._millis, time.time_ns() // 1_000_000)
-            return [self._next(int.from_bytes(tails[at : at + 7]), shard) for at in range(0, 7 * count, 7)]
+            return [self._next(tails[at : at + 16], shard) for at in range(0, 16 * count, 16)]
 
-    def _next(self, tail: int, shard: int) -> str:
+    def _next(self, tail: str, shard: int) -> str:
         self._count += 1
         if self._count >> _SEQUENCE_BITS:
             self._millis, self._count = self._millis + 1, 0
-        low = _VARIANT | (tail >> (56 - _RANDOM_TAIL_BITS)) << 8 | shard
-        digits = f"{self._millis << 80 | _VERSION_7 | self._count << 64 | low:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        time_ = f"{self._millis:012x}"
+        return (
+            f"{time_[:8]}-{time_[8:]}-7{self._count:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:14]}{shard:02x}"
+        )
 
 
 _factory = JobIdFactory()

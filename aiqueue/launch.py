@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -135,8 +136,9 @@ def _stop_http(namespace: str) -> None:
 
 
 def _http_folder(namespace: str) -> Path:
-    """A short path for sockets, which only this user's systems use."""
-    return Path(tempfile.gettempdir()) / f"aiqueue-{os.getuid()}-{namespace[:32]}"
+    """This system's folder for HAProxy's sockets: short, since a socket's path has at most 107 bytes."""
+    session = f"{os.getuid()} {ray.get_runtime_context().gcs_address} {namespace}"
+    return Path(tempfile.gettempdir()) / f"aiq-{hashlib.sha256(session.encode()).hexdigest()[:12]}"
 
 
 def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:

@@ -11,14 +11,20 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, field_validator
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, TypeAdapter, field_validator
 from pydantic.alias_generators import to_camel
 
 from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+#: Strict: bytes would pass for text, and then be stored as base64.
+Text = Annotated[str, Strict()]
+JsonObject = dict[Text, JsonValue]
+ModelName = Annotated[Text, Field(min_length=1, max_length=256)]
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+_encode = msgspec.json.Encoder().encode
 
 MAX_BATCH_JOBS = 10_000
 
@@ -32,23 +38,25 @@ class AIJobType(StrEnum):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class _Verbatim(BaseModel):
-    """Fields whose JSON names are the providers' own snake_case."""
+    """Fields whose JSON names are the providers' own snake_case. JSON has no NaN and no infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class ChatMessage(_Verbatim):
     """One turn. ``content`` is text, or the providers' list of parts (text, images …)."""
 
     role: Role
-    content: str | list[dict[str, JsonValue]] | None = None
-    name: str | None = None
-    tool_calls: list[dict[str, JsonValue]] | None = None
-    tool_call_id: str | None = None
+    content: Text | list[JsonObject] | None = None
+    name: Text | None = None
+    tool_calls: list[JsonObject] | None = None
+    tool_call_id: Text | None = None
 
 
 class GenerationConfig(_Verbatim):
@@ -68,17 +76,20 @@ class GenerationConfig(_Verbatim):
     seed: int | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    response_format: dict[str, JsonValue] | None = None
-    tools: list[dict[str, JsonValue]] | None = None
-    tool_choice: str | dict[str, JsonValue] | None = None
+    response_format: JsonObject | None = None
+    tools: list[JsonObject] | None = None
+    tool_choice: str | JsonObject | None = None
     dimensions: int | None = Field(None, ge=1, description="embeddings only")
-    extra_body: dict[str, JsonValue] | None = Field(None, description="sent to the provider as it is")
+    extra_body: JsonObject | None = Field(None, description="sent to the provider as it is")
+
+
+_NO_CONFIG = GenerationConfig()
 
 
 class _Payload(_Verbatim):
-    provider: str = Field(min_length=1, max_length=64, description="name of a configured provider")
+    provider: Text = Field(min_length=1, max_length=64, description="name of a configured provider")
     model: ModelName
-    config: GenerationConfig = GenerationConfig()
+    config: GenerationConfig = Field(default_factory=lambda: _NO_CONFIG)  # shared: a default is copied for each job
 
 
 class ChatPayload(_Payload):
@@ -92,14 +103,14 @@ class CompletionPayload(_Payload):
     """A text to continue."""
 
     type: Literal[AIJobType.TEXT_COMPLETION]
-    prompt: str = Field(min_length=1)
+    prompt: Text = Field(min_length=1)
 
 
 class EmbeddingPayload(_Payload):
     """One text or several to turn into vectors."""
 
     type: Literal[AIJobType.EMBEDDING]
-    input: str | list[str] = Field(min_length=1)
+    input: Text | list[Text] = Field(min_length=1)
 
 
 JobPayload = Annotated[ChatPayload | CompletionPayload | EmbeddingPayload, Field(discriminator="type")]
@@ -115,24 +126,34 @@ class JobOptions(_Model):
     max_retries: int = Field(3, ge=0, le=10, description="attempts after the first one")
     timeout: int = Field(30_000, ge=100, le=86_400_000, description="ms one attempt may take")
     tags: tuple[Tag, ...] = Field((), max_length=32)
-    metadata: Mapping[str, JsonValue] = Field(default_factory=dict, description="kept with the job, not interpreted")
+    metadata: Mapping[Text, JsonValue] = Field(default_factory=dict, description="kept with the job, not interpreted")
     job_id: UUID | None = Field(None, description="chosen by the caller; a second submit of the same job is the first")
 
     @field_validator("timeout", mode="before")
     @classmethod
     def _timeout_is_in_ms(cls, value: Any) -> Any:
-        if isinstance(value, int | float) and 0 < value < 100:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 100:
             raise ValueError(
-                f"timeout is in milliseconds: {value} would end every attempt; for seconds write {value}000"
+                f"timeout is in milliseconds: {value} would end every attempt; for seconds write {round(value * 1000)}"
             )
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _metadata_is_json(cls, value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        if value:
+            _encode(value)  # refuses what pydantic lets pass: text that is no Unicode
         return value
 
     @field_validator("priority", mode="before")
     @classmethod
     def _priority_by_name_or_number(cls, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return NUMERIC_ALIASES.get(value, value)
-        return value
+        if isinstance(value, bool):  # True equals 1, the number of a level
+            raise ValueError("priority is a level's name or number")
+        return NUMERIC_ALIASES.get(value, value) if isinstance(value, int) else value
+
+
+_NO_OPTIONS = JobOptions()
 
 
 class SubmitBody(_Model):
@@ -140,7 +161,7 @@ class SubmitBody(_Model):
 
     payload: JobPayload
     priority: AIJobPriority | Literal[15, 10, 5, 1] | None = None
-    options: JobOptions = JobOptions()
+    options: JobOptions = Field(default_factory=lambda: _NO_OPTIONS)
 
 
 class BatchOptions(JobOptions):

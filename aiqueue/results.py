@@ -14,8 +14,8 @@ import msgspec
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled"]
 
 
-class _Result(msgspec.Struct, kw_only=True, omit_defaults=True):
-    pass
+class _Result(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """Made of JSON, so there are no cycles for the collector to look for."""
 
 
 class Message(_Result):

@@ -6,10 +6,11 @@ All errors are one tree: ``aiqueue.errors.ValidationError`` with a ``FieldError`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pydantic
+from pydantic_core import ErrorDetails
 
 from aiqueue.errors import FieldError, PayloadTooLarge, ValidationError
 from aiqueue.models import PAYLOAD, AIJobType, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
@@ -17,19 +18,38 @@ from aiqueue.protocol import ProviderEntry, Welcome
 
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
 _MAX_SHOWN = 100  # jobs of a batch whose errors are listed
-_TAGS = frozenset(AIJobType)  # pydantic puts the chosen branch of the union into an error's path
+#: What pydantic puts into an error's path for the branch of a union it tried; ``list[…]``, ``literal[…]`` … too.
+_BRANCHES = frozenset({*AIJobType, "str", "int", "float", "bool", "none", "list", "dict"})
 _encode = msgspec.json.Encoder().encode
 
 
 def field_errors(error: pydantic.ValidationError, *, prefix: str = "", index: int | None = None) -> list[FieldError]:
     """Return what pydantic found, with paths as users wrote them: ``messages.0.role``."""
     found = []
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
-        path = [str(part) for part in detail["loc"] if part not in _TAGS]
-        if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
-            path.append("type")
-        found.append(FieldError(".".join([prefix, *path] if prefix else path) or "payload", detail["msg"], index))
+    for detail in error.errors(include_url=False, include_input=False):
+        path = [prefix, *_path(detail["loc"], detail["type"])] if prefix else _path(detail["loc"], detail["type"])
+        found.append(FieldError(".".join(path) or "payload", _message(detail), index))
     return found
+
+
+def _path(loc: Sequence[int | str], kind: str) -> list[str]:
+    """Return an error's place without the branches of unions that pydantic names in it."""
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        return [*_path(loc, ""), "type"]
+    names = [str(part) for part in loc if not _is_branch(part)]
+    if kind in ("extra_forbidden", "missing") and loc and _is_branch(loc[-1]):
+        names.append(str(loc[-1]))  # a field that happens to be called like a branch
+    return names
+
+
+def _is_branch(part: int | str) -> bool:
+    return isinstance(part, str) and (part in _BRANCHES or (part.endswith("]") and "[" in part))
+
+
+def _message(detail: ErrorDetails) -> str:
+    if detail["type"] == "union_tag_invalid":
+        return f"unknown type {detail['ctx']['tag']!r}; there are: {', '.join(AIJobType)}"
+    return detail["msg"].removeprefix("Value error, ")
 
 
 def validate_job_payload(payload: Mapping[str, Any] | Payload) -> Payload:
@@ -49,9 +69,18 @@ def validate_options(options: Mapping[str, Any] | JobOptions | None) -> JobOptio
     if isinstance(options, JobOptions):
         return options
     try:
-        return JobOptions.model_validate(options or {})
+        return JobOptions.model_validate({} if options is None else options)
     except pydantic.ValidationError as error:
         raise ValidationError(field_errors(error, prefix="options")) from None
+
+
+class CheckedPayload(NamedTuple):
+    """A valid payload as it is stored. The model is not kept: a list of thousands would be slow to collect."""
+
+    type: str
+    provider: str
+    model: str
+    body: bytes  #: JSON
 
 
 class PayloadChecker:
@@ -61,8 +90,8 @@ class PayloadChecker:
         self._providers = {entry.name: entry for entry in welcome.providers}
         self._max_bytes = welcome.max_payload_bytes
 
-    def check(self, payload: Mapping[str, Any] | Payload) -> tuple[Payload, bytes]:
-        """Return the payload and its JSON, or raise ValidationError (PayloadTooLarge)."""
+    def check(self, payload: Mapping[str, Any] | Payload) -> CheckedPayload:
+        """Return what the queue must know of a payload, or raise ValidationError (PayloadTooLarge)."""
         model = validate_job_payload(payload)
         if error := self._unknown_target(model):
             raise ValidationError([error])
@@ -71,9 +100,9 @@ class PayloadChecker:
             raise PayloadTooLarge(
                 [FieldError("payload", f"has {len(encoded)} bytes, over the limit of {self._max_bytes}")]
             )
-        return model, encoded
+        return CheckedPayload(model.type.value, model.provider, model.model, encoded)
 
-    def check_all(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> list[tuple[Payload, bytes]]:
+    def check_all(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> list[CheckedPayload]:
         """Check a list; the error names the index of every bad one, the first 100."""
         checked, errors, bad = [], list[FieldError](), 0
         too_large = True

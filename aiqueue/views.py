@@ -13,8 +13,8 @@ from aiqueue.protocol import Event, Failure, JobView
 from aiqueue.results import JobResult, decode_result
 
 
-class _View(msgspec.Struct, kw_only=True, rename="camel"):
-    pass
+class _View(msgspec.Struct, kw_only=True, rename="camel", gc=False):
+    """Camel-case JSON. No cycles, so nothing for the collector."""
 
 
 class SlaCompliance(_View):
@@ -62,7 +62,9 @@ class JobInfo(_View, omit_defaults=True):
         """Return the error that waiting for this job would raise, if it has ended without a result."""
         if self.error is None:
             return None
-        return error_from(Failure(self.error.kind, self.error.message, self.error.retryable, self.error.status))
+        found = self.error
+        failure = Failure(found.kind, found.message, found.retryable, found.status, request_id=found.request_id)
+        return error_from(failure)
 
 
 class Cancellation(_View):

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.harness import Figure
 
-SCENARIOS = ("throughput", "round_trip")
+SCENARIOS = ("throughput", "round_trip", "http", "million")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from aiqueue.config import HttpConfig
 
-PRODUCTION_DRAIN_S = 30.0  #: Serve's own default: load balancers elsewhere need that long to notice
 _MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path
 _NODE_ID = 56  # characters: Serve puts a folder for each node into ours
 _SOCKET_SUFFIX = len(".4194304.tmp")  # HAProxy binds to a temporary name first, made with its process id
@@ -30,8 +29,8 @@ def http_environment(
 
     ``private_dir`` is made if need be, for its owner only: HAProxy's administration socket lies in it, with mode 666,
     and two systems that shared one would steer each other's HAProxy. ``drain_s`` is how long a replica or proxy that
-    is told to stop goes on serving. ``haproxy_metrics`` turns Serve's request metrics on: each request then costs a
-    datagram that Python parses.
+    is told to stop goes on serving: load balancers on other machines need some 30 s to notice, local runs nothing.
+    ``haproxy_metrics`` turns Serve's request metrics on: each request then costs a datagram that Python parses.
 
     HAProxy's statistics and metrics ports listen on all interfaces whatever is set (read only, no authentication), so
     all that can be chosen are their numbers.

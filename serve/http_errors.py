@@ -77,7 +77,7 @@ def problem_response(error: Exception, scope: Scope) -> Response:
     if isinstance(error, HTTPException):
         return _answer(_routing_problem(error, scope), error.headers or {})
     if not isinstance(error, AIQueueError):
-        logger.error("unexpected error in %s %s", scope.get("method"), scope["path"], exc_info=error)
+        logger.error("unexpected error in %s %s", scope.get("method"), _instance(scope), exc_info=error)
         error = AIQueueError("internal error; the server's log has the details")
     return _answer(_problem(error, scope), _headers(error))
 

@@ -15,6 +15,7 @@ from aiqueue.errors import AIQueueError, FieldError, PayloadTooLarge, QueueUnava
 from serve.http_errors import BodyTimeout, UnsupportedMediaType, problem_response
 
 DEADLINE_S = 30.0
+_MAX_DIGITS = 18  # of a length; Python refuses to read thousands of them
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -89,8 +90,8 @@ def _check_headers(scope: Scope, max_body_bytes: int) -> None:
     """Raise if the headers already say that the body can't be accepted."""
     content_type = origin = None
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > max_body_bytes:
-            raise _too_large(f"the body has {int(value)} bytes; {max_body_bytes} are accepted")
+        if name == b"content-length" and value.isdigit() and (len(value) > _MAX_DIGITS or int(value) > max_body_bytes):
+            raise _too_large(f"the body has {_text(value)} bytes; {max_body_bytes} are accepted")
         if name == b"content-encoding" and value.strip().lower() != b"identity":
             raise UnsupportedMediaType(f"Content-Encoding {_text(value)} is not supported; send the body as it is")
         if name == b"content-type":

@@ -17,7 +17,7 @@ from aiqueue.ids import new_id, new_job_ids
 from aiqueue.models import JobOptions
 from aiqueue.protocol import JobHeader, Submission, SubmitGroup
 from aiqueue.results import JobResult
-from aiqueue.validation import Payload, PayloadChecker, validate_options
+from aiqueue.validation import CheckedPayload, Payload, PayloadChecker, validate_options
 from aiqueue.views import Cancellation, JobInfo, Stats, job_info
 
 _Part = TypeVar("_Part")
@@ -71,11 +71,9 @@ class AsyncAIQueueAdapter:
 
         Raises ValidationError (also for an unknown provider or model), DuplicateJob, QueueFull, QueueUnavailable.
         """
-        checked = validate_options(options)
-        model, body = self._started(self._checker).check(payload)
-        (job_id,) = _ids(1, checked)
-        await self._accept([self._submission(job_id, model, body, checked)], known=checked.job_id is not None)
-        return job_id
+        (job,), known = self._prepare([self._started(self._checker).check(payload)], validate_options(options))
+        await self._accept([job], known=known)
+        return job.id
 
     async def submit_jobs(
         self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, batch_id: str = ""
@@ -88,17 +86,15 @@ class AsyncAIQueueAdapter:
         checked = validate_options(options)
         if checked.job_id is not None and len(payloads) > 1:
             raise ValidationError([FieldError("options.job_id", "names one job, but several are submitted")])
-        bodies = self._started(self._checker).check_all(payloads)
-        ids = _ids(len(bodies), checked)
-        jobs = [
-            self._submission(job_id, model, body, checked, batch_id)
-            for job_id, (model, body) in zip(ids, bodies, strict=True)
-        ]
+        jobs, known = self._prepare(self._started(self._checker).check_all(payloads), checked, batch_id)
         part = len(jobs) if batch_id else _PART
-        known = checked.job_id is not None
         parts = [jobs[at : at + part] for at in range(0, len(jobs), part)]
-        await asyncio.gather(*(self._accept(jobs, known=known) for jobs in parts))
-        return ids
+        await asyncio.gather(*(self._accept(part, known=known) for part in parts))
+        return [job.id for job in jobs]
+
+    async def check_jobs(self, payloads: Sequence[AnyPayload]) -> None:
+        """Raise what ``submit_jobs`` would raise of these payloads; submit nothing."""
+        self._started(self._checker).check_all(payloads)
 
     async def submit_job_with_callback(
         self, payload: AnyPayload, options: AnyOptions = None, callback: Callable[[JobResult], Any] | None = None
@@ -107,16 +103,14 @@ class AsyncAIQueueAdapter:
 
         Raises what ``submit_job`` raises, and the JobError that ended the job.
         """
-        checked = validate_options(options)
-        model, body = self._started(self._checker).check(payload)
-        (job_id,) = _ids(1, checked)
-        known = checked.job_id is not None
-        ended = self._started(self._feed).expect(job_id)
+        (job,), known = self._prepare([self._started(self._checker).check(payload)], validate_options(options))
+        feed = self._started(self._feed)  # stop() may come in between
+        ended = feed.expect(job.id)
         try:
-            await self._accept([self._submission(job_id, model, body, checked)], known=known)
-            info = await (self.wait(job_id) if known else ended)
+            await self._accept([job], known=known)
+            info = await (self.wait(job.id) if known else ended)
         finally:
-            self._started(self._feed).forget(job_id, ended)
+            feed.forget(job.id, ended)
         result = _result_of(info)
         if callback is not None:
             callback(result)
@@ -131,15 +125,18 @@ class AsyncAIQueueAdapter:
         unknown = [job_id for job_id, info in zip(job_ids, await self.get_jobs(job_ids), strict=True) if info is None]
         if unknown:
             raise JobNotFound(unknown[0])
-        futures = await self._started(self._feed).join(job_ids)
+        feed = self._started(self._feed)  # stop() may come in between
+        futures = await feed.join(job_ids)
         if on_end:
             for future in futures:
-                future.add_done_callback(lambda ended: None if ended.cancelled() else on_end(ended.result()))
+                future.add_done_callback(
+                    lambda ended: None if ended.cancelled() or ended.exception() else on_end(ended.result())
+                )
         try:
             return list(await asyncio.gather(*futures))
         finally:
             for job_id, future in zip(job_ids, futures, strict=True):
-                self._started(self._feed).forget(job_id, future)
+                feed.forget(job_id, future)
 
     async def get_job_status(self, job_id: str) -> JobInfo | None:
         """Return the job as it is on disk; None if it is not known."""
@@ -183,38 +180,32 @@ class AsyncAIQueueAdapter:
         self._listen()
 
     def _listen(self) -> None:
-        if self._feed and (wanted := self._listeners.wanted()):
-            self._feed.listen(wanted, self._listeners.tell)
+        if self._feed and (self._feed.listens or self._listeners.wanted()):
+            self._feed.listen(self._listeners.wanted(), self._listeners.tell)
 
     async def _accept(self, jobs: list[Submission], *, known: bool) -> None:
         await self._started(self._coalescer).submit(SubmitGroup(jobs, maybe_known=known))
 
-    def _submission(
-        self, job_id: str, model: Payload, body: bytes, options: JobOptions, batch_id: str = ""
-    ) -> Submission:
-        header = JobHeader(
-            model.type.value,
-            model.provider,
-            model.model,
-            options.priority.rank,
-            self._client_id,
-            options.max_retries,
-            options.timeout,
-            options.tags,
-            _encode_metadata(options.metadata) if options.metadata else b"",
-            batch_id,
-        )
-        return Submission(job_id, header, body)
+    def _prepare(
+        self, payloads: Sequence[CheckedPayload], options: JobOptions, batch_id: str = ""
+    ) -> tuple[list[Submission], bool]:
+        """Return what is to be sent, and whether the queue may know these ids already."""
+        chosen = options.job_id
+        ids = new_job_ids(len(payloads)) if chosen is None else [str(chosen)]
+        metadata = _encode_metadata(options.metadata) if options.metadata else b""
+        rest = (options.max_retries, options.timeout, options.tags, metadata, batch_id)
+        rank, owner = options.priority.rank, self._client_id
+        jobs = [
+            Submission(job_id, JobHeader(kind, provider, model, rank, owner, *rest), body)
+            for job_id, (kind, provider, model, body) in zip(ids, payloads, strict=True)
+        ]
+        return jobs, chosen is not None
 
     @staticmethod
     def _started(part: _Part | None) -> _Part:
         if part is None:
             raise StartError("the adapter is not started: await adapter.start() first")
         return part
-
-
-def _ids(count: int, options: JobOptions) -> list[str]:
-    return [str(options.job_id)] if options.job_id else new_job_ids(count)
 
 
 def _result_of(info: JobInfo) -> JobResult:

@@ -7,6 +7,7 @@ load. A call that got no answer is sent again with the same ids, marked as such:
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections import deque
 
@@ -30,6 +31,9 @@ class SubmitCoalescer:
         self._pending: deque[_Entry] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._flush_due = False
+        # Calls carry the jobs of several callers: none of them may belong to the request that happened to come first,
+        # or that request's end would cancel it for all.
+        self._context = contextvars.copy_context()
 
     async def submit(self, group: SubmitGroup) -> None:
         """Return when ``group`` is on disk; raise what refused it, or QueueUnavailable after ``give_up_s``."""
@@ -38,13 +42,16 @@ class SubmitCoalescer:
         self._pending.append((group, accepted))
         if not self._flush_due:
             self._flush_due = True
-            loop.call_soon(self._flush)
+            loop.call_soon(self._flush, context=self._context)
         await accepted
 
     async def drain(self) -> None:
-        """Wait for the calls under way."""
-        while self._calls:
-            await asyncio.wait(self._calls)
+        """Wait until all that was submitted has been sent and answered."""
+        while self._pending or self._calls:
+            if self._calls:
+                await asyncio.wait(self._calls)
+            else:
+                await asyncio.sleep(0)  # what was submitted in this very turn leaves at its end
 
     def _flush(self) -> None:
         self._flush_due = False

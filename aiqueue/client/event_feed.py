@@ -68,6 +68,11 @@ class EventFeed:
             await self._look_up(foreign)  # one may have ended after the first look and before the wider poll
         return futures
 
+    @property
+    def listens(self) -> bool:
+        """Whether somebody listens to other clients' jobs too."""
+        return bool(self._listened)
+
     def listen(self, names: Iterable[str], listener: Callable[[Event], None]) -> None:
         """Hand every event of ``names`` to ``listener``, whoever's job it is about; the last call counts."""
         self._listened, self._listen = frozenset(names), listener
@@ -75,13 +80,12 @@ class EventFeed:
         self._start()
 
     async def stop(self) -> None:
-        """End the poll; whoever still waits is cancelled."""
+        """End the poll; whoever still waits gets QueueUnavailable."""
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
-        for futures in self._waiting.values():
-            for future in futures:
-                future.cancel()
+        for job_id in list(self._waiting):
+            self._fail(job_id, QueueUnavailable("the client was stopped; the job goes on without it"))
 
     def _start(self) -> None:
         if self._task is None:
@@ -96,12 +100,13 @@ class EventFeed:
                 if reply.gap:
                     await self._look_up(list(self._waiting))
                 self._after = reply.after
-            except QueueUnavailable as error:
-                _log.info("event feed: %s", error)
+            except Exception as error:
+                # Whatever it was: without this task everyone in the process would wait for ever.
+                _log.info("event feed: %s", error, exc_info=not isinstance(error, QueueUnavailable))
                 await asyncio.sleep(_RETRY_S)
                 continue
             for event in reply.events:
-                self._dispatch(event)
+                self._take(event)
 
     async def _poll(self) -> EventsReply | None:
         """Return the next events; None when what is wanted has grown meanwhile, so that the poll is out of date."""
@@ -120,6 +125,14 @@ class EventFeed:
             if not poll.done():
                 poll.add_done_callback(_ignore)  # the next poll sends it home; cancelling it would be a call more
 
+    def _take(self, event: Event) -> None:
+        """Dispatch ``event``; one that can't be read (a result that is none) ends the wait for its job with that."""
+        try:
+            self._dispatch(event)
+        except Exception as error:
+            _log.exception("event feed: event %d can't be read", event.number)
+            self._fail(event.job_id, error)
+
     def _dispatch(self, event: Event) -> None:
         if event.status in END_STATES and event.job_id in self._waiting:
             self._resolve(event_info(event))
@@ -131,6 +144,13 @@ class EventFeed:
         for future in self._waiting.pop(info.job_id, ()):
             if not future.done():
                 future.set_result(info)
+
+    def _fail(self, job_id: str, error: Exception) -> None:
+        self._foreign.discard(job_id)
+        for future in self._waiting.pop(job_id, ()):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # seen: whoever made it may not have come to await it
 
     async def _look_up(self, ids: list[str]) -> list[str]:
         """Resolve those of ``ids`` that have ended; return those that must be watched from now on."""

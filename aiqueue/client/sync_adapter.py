@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from aiqueue.results import JobResult
 from aiqueue.views import Cancellation, JobInfo, Stats
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+_FINISH_S = 1.0  # for calls of other threads, when the adapter is stopped
 
 
 class AIQueueAdapter:
@@ -38,11 +41,21 @@ class AIQueueAdapter:
 
     def stop(self) -> None:
         """Send what is still to be sent and let go; the adapter can't be started again."""
-        self._run(self._async.stop())
+        self._run(self._finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._listener_thread.shutdown(wait=False)
+
+    async def _finish(self) -> None:
+        await self._async.stop()
+        # Other threads' calls: the loop must not stop before they have their answer, or they block for ever.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            _, late = await asyncio.wait(others, timeout=_FINISH_S)
+            for call in late:
+                call.cancel()
+            await asyncio.sleep(0)
 
     def __enter__(self) -> AIQueueAdapter:
         self.start()
@@ -104,7 +117,7 @@ class AIQueueAdapter:
             return lambda function: self.on(name, function) or function
 
         def hand_over(event: JobEvent) -> None:
-            self._listener_thread.submit(listener, event)
+            self._listener_thread.submit(_tell, listener, event)
 
         self._handed_over[name, listener] = hand_over
         self._run(self._in_loop(self._async.on, name, hand_over))
@@ -122,3 +135,10 @@ class AIQueueAdapter:
 
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+
+def _tell(listener: Listener, event: JobEvent) -> None:
+    try:
+        listener(event)
+    except Exception:
+        _log.exception("listener %r failed on %s of job %s", listener, event.name, event.job_id)

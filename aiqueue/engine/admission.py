@@ -14,15 +14,15 @@ def submit(core: Core, turn: Turn, command: Submit) -> list[Refusal | None]:
 
 
 def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refusal | None:
-    fresh = []
+    fresh: dict[str, Submission] = {}
     for job in group.jobs:
         same = command.journaled.get(job.id)
-        if same is None and job.id not in core.live:
-            fresh.append(job)
+        if same is None and job.id not in core.live and job.id not in fresh:
+            fresh[job.id] = job
         elif not same:
             return Refusal(DuplicateJob.kind, str(DuplicateJob(job.id)), job.id)
     batch_ids = set()
-    for job in fresh:
+    for job in fresh.values():
         _enqueue(core, turn, job)
         batch_ids.add(job.header.batch_id)
     core.counters.batches += len(batch_ids - {""})

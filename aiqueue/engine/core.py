@@ -43,6 +43,7 @@ class Turn(Effects):
     def __init__(self, now: float) -> None:
         super().__init__()
         self.now = now
+        self.counted = False  #: a counter changed, though no job did
 
 
 class Core:
@@ -142,7 +143,7 @@ class Core:
 
     def seal(self, turn: Turn) -> None:
         """Add the counters to the turn's rows, if it changed anything."""
-        if turn.rows:
+        if turn.rows or turn.counted:
             turn.rows.counters = encode_counters(self.counters)
 
     def _end(self, turn: Turn, job: JobRecord) -> None:

@@ -43,6 +43,7 @@ def _grant(
 def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: float) -> None:
     job = worker.held.get(outcome.job_id)
     if job is None or job.attempt != outcome.attempt:
+        turn.counted = True
         core.counters.stale_outcomes += 1  # too late: the lease was taken away; or sent twice
     elif outcome.failure is None and not outcome.cancelled:
         core.move(turn, job, JobState.COMPLETED, result=outcome.result)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from aiqueue.engine.records import JobRecord, LaneKey
 from aiqueue.engine.states import JobState
 
-Place = tuple[float, int]  #: SLA deadline, seq
+_Heap = list[tuple[float, int, JobRecord]]  #: SLA deadline, seq, job
 
 
 class Lane:
@@ -24,7 +24,7 @@ class Lane:
     def __init__(self, key: LaneKey, levels: int) -> None:
         self.key = key
         self.queued = [0] * levels
-        self._heaps: list[list[tuple[float, int, JobRecord]]] = [[] for _ in range(levels)]
+        self._heaps: list[_Heap] = [[] for _ in range(levels)]
 
     def push(self, job: JobRecord, deadline: float) -> None:
         """Add a job whose state is QUEUED; ``deadline`` is when its SLA runs out."""
@@ -38,11 +38,16 @@ class Lane:
     def head(self) -> tuple[int, float, int] | None:
         """Return (level, deadline, seq) of the job that would be taken next, or None."""
         for level, heap in enumerate(self._heaps):
-            while heap and heap[0][2].state is not JobState.QUEUED:
-                heapq.heappop(heap)
+            _drop_gone(heap)
             if heap:
                 return level, heap[0][0], heap[0][1]
         return None
+
+    def oldest(self) -> float | None:
+        """Return when the ready job that waits longest was accepted, whatever its level."""
+        for heap in self._heaps:
+            _drop_gone(heap)
+        return min((heap[0][2].created_at for heap in self._heaps if heap), default=None)
 
     def pop(self, level: int) -> JobRecord:
         """Take the head of ``level``, as ``head`` has just shown it."""
@@ -53,6 +58,12 @@ class Lane:
         """Yield the ready jobs in the order of service. O(n log n): for tests and pictures."""
         for heap in self._heaps:
             yield from (job for _, _, job in sorted(heap) if job.state is JobState.QUEUED)
+
+
+def _drop_gone(heap: _Heap) -> None:
+    """Remove entries at the front whose jobs were discarded."""
+    while heap and heap[0][2].state is not JobState.QUEUED:
+        heapq.heappop(heap)
 
 
 class Lanes:

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -28,9 +29,20 @@ _CHUNK = 500  # variables in one IN (…); SQLite's own limit is 32,766
 _CACHE_KIB = 32_768
 _CHECKPOINT_PAGES = 8_000  # 32 MB: a checkpoint per some 40,000 small jobs instead of per 1,000 pages
 
-_INSERT_JOB = "INSERT INTO jobs (seq, id, header, payload) VALUES (?, ?, ?, ?)"
-_PUT_STATE = "INSERT OR REPLACE INTO states (seq, state, progress) VALUES (?, ?, ?)"
-_PUT_RESULT = "INSERT OR REPLACE INTO results (seq, body) VALUES (?, ?)"
+#: Rows per statement. A statement runs without Python's lock, so one of 500 rows costs one hand-over of the lock where
+#: ``executemany`` costs 500, each of which a busy event loop can delay.
+_SIZES = (512, 64, 8, 1)
+
+
+def _statements(verb: str, table: str, columns: str, rest: str = "") -> dict[int, str]:
+    row = f"({', '.join('?' for _ in columns.split(','))})"
+    return {size: f"{verb} INTO {table} ({columns}) VALUES {', '.join([row] * size)} {rest}" for size in _SIZES}
+
+
+# A commit whose end was in doubt (its fsync failed) is tried again, and then finds its own rows.
+_INSERT_JOBS = _statements("INSERT", "jobs", "seq, id, header, payload", "ON CONFLICT DO NOTHING")
+_PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress")
+_PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
 _PUT_COUNTERS = "INSERT OR REPLACE INTO counters (one, body) VALUES (1, ?)"
 _LIVE = f"""
     SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
@@ -48,21 +60,26 @@ class SqliteJournal:
         self._durability = durability
         self._lock = _lock(self.path)
         self._reading = threading.Lock()
-        self._writer = self._open()
-        schema.migrate(self._writer, str(self.path))
-        self._reader = self._open()
+        self._closed = False
+        try:
+            self._writer = self._open()
+            schema.migrate(self._writer, str(self.path))
+            self._reader = self._open()
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise StartError(f"can't use {self.path} as a journal: {error}; give another journal.path") from error
+        except StartError:
+            self._lock.close()
+            raise
 
     def commit(self, rows: Rows) -> None:
         """Write ``rows`` in one transaction. Raises sqlite3.Error; then nothing of it is written."""
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
         try:
-            if rows.jobs:
-                writer.executemany(_INSERT_JOB, rows.jobs)
-            if rows.states:
-                writer.executemany(_PUT_STATE, rows.states)
-            if rows.results:
-                writer.executemany(_PUT_RESULT, rows.results)
+            _write(writer, _INSERT_JOBS, rows.jobs)
+            _write(writer, _PUT_STATES, rows.states)
+            _write(writer, _PUT_RESULTS, rows.results)
             if rows.counters:
                 writer.execute(_PUT_COUNTERS, (rows.counters,))
             writer.execute("COMMIT")
@@ -73,6 +90,8 @@ class SqliteJournal:
 
     def reopen(self) -> None:
         """Replace the writing connection: after a failed fsync the old one's pages can't be trusted."""
+        if self._closed:  # its lock is gone too
+            raise OSError(f"the journal {self.path} is closed")
         self._writer.close()
         self._writer = self._open()
 
@@ -107,12 +126,15 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Close both connections (the last one folds the WAL into the database) and give the lock back."""
+        self._closed = True
         with self._reading:
             self._reader.close()
         self._writer.close()
         self._lock.close()
 
     def _open(self) -> sqlite3.Connection:
+        # Prompts and answers are for the owner's eyes; the files that SQLite puts beside this one get its mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         # Autocommit mode: transactions begin and end where commit() says so.
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=64)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -120,6 +142,14 @@ class SqliteJournal:
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return connection
+
+
+def _write(writer: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[object, ...]]) -> None:
+    at = 0
+    for size, statement in statements.items():
+        while len(rows) - at >= size:
+            writer.execute(statement, list(chain.from_iterable(rows[at : at + size])))
+            at += size
 
 
 def _lock(path: Path) -> IO[str]:

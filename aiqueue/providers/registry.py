@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aiqueue.config import DEFAULT_PROVIDERS_ENV, ProviderConfig, ProviderKind
+from aiqueue.config import ProviderConfig, ProviderKind
 from aiqueue.providers.base import Provider
 from aiqueue.providers.features import FEATURES
 from aiqueue.providers.remote import Credential
+
+KEY_OF_KEYLESS_SERVERS = "none"  #: SDKs insist on a key; a server of one's own mostly wants none
 
 
 def open_provider(name: str, entry: ProviderConfig, environ: Mapping[str, str]) -> Provider:
@@ -44,12 +46,6 @@ def job_types_of(kind: ProviderKind) -> tuple[str, ...]:
 
 
 def credential_of(entry: ProviderConfig, environ: Mapping[str, str]) -> Credential:
-    """Return the key that ``entry`` calls for; one that ``environ`` lacks is None in it.
-
-    An entry with a ``base_url`` gets a key only if it names one: the account's key at OpenAI or Anthropic must not go
-    to another server because someone forgot to say what that server wants.
-    """
-    if entry.base_url is not None and entry.credential is None:
-        return Credential()
-    variable = entry.credential or DEFAULT_PROVIDERS_ENV.get(entry.kind, "")
-    return Credential(environ.get(variable) or None, variable)
+    """Return the key that ``entry`` calls for; one that ``environ`` lacks is None in it."""
+    variable = entry.key_variable
+    return Credential(environ.get(variable) or None if variable else KEY_OF_KEYLESS_SERVERS, variable)

@@ -60,9 +60,13 @@ class CommitPipeline:
             )
 
     async def close(self) -> None:
-        """Commit what is pending and end the writer."""
+        """Commit what is pending and end the writer. Whoever waits for what can't be written is told so."""
         await asyncio.to_thread(self._writer.close)
         await asyncio.sleep(0)  # the last commit's callback
+        for _, done in self._waiting:
+            if not done.done():
+                done.set_exception(JournalUnavailable(f"the journal could not be written to the end ({self._error})"))
+                done.exception()  # seen: there may be nobody who waits
 
     def _on_commit(self, batches: int) -> None:
         self._loop.call_soon_threadsafe(self._committed, batches)

@@ -56,6 +56,11 @@ class EventLog:
             reply = self._collect(call, wants)
         return reply
 
+    def close(self) -> None:
+        """Send all waiting readers home."""
+        for client_id in list(self._parked):
+            self._send_home(client_id)
+
     async def _park(self, call: EventsCall, wants: _Filter) -> None:
         waiter = asyncio.get_running_loop().create_future()
         entry = self._parked[call.client_id] = (wants, waiter)
@@ -74,7 +79,7 @@ class EventLog:
 
     def _collect(self, call: EventsCall, wants: _Filter) -> EventsReply:
         start = call.after + 1 - self._first
-        if start < 0:
+        if not 0 <= start <= len(self._events):  # behind the window; or ahead of a journal that lost its end
             return EventsReply([], self.last, gap=True)
         found: list[Event] = []
         for at in range(start, len(self._events), _SLICE):
@@ -85,10 +90,9 @@ class EventLog:
         return EventsReply(found, max(call.after, self.last))
 
     def _trim(self) -> None:
-        over = len(self._events) - self._max_events
         # A quarter at a time: deleting from the front of a list moves all the rest.
-        if over > self._max_events // 4 or self._bytes > self._max_bytes:
-            drop = max(over, len(self._events) // 4)
+        while self._events and (len(self._events) > self._max_events * 5 // 4 or self._bytes > self._max_bytes):
+            drop = max(1, len(self._events) - self._max_events, len(self._events) // 4)
             self._bytes -= sum(len(event.result) + _EVENT_BYTES for event in self._events[:drop])
             del self._events[:drop]
             self._first += drop

@@ -37,11 +37,15 @@ class ParkedWorkers:
 
     def pools(self) -> set[str]:
         """Return the pools that have a worker waiting."""
-        return {pool for pool, _ in self._waiting.values()}
+        return {pool for pool, future in self._waiting.values() if not future.done()}
 
     def of_pool(self, pool: str) -> list[str]:
-        """Return the waiting workers of ``pool``, the longest waiting first."""
-        return [worker_id for worker_id, (its_pool, _) in self._waiting.items() if its_pool == pool]
+        """Return the waiting workers of ``pool``, the longest waiting first.
+
+        One whose time ran out in this very turn of the loop is not among them: it could not be given anything.
+        """
+        waiting = self._waiting.items()
+        return [worker_id for worker_id, (its_pool, future) in waiting if its_pool == pool and not future.done()]
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._waiting))

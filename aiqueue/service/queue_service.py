@@ -26,6 +26,7 @@ from aiqueue.engine import (
 )
 from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Granted
+from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
 from aiqueue.protocol import (
     CancelReply,
@@ -56,8 +57,8 @@ _TICK_S = 1.0  # how often silent workers are looked for; retries that come due 
 def policy_of(settings: Settings) -> EnginePolicy:
     """Return the engine's share of ``settings``."""
     routes = {
-        name: Route(pool=settings.pool_of(name), credential=settings.api_key_variable(name) or "")
-        for name in settings.providers
+        name: Route(pool=settings.pool_of(name), credential=entry.key_variable)
+        for name, entry in settings.providers.items()
     }
     retry = RetryPolicy(**settings.retry.model_dump())
     return EnginePolicy(routes=routes, sla_ms=settings.sla_by_rank(), lease_s=settings.lease.lease_s, retry=retry)
@@ -86,6 +87,7 @@ class QueueService:
         self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._park_s = settings.lease.heartbeat_s
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
         self._arm_timer()
 
     def welcome(self) -> Welcome:
@@ -118,20 +120,21 @@ class QueueService:
         self._parked.send_home(call.worker_id)
         command = Exchange(call.worker_id, call.pool, call.slots, call.outcomes, call.running, draw=random.random())
         granted, committed = self._apply(command)
-        if not granted:
+        if not granted and (call.slots or not call.outcomes):  # a worker that drains waits for its answer alone
             grant = await self._parked.wait(call.worker_id, call.pool, self._park_s)
-            if grant is None:
-                return ExchangeReply()
-            granted, committed = grant
+            if grant is not None:
+                granted, committed = grant
         await asyncio.shield(committed)
         return ExchangeReply(await self._claimed(granted), granted.cancels)
 
     async def events(self, call: EventsCall) -> EventsReply:
         """Long poll on the event log."""
+        self._check_open()
         return await self._log.poll(call)
 
     async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs as they are on disk, in the order of ``ids``; None for those unknown."""
+        self._check_open()
         await asyncio.shield(self._commits.settled())
         stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=with_payload)
         sla_ms = self._engine.core.policy.sla_ms
@@ -157,11 +160,13 @@ class QueueService:
         return statistics.collect(self._engine.core, self._recent, now=self._clock.now())
 
     async def close(self) -> None:
-        """Send all waiting polls home, commit what is pending and close the journal."""
+        """Send all waiting polls home, commit what is pending and close the journal. What is asked later is refused."""
+        self._closed = True
         if self._timer:
             self._timer.cancel()
         for worker_id in self._parked:
             self._parked.send_home(worker_id)
+        self._log.close()
         await self._commits.close()
         self._journal.close()
 
@@ -184,8 +189,8 @@ class QueueService:
         return list(replies)
 
     async def _claimed(self, granted: Granted) -> list[ClaimedJob]:
-        kept = {job.seq: self._payloads.take(job.seq) for job in granted.claims}
-        missing = [seq for seq, payload in kept.items() if payload is None]
+        kept = [self._payloads.take(job.seq) for job in granted.claims]
+        missing = [job.seq for job, payload in zip(granted.claims, kept, strict=True) if payload is None]
         read = await asyncio.to_thread(self._journal.payloads, missing) if missing else {}
         return [
             ClaimedJob(
@@ -195,12 +200,17 @@ class QueueService:
                 job.lane.provider,
                 job.lane.model,
                 job.timeout_ms,
-                kept[job.seq] or read[job.seq],
+                read[job.seq] if payload is None else payload,
             )
-            for job in granted.claims
+            for job, payload in zip(granted.claims, kept, strict=True)
         ]
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise QueueUnavailable("the queue is being stopped")
+
     def _apply(self, command: Command) -> tuple[Any, Committed]:
+        self._check_open()
         done = self._step(command)
         self._wake_workers()
         self._arm_timer()

@@ -43,7 +43,7 @@ def collect(core: Core, recent: RecentTimes, *, now: float) -> Stats:
     ended = core.counters.ended
     processing = sum(len(worker.held) for worker in core.leases)
     scheduled = len(core.due)
-    heads = [head[1] - core.policy.sla_ms[head[0]] / 1e3 for lane in core.lanes if (head := lane.head())]
+    waiting = [oldest for lane in core.lanes if (oldest := lane.oldest()) is not None]
     queue = QueueStats(
         is_running=True,
         total_jobs=core.counters.accepted,
@@ -55,7 +55,7 @@ def collect(core: Core, recent: RecentTimes, *, now: float) -> Stats:
         dead_letter_jobs=ended.get(JobState.DEAD_LETTER.value, 0),
         cancelled_jobs=ended.get(JobState.CANCELLED.value, 0),
         stale_outcomes=core.counters.stale_outcomes,
-        oldest_waiting_s=max(0.0, now - min(heads)) if heads else 0.0,
+        oldest_waiting_s=max(0.0, now - min(waiting)) if waiting else 0.0,
         levels=_levels(core, recent),
         lanes=_lanes(core),
         worker_pool_stats=_workers(core, recent),

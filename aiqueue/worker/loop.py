@@ -18,6 +18,7 @@ from aiqueue.worker.runner import JobRunner
 _log = logging.getLogger(__name__)
 _MAX_POLLS = 2
 _RETRY_S = 0.2
+_STARTED_AT_ONCE = 64  # of many claims; then the loop turns, so that the first to end are on their way early
 
 Attempt = tuple[str, int]
 
@@ -91,8 +92,9 @@ class WorkerLoop:
         self._undelivered += len(outcomes)
         try:
             reply = await self._queue.exchange(ExchangeCall(self._id, self._pool, self._slots, outcomes, running))
-        except QueueUnavailable as error:
-            _log.warning("worker %s: %s", self._id, error)
+        except Exception as error:
+            # Whatever went wrong, the outcomes must not be lost: the queue would wait for them for ever.
+            _log.warning("worker %s: %s", self._id, error, exc_info=not isinstance(error, QueueUnavailable))
             self._outcomes = outcomes + self._outcomes
             self._disagree = True
             await asyncio.sleep(_RETRY_S)
@@ -101,8 +103,10 @@ class WorkerLoop:
             self._undelivered -= len(outcomes)
         if running is not None:
             self._disagree = False
-        for job in reply.claims:
-            self._start(job)
+        for at in range(0, len(reply.claims), _STARTED_AT_ONCE):
+            for job in reply.claims[at : at + _STARTED_AT_ONCE]:
+                self._start(job)
+            await asyncio.sleep(0)
         for attempt in reply.cancels:
             if task := self._running.get(attempt):
                 task.cancel()

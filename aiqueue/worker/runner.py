@@ -32,7 +32,11 @@ class JobRunner:
         try:
             return Outcome(job.job_id, job.attempt, await self._result(job))
         except asyncio.CancelledError:
-            return Outcome(job.job_id, job.attempt, cancelled=True)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                return Outcome(job.job_id, job.attempt, cancelled=True)
+            # Nobody cancelled this task. As a cancelled one the job would run again and again, at no cost of attempts.
+            failure = WorkerFault("Worker fault: the provider gave up its own call").to_failure()
         except JobError as error:
             failure = error.to_failure()
         except MemoryError:

@@ -54,6 +54,7 @@ def body(options: dict[str, Any] | None = None, **changed: Any) -> dict[str, Any
         (body() | {"priority": "now"}, ["priority"]),
         (body() | {"priority": 7}, ["priority"]),
         (body() | {"urgent": True}, ["urgent"]),
+        (body() | {"str": 1}, ["str"]),
         (body({"priority": "now"}), ["options.priority"]),
         (body({"priority": 7}), ["options.priority"]),
         (body({"timeout": 30}), ["options.timeout"]),

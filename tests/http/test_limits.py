@@ -17,12 +17,13 @@ from tests.http.fakes import BrokenAdapter, DictAdapter, unavailable
 JSON = {"content-type": "application/json"}
 
 
-async def test_a_body_whose_length_is_over_the_limit_is_not_read(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("length", [str(MAX_BODY_BYTES + 1), "9" * 5_000])
+async def test_a_body_whose_length_is_over_the_limit_is_not_read(client: httpx.AsyncClient, length: str) -> None:
     async def body() -> AsyncIterator[bytes]:
         raise AssertionError("read")
         yield b""
 
-    headers = JSON | {"content-length": str(MAX_BODY_BYTES + 1)}
+    headers = JSON | {"content-length": length}
     response = await client.post("/ai/jobs", content=body(), headers=headers)
     assert is_problem(response, 413, "payload_too_large")
     assert fields_of(response) == ["body"]

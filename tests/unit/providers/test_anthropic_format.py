@@ -16,7 +16,7 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "argumen
 USE = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Paris"}}
 
 
-def arguments(messages: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+def arguments(messages: list[Any], **options: Any) -> dict[str, Any]:
     return arguments_of(chat(messages=messages), options, provider="an")
 
 

@@ -42,17 +42,19 @@ def test_a_chat_can_be_streamed_with_its_usage(client: OpenAI) -> None:
 
 
 def test_a_message_can_be_streamed(server: SimulatedServer) -> None:
-    with Anthropic(api_key="key", base_url=server.anthropic_url, max_retries=0) as client:
-        with client.messages.stream(model="sim", max_tokens=3, messages=HI) as stream:
-            assert "".join(stream.text_stream) == "A simulated answer"
-            message = stream.get_final_message()
+    with (
+        Anthropic(api_key="key", base_url=server.anthropic_url, max_retries=0) as client,
+        client.messages.stream(model="sim", max_tokens=3, messages=HI) as stream,
+    ):
+        assert "".join(stream.text_stream) == "A simulated answer"
+        message = stream.get_final_message()
     assert message.stop_reason == "max_tokens"
     assert message.usage.output_tokens == 3
 
 
 def test_a_cut_stream_breaks_off(client: OpenAI) -> None:
     stream = client.chat.completions.create(model="sim:cut", messages=HI, stream=True)
-    with pytest.raises((openai.APIError, httpx.HTTPError, Exception), match="closed"):
+    with pytest.raises(openai.APIConnectionError):
         list(stream)
 
 
@@ -68,7 +70,7 @@ def test_models_are_listed(client: OpenAI) -> None:
 def test_a_client_that_retries_by_itself_is_counted(server: SimulatedServer) -> None:
     with OpenAI(api_key="key", base_url=server.openai_url, max_retries=2) as client:
         client.chat.completions.create(model="sim:500+retry_after=0.01*2,ok", messages=HI)
-    assert [received.outcome for received in server.requests] == ["answered"] * 3
+    server.wait_until(lambda requests: [received.outcome for received in requests] == ["answered"] * 3)
 
 
 def test_the_log_shows_requests_without_their_keys(client: OpenAI, server: SimulatedServer) -> None:

@@ -1,0 +1,155 @@
+"""``aiqueue up`` and ``aiqueue down``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import httpx
+import typer
+
+from aiqueue.cli.joining import Address, Namespace, load_settings
+from aiqueue.cli.output import console
+from aiqueue.cli.quiet import quiet_start, stop_quietly
+from aiqueue.config import Settings
+from aiqueue.errors import FieldError, QueueUnavailable, StartError, ValidationError
+from aiqueue.presets import complete
+
+if TYPE_CHECKING:
+    from aiqueue.launch import System
+
+commands = typer.Typer()
+
+_POLL_S = 2.0
+# A queue that restarts loads its journal first, and its HTTP front goes on answering; one that was stopped has none.
+_GONE_AFTER_S = 3.0
+_GONE_WITHOUT_HTTP_AFTER_S = 60.0
+
+ModelFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="GGUF file of the local model (default: the demo model, if it is installed).", exists=True, dir_okay=False
+    ),
+]
+Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="HTTP port; 0: a free one (default: 8000).")]
+Host = Annotated[str | None, typer.Option(help="HTTP address (default: 127.0.0.1).")]
+ConfigFile = Annotated[
+    Path | None, typer.Option(help="TOML file with settings; sets AIQUEUE_CONFIG.", exists=True, dir_okay=False)
+]
+JournalPath = Annotated[Path | None, typer.Option(help="The queue's file (default: ~/.aiqueue/journal.db).")]
+StartAddress = Annotated[
+    str | None, typer.Option(help="Ray to join (default: RAY_ADDRESS, else a new one).", metavar="ADDRESS")
+]
+
+
+@commands.command()
+def up(
+    model: ModelFile = None,
+    port: Port = None,
+    host: Host = None,
+    config: ConfigFile = None,
+    journal: JournalPath = None,
+    address: StartAddress = None,
+    namespace: Namespace = None,
+    no_http: Annotated[bool, typer.Option("--no-http", help="Without the HTTP front.")] = False,
+) -> None:
+    """Run the whole system on this machine until Ctrl-C."""
+    settings = _settings(config, model, namespace=namespace, http={"port": port, "host": host}, journal=journal)
+    out = console()
+    quiet_start()
+    from aiqueue import launch  # with Ray, a second to import
+
+    with out.status("Starting Ray, the queue, its workers and HTTP ..."):
+        system = launch.start(settings, http=not no_http, address=address)
+    stopped = _stop_signal()
+    try:
+        out.print(describe(system.settings, system.url), soft_wrap=True)
+        if _serve_until(stopped, system):
+            out.print("Stopping ...")
+        else:
+            out.print("The system was stopped.")
+    finally:
+        stop_quietly(system)
+
+
+@commands.command()
+def down(address: Address = None, namespace: Namespace = None) -> None:
+    """Stop the system that runs; accepted jobs stay in its journal."""
+    namespace = namespace or load_settings().namespace
+    quiet_start()
+    from aiqueue import launch
+
+    if not launch.stop(namespace, address=address):
+        raise StartError(f"no system is running in the namespace {namespace!r}")
+    console().print(f"Stopped the system in the namespace {namespace!r}.")
+
+
+def describe(settings: Settings, url: str | None) -> str:
+    """Return what a user needs to know of a system that has come up."""
+    lines = ["aiqueue is up; Ctrl-C stops it.", f"  HTTP       {f'{url}  (API: {url}/docs)' if url else 'off'}"]
+    for name, provider in settings.providers.items():
+        lines.append(f"  provider   {name} ({provider.kind}): {', '.join(provider.models) or 'any model'}")
+    for name, pool in settings.pools.items():
+        lines.append(f"  pool       {name}: {pool.workers} x {pool.slots} jobs at once for {', '.join(pool.providers)}")
+    lines.append(f"  journal    {settings.journal.path}")
+    lines.append('Try: aiqueue submit --wait "Why is the sky blue?"   aiqueue watch   aiqueue stats')
+    return "\n".join(lines)
+
+
+def _settings(
+    config: Path | None, model: Path | None, *, namespace: str | None, http: dict[str, Any], journal: Path | None
+) -> Settings:
+    """Return the settings with the options in the places of what file and environment say."""
+    settings = load_settings(config)
+    if model is not None and settings.providers:
+        raise ValidationError([FieldError("--model", "providers are configured already; name the file in their entry")])
+    update: dict[str, Any] = {"http": settings.http.model_copy(update={k: v for k, v in http.items() if v is not None})}
+    if namespace:
+        update["namespace"] = namespace
+    if journal:
+        update["journal"] = settings.journal.model_copy(update={"path": journal.absolute()})
+    return complete(settings.model_copy(update=update), os.environ, model)
+
+
+def _stop_signal() -> threading.Event:
+    """Return an event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts what the first one began."""
+    stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return stopped
+
+
+def _serve_until(stopped: threading.Event, system: System) -> bool:
+    """Wait for ``stopped`` (True), or until somebody else has ended the system (False)."""
+    patience_s = _GONE_AFTER_S if system.url else _GONE_WITHOUT_HTTP_AFTER_S
+    seen = time.monotonic()
+    while not stopped.wait(_POLL_S):
+        if _answers(system):
+            seen = time.monotonic()
+        elif time.monotonic() - seen > patience_s:
+            return False
+    return True
+
+
+def _answers(system: System) -> bool:
+    try:
+        system.adapter.ping()
+    except QueueUnavailable:
+        return system.url is not None and _is_live(system.url)
+    return True
+
+
+def _is_live(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ai/live", timeout=5.0, trust_env=False).is_success
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,158 @@
+"""The whole system on one event loop, without Ray: client, queue and workers that speak msgpack to each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from aiqueue import protocol
+from aiqueue.errors import ModelUnavailable, QueueUnavailable
+from aiqueue.ids import new_id
+from aiqueue.protocol import (
+    CancelReply,
+    EventsCall,
+    EventsReply,
+    ExchangeCall,
+    ExchangeReply,
+    JobView,
+    Refusal,
+    SubmitGroup,
+    Welcome,
+)
+from aiqueue.providers.base import Provider
+from aiqueue.service.queue_service import QueueService
+from aiqueue.testing.jobs import POOL
+from aiqueue.views import Stats, decode_stats
+from aiqueue.worker.loop import WorkerLoop
+from aiqueue.worker.runner import JobRunner
+
+_T = TypeVar("_T")
+
+
+class InProcessTransport:
+    """A ``QueueTransport`` and a ``WorkerQueue`` over a service in the same loop, through the real encoding.
+
+    ``lose_calls`` and ``lose_answers`` make calls fail as a network does: before the queue saw them, or after.
+    """
+
+    def __init__(self, service: QueueService) -> None:
+        self._service = service
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self._lost_calls: Counter[str] = Counter()
+        self._lost_answers: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()  #: by method, lost ones too
+        self.sent: list[ExchangeCall] = []  #: what workers said, in order
+
+    # --- what a test does to it ---
+
+    def lose_calls(self, method: str, count: int = 1) -> None:
+        """Let the next ``count`` calls of ``method`` never arrive."""
+        self._lost_calls[method] += count
+
+    def lose_answers(self, method: str, count: int = 1) -> None:
+        """Let the next ``count`` calls of ``method`` arrive and be carried out, and their answers get lost."""
+        self._lost_answers[method] += count
+
+    def restart_with(self, service: QueueService) -> None:
+        """Put another service in place, as after a crash: calls under way get no answer."""
+        self._service = service
+        for call in self._under_way:
+            call.cancel()
+
+    # --- the protocols ---
+
+    async def hello(self) -> Welcome:
+        """Return what a client must know to begin."""
+        return protocol.decode_welcome(protocol.encode(await self._call("hello", self._welcome())))
+
+    async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
+        """Accept groups, each whole or not at all."""
+        sent = protocol.decode_groups(protocol.encode(groups))
+        replies = await self._call("submit", self._service.submit(sent))
+        return protocol.decode_submit_reply(protocol.encode(protocol.SubmitReply(replies))).groups
+
+    async def exchange(self, call: ExchangeCall) -> ExchangeReply:
+        """A worker's long poll."""
+        sent = protocol.decode_exchange_call(protocol.encode(call))
+        self.sent.append(sent)
+        reply = await self._call("exchange", self._service.exchange(sent))
+        return protocol.decode_exchange_reply(protocol.encode(reply))
+
+    async def events(self, call: EventsCall) -> EventsReply:
+        """A client's long poll."""
+        sent = protocol.decode_events_call(protocol.encode(call))
+        reply = await self._call("events", self._service.events(sent))
+        return protocol.decode_events_reply(protocol.encode(reply))
+
+    async def get_jobs(self, ids: Sequence[str]) -> list[JobView | None]:
+        """Return jobs in the order of ``ids``."""
+        sent = protocol.decode_ids(protocol.encode(ids))
+        return protocol.decode_views(protocol.encode(await self._call("get_jobs", self._service.get_jobs(sent))))
+
+    async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
+        """Stop jobs."""
+        sent = protocol.decode_ids(protocol.encode(ids))
+        return protocol.decode_cancel_replies(protocol.encode(await self._call("cancel", self._service.cancel(sent))))
+
+    async def stats(self) -> Stats:
+        """Return the queue's statistics."""
+        return decode_stats(protocol.encode(await self._call("stats", self._stats())))
+
+    async def _welcome(self) -> Welcome:
+        return self._service.welcome()
+
+    async def _stats(self) -> Stats:
+        return self._service.stats()
+
+    async def _call(self, method: str, answer: Awaitable[_T]) -> _T:
+        self.calls[method] += 1
+        # The queue carries a call out by itself; whoever made it may go away meanwhile.
+        call = asyncio.ensure_future(answer)
+        if self._lost_calls[method]:
+            self._lost_calls[method] -= 1
+            call.cancel()
+            raise QueueUnavailable(f"the call {method} was lost")
+        self._under_way.add(call)
+        try:
+            given = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise QueueUnavailable(f"the queue was restarted during {method}") from None
+        finally:
+            self._under_way.discard(call)
+        if self._lost_answers[method]:
+            self._lost_answers[method] -= 1
+            raise QueueUnavailable(f"the answer of {method} was lost")
+        return given
+
+
+@asynccontextmanager
+async def worker_beside(
+    transport: InProcessTransport,
+    providers: Mapping[str, Provider],
+    *,
+    slots: int = 4,
+    pool: str = POOL,
+    worker_id: str = "",
+    max_result_bytes: int = 2**20,
+) -> AsyncIterator[WorkerLoop]:
+    """Run a worker with these providers, by name, while the block lasts; then let it end what it runs."""
+
+    def provider_of(name: str) -> Provider:
+        if name not in providers:
+            raise ModelUnavailable(f"Provider {name} is not served by this worker's pool")
+        return providers[name]
+
+    runner = JobRunner(provider_of, max_result_bytes=max_result_bytes)
+    loop = WorkerLoop(worker_id or new_id("worker"), pool, slots, queue=transport, runner=runner)
+    working = asyncio.create_task(loop.run())
+    try:
+        yield loop
+    finally:
+        await loop.stop(grace_s=5.0)
+        await working

@@ -1,0 +1,164 @@
+"""A journal in memory that keeps its promises, breaks when told to, and survives a "crash".
+
+It passes the contract tests of the real one. What it adds: commits that fail, commits whose end is in doubt, commits
+that wait until the test lets them go, and ``crash``, which leaves what was committed to the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from aiqueue.engine.effects import Rows
+from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.journal.base import Recovered, StoredJob
+
+
+class _JobRow(NamedTuple):
+    id: str
+    header: bytes
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Disk:
+    """What a crash leaves."""
+
+    jobs: dict[int, _JobRow] = field(default_factory=dict)
+    seqs: dict[str, int] = field(default_factory=dict)
+    states: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    results: dict[int, bytes] = field(default_factory=dict)
+    counters: bytes = b""
+
+
+class MemoryJournal:
+    """Rows in dicts. Usable from the writer thread and the loop at once, as the real one is."""
+
+    def __init__(self) -> None:
+        self._disk = _Disk()
+        self._lock = threading.Lock()
+        self._failures: list[tuple[Exception, bool]] = []
+        self._failing: Exception | None = None
+        self._open_gate = threading.Event()
+        self._open_gate.set()
+        self._gone = ""
+        self.commits = 0  #: that succeeded
+        self.failed_commits = 0
+        self.reopened = 0
+        self.on_commit: Callable[[Rows], None] | None = None  #: called with the rows of each commit that succeeded
+
+    # --- what a test does to it ---
+
+    def fail_next(self, count: int = 1, error: Exception | None = None, *, after_writing: bool = False) -> None:
+        """Let the next ``count`` commits fail. ``after_writing``: they are on disk all the same (a lost answer)."""
+        self._failures += [(error or disk_full(), after_writing)] * count
+
+    def break_down(self, error: Exception | None = None) -> None:
+        """Let every commit fail until ``mend``."""
+        self._failing = error or disk_full()
+
+    def mend(self) -> None:
+        """Let commits succeed again."""
+        self._failing = None
+
+    def hold(self) -> None:
+        """Let commits wait, as on a disk that does not answer, until ``release``."""
+        self._open_gate.clear()
+
+    def release(self) -> None:
+        """Let the commits that wait go on."""
+        self._open_gate.set()
+
+    def crash(self) -> MemoryJournal:
+        """Return a journal of what was committed; this one takes no more, like a process that is dead."""
+        survivor = MemoryJournal()
+        with self._lock:
+            survivor._disk = self._disk
+            self._gone = "the process of this journal is dead"
+            self._disk = _Disk()
+        self.release()
+        return survivor
+
+    # --- the protocol ---
+
+    def commit(self, rows: Rows) -> None:
+        """Keep ``rows``, all or none of them. Raises what the test asked for, OSError by itself only when closed."""
+        self._open_gate.wait()
+        with self._lock:
+            self._check()
+            failure, written = self._failures.pop(0) if self._failures else (self._failing, False)
+            if failure is None or written:
+                self._write(rows)
+            if failure is not None:
+                self.failed_commits += 1
+                raise failure
+            self.commits += 1
+        if self.on_commit is not None:
+            self.on_commit(rows)
+
+    def reopen(self) -> None:
+        """Count that the writer asked for it."""
+        self._check()
+        self.reopened += 1
+
+    @contextmanager
+    def recover(self) -> Iterator[Recovered]:
+        """Open a copy of the jobs that have not ended."""
+        with self._lock:
+            self._check()
+            disk = self._disk
+            rows = [
+                (seq, row.id, row.header, *disk.states.get(seq, (JobState.QUEUED.value, b"")))
+                for seq, row in sorted(disk.jobs.items())
+                if disk.states.get(seq, ("",))[0] not in TERMINAL
+            ]
+            counters = disk.counters
+        yield Recovered(counters, iter(rows))
+
+    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Return payloads by seq."""
+        with self._lock:
+            self._check()
+            return {seq: self._disk.jobs[seq].payload for seq in seqs if seq in self._disk.jobs}
+
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
+        """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
+        with self._lock:
+            self._check()
+            disk = self._disk
+            known = [(job_id, disk.seqs[job_id]) for job_id in ids if job_id in disk.seqs]
+            return {job_id: self._stored(seq, with_payload) for job_id, seq in known}
+
+    def close(self) -> None:
+        """Take no more."""
+        self._gone = self._gone or "this journal is closed"
+        self.release()
+
+    def _stored(self, seq: int, with_payload: bool) -> StoredJob:
+        row = self._disk.jobs[seq]
+        state, progress = self._disk.states.get(seq, ("", b""))
+        result = self._disk.results.get(seq, b"")
+        return StoredJob(seq, row.id, row.header, state, progress, result, row.payload if with_payload else b"")
+
+    def _write(self, rows: Rows) -> None:
+        disk = self._disk
+        for seq, job_id, header, payload in rows.jobs:
+            if seq not in disk.jobs and job_id not in disk.seqs:
+                disk.jobs[seq] = _JobRow(job_id, header, payload)
+                disk.seqs[job_id] = seq
+        disk.states.update({seq: (state, progress) for seq, state, progress in rows.states})
+        disk.results.update(rows.results)
+        disk.counters = rows.counters or disk.counters
+
+    def _check(self) -> None:
+        if self._gone:
+            raise OSError(errno.EBADF, self._gone)
+
+
+def disk_full() -> OSError:
+    """Return the error of a disk without room."""
+    return OSError(errno.ENOSPC, "No space left on device")
