@@ -28,7 +28,7 @@ class QueueActor:
         self._engine = load_engine(self._settings, self._journal, self._clock)
         self._service: QueueService | None = None
         # The writer thread needs Python's lock a few times per commit; a busy loop keeps it for 5 ms by default.
-        sys.setswitchinterval(0.0005)
+        sys.setswitchinterval(0.0001)
         # The backlog is long-lived: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()

@@ -36,9 +36,7 @@ class JobIdFactory:
         if self._count >> _SEQUENCE_BITS:
             self._millis, self._count = self._millis + 1, 0
         time_ = f"{self._millis:012x}"
-        return (
-            f"{time_[:8]}-{time_[8:]}-7{self._count:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:14]}{shard:02x}"
-        )
+        return f"{time_[:8]}-{time_[8:]}-7{self._count:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:14]}{shard:02x}"
 
 
 _factory = JobIdFactory()

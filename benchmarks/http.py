@@ -25,8 +25,11 @@ def run() -> Iterator[Figure]:
 
 async def _measure(url: str) -> tuple[float, float]:
     body = json.dumps({"payload": PAYLOAD, "priority": "low"}).encode()
-    head = f"POST /ai/jobs HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     no_op = b"GET /ai/live HTTP/1.1\r\nHost: bench\r\n\r\n"
+    head = (
+        "POST /ai/jobs HTTP/1.1\r\nHost: bench\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(_ROUNDS):  # in turns, so that a noisy moment of the machine hits both
         rates[0].append(await _rate(url, no_op, b"200"))

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -139,12 +140,14 @@ def wait_for(adapter: Waits, job_ids: list[str], on_end: Callable[[JobInfo], Non
             ended[info.job_id] = info
             on_end(info)
 
+    over = Event()
+
     def wait() -> None:
-        while True:
+        while not over.is_set():
             try:
                 adapter.wait_all(job_ids, note)
             except QueueUnavailable:
-                time.sleep(_RETRY_S)
+                over.wait(_RETRY_S)
             else:
                 return
 
@@ -154,7 +157,8 @@ def wait_for(adapter: Waits, job_ids: list[str], on_end: Callable[[JobInfo], Non
     except TimeoutError:
         pass  # the report says which jobs are missing
     finally:
-        waiting.shutdown(wait=False)  # stopping the adapter ends it
+        over.set()
+        waiting.shutdown(wait=False)  # a wait that is under way ends with the adapter
     return list(ended.values())
 
 
@@ -183,7 +187,7 @@ def check(run: DemoRun, accepted: int) -> None:
 def _start(settings: Settings, address: str | None, out: Console) -> System:
     from aiqueue import launch  # with Ray, a second to import
 
-    message = "Starting Ray, the queue, its workers and HTTP ..."
+    message = "Bringing the system up: Ray, the queue, its workers, HTTP ..."
     if not out.is_terminal:
         out.print(message)
     with out.status(message):

@@ -63,7 +63,7 @@ def up(
     quiet_start()
     from aiqueue import launch  # with Ray, a second to import
 
-    with out.status("Starting Ray, the queue, its workers and HTTP ..."):
+    with out.status("Bringing the system up: Ray, the queue, its workers, HTTP ..."):
         system = launch.start(settings, http=not no_http, address=address)
     stopped = _stop_signal()
     try:

@@ -1,7 +1,8 @@
 """Submits of one turn of the event loop leave in one actor call.
 
-A few calls may be under way at once; what is submitted meanwhile gathers for the next one, so the calls grow with the
-load. A call that got no answer is sent again with the same ids, marked as such: the queue then looks its jobs up.
+What is submitted while a call is under way gathers for the next one, so the calls grow with the load; lists of many
+jobs go beside each other. A call that got no answer is sent again with the same ids, marked as such: the queue then
+looks its jobs up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from aiqueue.errors import AIQueueError, DuplicateJob, QueueFull, QueueUnavailab
 from aiqueue.protocol import Refusal, SubmitGroup
 
 _MAX_CALLS = 3
+_WORTH_A_CALL = 250  # jobs that leave beside a call under way; fewer wait for its answer and go together
 _MAX_JOBS = 2_000  # of one call, unless a single group has more
 _RETRY_S = (0.1, 2.0)  # first and longest wait between tries
 
@@ -55,10 +57,14 @@ class SubmitCoalescer:
 
     def _flush(self) -> None:
         self._flush_due = False
-        while self._pending and len(self._calls) < _MAX_CALLS:
+        while self._pending and (not self._calls or self._may_go_beside()):
             call = asyncio.create_task(self._send(self._take()))
             self._calls.add(call)
             call.add_done_callback(self._sent)
+
+    def _may_go_beside(self) -> bool:
+        waiting = sum(len(group.jobs) for group, _ in self._pending)
+        return len(self._calls) < _MAX_CALLS and waiting >= _WORTH_A_CALL
 
     def _take(self) -> list[_Entry]:
         taken: list[_Entry] = []

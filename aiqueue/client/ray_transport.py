@@ -31,7 +31,7 @@ _POLL_MARGIN_S = 15.0  # beyond a long poll's own limit: a queue that hangs must
 
 
 class RayTransport:
-    """The queue actor of ``namespace``. Needs an initialised Ray; every call finds the actor anew if it was replaced."""
+    """The queue actor of ``namespace``. Needs an initialised Ray; finds the actor anew if it was replaced."""
 
     def __init__(self, namespace: str, *, poll_limit_s: float = 60.0) -> None:
         self._namespace = namespace

@@ -45,6 +45,7 @@ class MemoryJournal:
         self._failing: Exception | None = None
         self._open_gate = threading.Event()
         self._open_gate.set()
+        self.held = threading.Event()  #: a commit waits for ``release``
         self._gone = ""
         self.commits = 0  #: that succeeded
         self.failed_commits = 0
@@ -67,6 +68,7 @@ class MemoryJournal:
 
     def hold(self) -> None:
         """Let commits wait, as on a disk that does not answer, until ``release``."""
+        self.held.clear()
         self._open_gate.clear()
 
     def release(self) -> None:
@@ -87,7 +89,9 @@ class MemoryJournal:
 
     def commit(self, rows: Rows) -> None:
         """Keep ``rows``, all or none of them. Raises what the test asked for, OSError by itself only when closed."""
-        self._open_gate.wait()
+        if not self._open_gate.is_set():
+            self.held.set()
+            self._open_gate.wait()
         with self._lock:
             self._check()
             failure, written = self._failures.pop(0) if self._failures else (self._failing, False)

@@ -75,7 +75,7 @@ class WorkerLoop:
         if not self._slots and not (news or self._running or self._undelivered):
             self._stopped.set()
         elif not self._polls or (news and len(self._polls) < _MAX_POLLS and not self._disagree):
-            poll = asyncio.create_task(self._poll())
+            poll = asyncio.create_task(self._poll(self._next_call()))
             self._polls.add(poll)
             poll.add_done_callback(self._poll_ended)
 
@@ -86,22 +86,26 @@ class WorkerLoop:
         if not self._stopped.is_set():
             self._kick()
 
-    async def _poll(self) -> None:
+    def _next_call(self) -> ExchangeCall:
+        """Take all that is to be said, in one step: what is neither running nor an outcome was never received."""
         outcomes, self._outcomes, self._urgent_news = self._outcomes, [], False
-        running = list(self._running) if self._disagree else None
         self._undelivered += len(outcomes)
+        running = list(self._running) if self._disagree else None
+        return ExchangeCall(self._id, self._pool, self._slots, outcomes, running)
+
+    async def _poll(self, call: ExchangeCall) -> None:
         try:
-            reply = await self._queue.exchange(ExchangeCall(self._id, self._pool, self._slots, outcomes, running))
+            reply = await self._queue.exchange(call)
         except Exception as error:
             # Whatever went wrong, the outcomes must not be lost: the queue would wait for them for ever.
             _log.warning("worker %s: %s", self._id, error, exc_info=not isinstance(error, QueueUnavailable))
-            self._outcomes = outcomes + self._outcomes
+            self._outcomes = call.outcomes + self._outcomes
             self._disagree = True
             await asyncio.sleep(_RETRY_S)
             return
         finally:
-            self._undelivered -= len(outcomes)
-        if running is not None:
+            self._undelivered -= len(call.outcomes)
+        if call.running is not None:
             self._disagree = False
         for at in range(0, len(reply.claims), _STARTED_AT_ONCE):
             for job in reply.claims[at : at + _STARTED_AT_ONCE]:

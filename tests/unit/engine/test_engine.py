@@ -86,7 +86,6 @@ def test_an_engine_without_rows_is_empty() -> None:
 
 
 def test_strings_that_jobs_share_are_stored_once(queue: QueueHarness) -> None:
-    queue.submit_groups()
     queue.submit("a", owner="".join(["cli", "ent"]))
     queue.submit("b", owner="".join(["cli", "ent"]))
     assert queue.job("a").owner is queue.job("b").owner

@@ -1,0 +1,165 @@
+"""Random sequences of commands, and a plain model of what they must lead to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+
+from aiqueue.engine.policy import EnginePolicy, RetryPolicy, Route
+from aiqueue.levels import LEVELS
+from aiqueue.protocol import Event, Failure, JobHeader, Outcome
+from aiqueue.testing.jobs import final, retryable
+
+POLICY = EnginePolicy(
+    routes={"sim": Route("pool", "KEY"), "other": Route("pool"), "far": Route("far-pool")},
+    lease_s=90.0,
+    retry=RetryPolicy(base_s=1.0, cap_s=8.0, jitter=0.5, max_crashes=2),
+)
+POOLS = {"w1": "pool", "w2": "pool", "far": "far-pool"}
+LANES = [("sim", "m1"), ("sim", "m2"), ("other", "m1"), ("far", "m1")]
+
+workers = st.sampled_from(sorted(POOLS))
+kinds = st.sampled_from(["completed", "retry", "final", "cancelled"])
+draws = st.floats(0, 1, exclude_max=True)
+steps_s = st.sampled_from([0.0, 0.5, 2.0, 8.0, 60.0, 89.0, 90.0, 200.0])
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> JobHeader:
+    """Return what a client says of a job."""
+    provider, model = draw(st.sampled_from(LANES))
+    return JobHeader(
+        "chat_completion",
+        provider,
+        model,
+        draw(st.integers(0, len(LEVELS) - 1)),
+        draw(st.sampled_from(["client-a", "client-b"])),
+        draw(st.integers(0, 2)),
+        batch_id=draw(st.sampled_from(["", "", "batch-1", "batch-2"])),
+    )
+
+
+def outcome(kind: str, job_id: str, attempt: int) -> Outcome:
+    """Return a worker's report of one kind."""
+    failures: dict[str, Failure] = {"retry": retryable(), "final": final()}
+    if kind == "completed":
+        return Outcome(job_id, attempt, f'{{"by":{attempt}}}'.encode())
+    return Outcome(job_id, attempt, failure=failures.get(kind), cancelled=kind == "cancelled")
+
+
+@dataclass
+class Job:
+    """What the model remembers of one job: only what users could see."""
+
+    id: str
+    seq: int
+    header: JobHeader
+    state: str = "queued"
+    attempt: int = 0
+    failures: int = 0
+    crashes: int = 0
+    holder: str = ""
+    run_at: float = 0.0
+    ends: int = 0
+
+
+@dataclass
+class Model:
+    """Jobs in a dict, searched from end to end for every question. Slow, and plainly right."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    stale: int = 0
+    heard: dict[str, float] = field(default_factory=dict)  #: worker -> when
+
+    def of(self, *states: str) -> list[Job]:
+        """Return the jobs in these states."""
+        return [job for job in self.jobs.values() if job.state in states]
+
+    def held(self, worker: str) -> list[Job]:
+        """Return what a worker holds."""
+        return [job for job in self.of("processing", "cancelling") if job.holder == worker]
+
+    def submit(self, header: JobHeader) -> Job:
+        """Accept a job."""
+        number = len(self.jobs) + 1
+        job = self.jobs[f"job-{number}"] = Job(f"job-{number}", number, header)
+        return job
+
+    def report(self, worker: str, report: Outcome, *, now: float) -> None:
+        """Take an outcome, or refuse it."""
+        job = self.jobs.get(report.job_id)
+        if job is None or job not in self.held(worker) or job.attempt != report.attempt:
+            self.stale += 1
+        elif report.failure is None and not report.cancelled:
+            self._end(job, "completed")
+        elif job.state == "cancelling":
+            self._end(job, "cancelled")
+        elif report.failure is None:
+            job.state = "queued"
+        else:
+            job.failures += 1
+            if not report.failure.retryable:
+                self._end(job, "failed")
+            elif job.failures > job.header.max_retries:
+                self._end(job, "dead_letter")
+            else:
+                job.state = "scheduled"
+
+    def best(self, pool: str) -> Job | None:
+        """Return the job that a worker of ``pool`` must be given next: level, then acceptance."""
+        ready = [job for job in self.of("queued") if POLICY.routes[job.header.provider].pool == pool]
+        return min(ready, key=lambda job: (job.header.level, job.seq), default=None)
+
+    def claim(self, worker: str, slots: int) -> list[str]:
+        """Give ``worker`` what it has room for; return the ids in order."""
+        taken = []
+        while len(self.held(worker)) < slots and (job := self.best(POOLS[worker])):
+            job.state, job.holder = "processing", worker
+            job.attempt += 1
+            taken.append(job.id)
+        return taken
+
+    def cancel(self, job_id: str) -> str:
+        """Cancel a job; return its state, empty if it is not live."""
+        job = self.jobs.get(job_id)
+        if job is None or job.ends:
+            return ""
+        if job.state in ("queued", "scheduled"):
+            self._end(job, "cancelled")
+        else:
+            job.state = "cancelling"
+        return job.state
+
+    def lose(self, worker: str) -> int:
+        """Take back what a worker held."""
+        self.heard.pop(worker, None)
+        lost = self.held(worker)
+        for job in lost:
+            job.crashes += 1
+            if job.state == "cancelling":
+                self._end(job, "cancelled")
+            elif job.crashes >= POLICY.retry.max_crashes:
+                self._end(job, "dead_letter")
+            else:
+                job.state = "queued"
+        return len(lost)
+
+    def tick(self, now: float) -> None:
+        """Let time do its part."""
+        for job in self.of("scheduled"):
+            if job.run_at <= now:
+                job.state = "queued"
+        for worker in [worker for worker, at in self.heard.items() if at + POLICY.lease_s <= now]:
+            self.lose(worker)
+
+    def _end(self, job: Job, state: str) -> None:
+        job.state, job.ends = state, job.ends + 1
+
+
+def per_job(events: list[Event]) -> dict[str, list[Event]]:
+    """Return events by job, in order."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        found.setdefault(event.job_id, []).append(event)
+    return found

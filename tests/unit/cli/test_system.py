@@ -1,0 +1,39 @@
+"""``aiqueue up``: what it makes of its options, and what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aiqueue.cli.system import describe
+from aiqueue.config import Settings
+from aiqueue.testing.jobs import settings
+from tests.unit.cli.conftest import Terminal
+
+
+@pytest.mark.parametrize(("url", "expected"), [("http://127.0.0.1:8000", "http://127.0.0.1:8000/docs"), (None, "off")])
+def test_what_came_up_is_described(url: str | None, expected: str) -> None:
+    described = describe(settings(models=("model-a",)), url)
+    for part in (
+        expected,
+        "sim (simulated): model-a",
+        "pool: 1 x 4 jobs at once for sim",
+        "journal.db",
+        "aiqueue submit",
+    ):
+        assert part in described
+
+
+def test_a_model_beside_configured_providers_is_refused(
+    aiqueue: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The command sets the variable; this makes the test put it back.
+    monkeypatch.setenv("AIQUEUE_CONFIG", "")
+    model, config = tmp_path / "m.gguf", tmp_path / "aiqueue.toml"
+    model.write_bytes(b"GGUF")
+    config.write_text('[providers.sim]\nkind = "simulated"\n')
+    printed = aiqueue("up", "--model", str(model), "--config", str(config))
+    assert printed.exit_code == 2
+    assert "providers are configured already" in printed.stderr
+    assert Settings().providers  # the file is what the environment now names

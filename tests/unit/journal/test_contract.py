@@ -1,0 +1,160 @@
+"""What every journal promises, the one for tests too."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from aiqueue.engine.effects import Rows
+from aiqueue.engine.states import JobState
+from aiqueue.journal.base import Journal, StoredJob
+from aiqueue.journal.sqlite import SqliteJournal
+from aiqueue.testing.memory_journal import MemoryJournal
+
+Reopen = Callable[[Journal], Journal]
+
+
+def row(seq: int, payload: bytes = b"payload") -> tuple[int, str, bytes, bytes]:
+    return seq, f"job-{seq}", f"header-{seq}".encode(), payload
+
+
+def state(seq: int, name: str, progress: bytes = b"p") -> Rows:
+    return Rows(states=[(seq, name, progress)])
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+    """Return an empty journal of each kind."""
+    made: Journal = MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def after_a_crash(journal: Journal) -> Iterator[Reopen]:
+    """Return a function that gives what another process would find."""
+    opened: list[Journal] = []
+
+    def reopen(old: Journal) -> Journal:
+        if isinstance(old, MemoryJournal):
+            return old.crash()
+        assert isinstance(old, SqliteJournal)
+        old.close()
+        opened.append(SqliteJournal(old.path))
+        return opened[-1]
+
+    yield reopen
+    for other in opened:
+        other.close()
+
+
+def recovered(journal: Journal) -> tuple[bytes, list[tuple[int, str, bytes, str, bytes]]]:
+    with journal.recover() as found:
+        return found.counters, list(found.rows)
+
+
+def test_a_new_journal_is_empty(journal: Journal) -> None:
+    assert recovered(journal) == (b"", [])
+    assert journal.jobs(["job-1"]) == {}
+    assert journal.payloads([1]) == {}
+
+
+def test_a_committed_job_is_found_by_id_and_by_seq(journal: Journal) -> None:
+    journal.commit(Rows(jobs=[row(1), row(2)]))
+    found = journal.jobs(["job-2", "nobody", "job-1"])
+    assert found["job-1"] == StoredJob(1, "job-1", b"header-1", "", b"", b"", b"")
+    assert set(found) == {"job-1", "job-2"}
+    assert journal.jobs(["job-1"], with_payload=True)["job-1"].payload == b"payload"
+    assert journal.payloads([2, 1, 9]) == {1: b"payload", 2: b"payload"}
+
+
+def test_the_last_state_and_the_result_are_what_a_job_shows(journal: Journal) -> None:
+    journal.commit(Rows(jobs=[row(1)]))
+    journal.commit(Rows(states=[(1, "processing", b"one"), (1, "scheduled", b"two")]))
+    assert journal.jobs(["job-1"])["job-1"][3:6] == ("scheduled", b"two", b"")
+    journal.commit(Rows(states=[(1, "completed", b"three")], results=[(1, b"result")]))
+    assert journal.jobs(["job-1"])["job-1"][3:6] == ("completed", b"three", b"result")
+
+
+def test_recovery_gives_what_has_not_ended_in_the_order_of_acceptance(journal: Journal) -> None:
+    journal.commit(Rows(jobs=[row(3), row(1), row(2)], counters=b"old"))
+    for number, name in enumerate(JobState, start=4):
+        journal.commit(Rows(jobs=[row(number)], states=[(number, name.value, b"p")], counters=b"new"))
+    counters, rows = recovered(journal)
+    assert counters == b"new"
+    assert [found[0] for found in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert rows[0] == (1, "job-1", b"header-1", "queued", b"")
+    assert [found[3] for found in rows[3:]] == ["queued", "scheduled", "processing", "cancelling"]
+
+
+def test_what_was_committed_survives_a_crash(journal: Journal, after_a_crash: Reopen) -> None:
+    journal.commit(Rows(jobs=[row(1, b"p1")], counters=b"c"))
+    journal.commit(state(1, "processing"))
+    before = recovered(journal)
+    other = after_a_crash(journal)
+    assert recovered(other) == before
+    assert other.payloads([1]) == {1: b"p1"}
+    other.commit(Rows(jobs=[row(2)]))
+    assert set(other.jobs(["job-1", "job-2"])) == {"job-1", "job-2"}
+
+
+def test_a_closed_journal_takes_nothing_and_can_not_be_reopened(journal: Journal) -> None:
+    journal.close()
+    with pytest.raises((OSError, sqlite3.Error)):
+        journal.commit(Rows(jobs=[row(1)]))
+    with pytest.raises((OSError, sqlite3.Error)):
+        journal.reopen()
+
+
+def test_a_reopened_journal_has_what_was_committed_and_takes_more(journal: Journal) -> None:
+    journal.commit(Rows(jobs=[row(1)]))
+    journal.reopen()
+    journal.commit(Rows(jobs=[row(2)]))
+    assert set(journal.jobs(["job-1", "job-2"])) == {"job-1", "job-2"}
+
+
+def test_a_commit_tried_again_after_it_was_in_doubt_changes_nothing(journal: Journal) -> None:
+    rows = Rows(jobs=[row(1)], states=[(1, "completed", b"p")], results=[(1, b"r")], counters=b"c")
+    journal.commit(rows)
+    before = journal.jobs(["job-1"], with_payload=True)
+    journal.commit(rows)
+    assert journal.jobs(["job-1"], with_payload=True) == before
+
+
+def test_a_job_id_can_not_be_taken_over_by_another_job(journal: Journal) -> None:
+    journal.commit(Rows(jobs=[row(1, b"first")]))
+    journal.commit(Rows(jobs=[(2, "job-1", b"other", b"second")]))
+    assert journal.jobs(["job-1"], with_payload=True)["job-1"].payload == b"first"
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 63, 64, 499, 500, 501, 1_200])
+def test_commits_and_reads_of_any_size_lose_nothing(journal: Journal, count: int) -> None:
+    seqs = range(1, count + 1)
+    journal.commit(
+        Rows(
+            jobs=[row(seq, f"p{seq}".encode()) for seq in seqs],
+            states=[(seq, "processing", f"s{seq}".encode()) for seq in seqs],
+            results=[(seq, f"r{seq}".encode()) for seq in seqs],
+        )
+    )
+    assert journal.payloads(list(seqs)) == {seq: f"p{seq}".encode() for seq in seqs}
+    found = journal.jobs([f"job-{seq}" for seq in seqs])
+    assert {job.seq: (job.progress, job.result) for job in found.values()} == {
+        seq: (f"s{seq}".encode(), f"r{seq}".encode()) for seq in seqs
+    }
+
+
+def test_bytes_come_back_as_they_were(journal: Journal) -> None:
+    payload = bytes(range(256)) + b"\x00" * 3
+    journal.commit(Rows(jobs=[(1, "jöb-\u0000-1", payload, payload)]))
+    assert journal.jobs(["jöb-\u0000-1"], with_payload=True)["jöb-\u0000-1"].payload == payload
+
+
+def test_an_empty_commit_is_fine(journal: Journal) -> None:
+    journal.commit(Rows())
+    assert recovered(journal) == (b"", [])
+    assert journal.jobs([]) == {}
+    assert journal.payloads([]) == {}

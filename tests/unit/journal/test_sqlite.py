@@ -1,0 +1,179 @@
+"""The embedded journal's own promises."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiqueue.engine.effects import Rows
+from aiqueue.errors import StartError
+from aiqueue.journal import schema
+from aiqueue.journal.sqlite import SqliteJournal
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where the journal of this test lies."""
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[SqliteJournal]:
+    """Return an open journal."""
+    made = SqliteJournal(path)
+    yield made
+    made.close()
+
+
+def pragma(journal: SqliteJournal, name: str) -> object:
+    return journal._writer.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+@pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1), ("off", 0)])
+def test_the_durability_setting_is_what_sqlite_is_told(path: Path, durability: str, level: int) -> None:
+    journal = SqliteJournal(path, durability=durability)  # type: ignore[arg-type]
+    assert pragma(journal, "synchronous") == level
+    assert pragma(journal, "journal_mode") == "wal"
+    journal.reopen()
+    assert pragma(journal, "synchronous") == level
+    journal.close()
+
+
+def test_full_durability_is_the_default(journal: SqliteJournal) -> None:
+    assert pragma(journal, "synchronous") == 2
+
+
+def test_a_second_journal_on_the_same_path_is_refused(journal: SqliteJournal, path: Path) -> None:
+    with pytest.raises(StartError, match="in use by another queue"):
+        SqliteJournal(path)
+
+
+def test_a_path_is_free_again_after_close(journal: SqliteJournal, path: Path) -> None:
+    journal.close()
+    SqliteJournal(path).close()
+
+
+def test_missing_folders_are_made_for_the_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "journal.db"
+    journal = SqliteJournal(path)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    journal.close()
+
+
+def test_only_the_owner_can_read_what_is_written(journal: SqliteJournal, path: Path) -> None:
+    journal.commit(Rows(jobs=[(1, "a", b"h", b"secret prompt")]))
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        file = path.with_name(path.name + suffix)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
+
+
+def test_a_folder_that_can_not_be_made_is_a_start_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"set journal\.path"):
+        SqliteJournal(tmp_path / "file" / "journal.db")
+
+
+@pytest.mark.parametrize("content", [b"no database at all " * 100, b"\x00" * 4096])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(StartError, match=r"as a journal: .*give another journal\.path"):
+        SqliteJournal(path)
+    assert path.read_bytes() == content
+    path.unlink()
+    SqliteJournal(path).close()  # its lock was given back
+
+
+def test_a_database_of_something_else_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE jobs (name TEXT)")
+    other.close()
+    with pytest.raises(StartError, match="already exists"):
+        SqliteJournal(path)
+
+
+def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
+    SqliteJournal(path).close()
+    with sqlite3.connect(path) as newer:
+        newer.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    newer.close()
+    with pytest.raises(StartError, match=f"has schema {schema.VERSION + 1}, but this release knows only up to"):
+        SqliteJournal(path)
+    with sqlite3.connect(path) as untouched:
+        assert untouched.execute("PRAGMA user_version").fetchone() == (schema.VERSION + 1,)
+    untouched.close()
+
+
+def test_an_older_schema_is_brought_up_to_date_and_keeps_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = SqliteJournal(path)
+    journal.commit(Rows(jobs=[(1, "a", b"h", b"p")]))
+    journal.close()
+    monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, "CREATE TABLE later (x); ALTER TABLE jobs ADD COLUMN y;"))
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    journal = SqliteJournal(path)
+    assert pragma(journal, "user_version") == schema.VERSION
+    assert journal.payloads([1]) == {1: b"p"}
+    assert journal._writer.execute("SELECT count(*) FROM later").fetchone() == (0,)
+    journal.close()
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = schema.VERSION
+    SqliteJournal(path).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "STEPS", (*schema.STEPS, "CREATE TABLE half (x); CREATE TABLE jobs (x);"))
+        patch.setattr(schema, "VERSION", version + 1)
+        with pytest.raises(StartError, match="already exists"):
+            SqliteJournal(path)
+    journal = SqliteJournal(path)
+    assert pragma(journal, "user_version") == version
+    assert journal._writer.execute("SELECT count(*) FROM sqlite_master WHERE name = 'half'").fetchone() == (0,)
+    journal.close()
+
+
+def test_a_commit_that_fails_in_the_middle_is_undone_whole(journal: SqliteJournal) -> None:
+    journal.commit(Rows(jobs=[(1, "a", b"h", b"p")], counters=b"before"))
+    broken = Rows(jobs=[(2, "b", b"h", b"p")], states=[(1, "processing", None)], counters=b"after")  # type: ignore[list-item]
+    with pytest.raises(sqlite3.IntegrityError):
+        journal.commit(broken)
+    assert set(journal.jobs(["a", "b"])) == {"a"}
+    with journal.recover() as found:
+        assert found.counters == b"before"
+        assert [row[3] for row in found.rows] == ["queued"]
+    journal.commit(Rows(jobs=[(2, "b", b"h", b"p")]))
+    assert set(journal.jobs(["a", "b"])) == {"a", "b"}
+
+
+def test_a_full_disk_is_an_error_and_the_journal_goes_on_when_there_is_room(journal: SqliteJournal) -> None:
+    pages = pragma(journal, "page_count")
+    journal._writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        journal.commit(Rows(jobs=[(1, "a", b"h", b"p" * 100_000)]))
+    assert journal.jobs(["a"]) == {}
+    journal.reopen()
+    journal.commit(Rows(jobs=[(1, "a", b"h", b"p" * 100_000)]))
+    assert len(journal.payloads([1])[1]) == 100_000
+
+
+def test_a_reader_in_another_thread_sees_the_last_commit(journal: SqliteJournal) -> None:
+    journal.commit(Rows(jobs=[(1, "a", b"h", b"p")]))
+    found: list[dict[int, bytes]] = []
+    reader = threading.Thread(target=lambda: found.append(journal.payloads([1])))
+    reader.start()
+    reader.join()
+    assert found == [{1: b"p"}]
+
+
+def test_what_was_not_checkpointed_is_there_without_a_close(journal: SqliteJournal, path: Path, tmp_path: Path) -> None:
+    journal.commit(Rows(jobs=[(1, "a", b"h", b"p")], counters=b"c"))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for suffix in ("", "-wal"):  # what a dead process leaves
+        (copy / (path.name + suffix)).write_bytes(path.with_name(path.name + suffix).read_bytes())
+    other = SqliteJournal(copy / path.name)
+    assert other.payloads([1]) == {1: b"p"}
+    other.close()
