@@ -13,8 +13,6 @@ from aiqueue.providers.base import Provider
 from aiqueue.providers.features import FEATURES
 from aiqueue.providers.remote import Credential
 
-KEY_OF_KEYLESS_SERVERS = "none"  #: SDKs insist on a key; a server of one's own mostly wants none
-
 
 def open_provider(name: str, entry: ProviderConfig, environ: Mapping[str, str]) -> Provider:
     """Return the provider that ``entry``, configured as ``name``, describes.
@@ -48,4 +46,4 @@ def job_types_of(kind: ProviderKind) -> tuple[str, ...]:
 def credential_of(entry: ProviderConfig, environ: Mapping[str, str]) -> Credential:
     """Return the key that ``entry`` calls for; one that ``environ`` lacks is None in it."""
     variable = entry.key_variable
-    return Credential(environ.get(variable) or None if variable else KEY_OF_KEYLESS_SERVERS, variable)
+    return Credential(environ.get(variable) or None, variable)
