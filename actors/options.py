@@ -20,6 +20,7 @@ _DETACHED: dict[str, Any] = {
     "get_if_exists": True,
     "max_restarts": -1,
     "max_task_retries": 0,
+    "enable_task_events": False,  # nobody looks at our long polls in the dashboard, and each would be reported to Ray
 }
 
 

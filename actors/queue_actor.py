@@ -38,10 +38,9 @@ class QueueActor:
         """Return a Welcome."""
         return protocol.encode(self._open().welcome())
 
-    async def submit(self, groups: bytes) -> bytes:
+    async def submit(self, groups: bytes, linger_s: float) -> bytes:
         """Take ``list[SubmitGroup]``, return a SubmitReply when they are on disk."""
-        replies = await self._open().submit(protocol.decode_groups(groups))
-        return protocol.encode(protocol.SubmitReply(replies))
+        return protocol.encode(await self._open().submit_and_linger(protocol.decode_groups(groups), linger_s))
 
     async def exchange(self, call: bytes) -> bytes:
         """Take an ExchangeCall, return an ExchangeReply: a worker's long poll."""

@@ -72,12 +72,6 @@ class Refusal(Wire):
     retry_after_s: float = 0.0
 
 
-class SubmitReply(Wire):
-    """One entry per group of the call; None means accepted and on disk."""
-
-    groups: list[Refusal | None]
-
-
 # --- worker <-> queue: exchange ---------------------------------------------------------------------------------------
 
 
@@ -144,6 +138,20 @@ class Event(Wire):
     worker_id: str = ""
     result: bytes = b""
     failure: Failure | None = None
+
+
+END_EVENTS = frozenset({"job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired"})
+END_STATES = frozenset({"completed", "failed", "dead_letter", "cancelled", "expired"})
+
+
+class SubmitReply(Wire):
+    """One entry per group of the call; None means accepted and on disk.
+
+    ``events``: the ends of its jobs, where the call was asked to linger for them and they came in time.
+    """
+
+    groups: list[Refusal | None]
+    events: list[Event] = []
 
 
 class EventsCall(Wire):

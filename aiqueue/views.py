@@ -9,7 +9,7 @@ import msgspec
 
 from aiqueue.errors import JobError, error_from
 from aiqueue.levels import LEVELS
-from aiqueue.protocol import Event, Failure, JobView
+from aiqueue.protocol import END_STATES, Event, Failure, JobView
 from aiqueue.results import JobResult, decode_result
 
 
@@ -185,7 +185,7 @@ def job_info(view: JobView) -> JobInfo:
 def event_info(event: Event) -> JobInfo:
     """Return the job as it was when ``event`` happened. Tags and metadata are not part of an event."""
     completed = event.status == "completed"
-    ended = event.at if event.status in _ENDED else 0.0
+    ended = event.at if event.status in END_STATES else 0.0
     return JobInfo(
         job_id=event.job_id,
         status=event.status,
@@ -203,9 +203,6 @@ def event_info(event: Event) -> JobInfo:
         error=_error_info(event.failure),
         sla_compliance=_compliance(event.created_at, event.at, event.sla_ms) if completed else None,
     )
-
-
-_ENDED = frozenset({"completed", "failed", "dead_letter", "cancelled", "expired"})
 
 
 def _compliance(created_at: float, finished_at: float, target_ms: int) -> SlaCompliance:

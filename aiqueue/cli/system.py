@@ -65,15 +65,16 @@ def up(
 
     with out.status("Bringing the system up: Ray, the queue, its workers, HTTP ..."):
         system = launch.start(settings, http=not no_http, address=address)
-    stopped = _stop_signal()
+    stopped, gone = _stop_signal(), False
     try:
         out.print(describe(system.settings, system.url), soft_wrap=True)
-        if _serve_until(stopped, system):
-            out.print("Stopping ...")
-        else:
-            out.print("The system was stopped.")
+        gone = not _serve_until(stopped, system)
+        out.print("The system was stopped." if gone else "Stopping ...")
     finally:
-        stop_quietly(system)
+        if gone:
+            system.adapter.stop()  # it is all that is left; a Ray of our own ends with this process
+        else:
+            stop_quietly(system)
 
 
 @commands.command()

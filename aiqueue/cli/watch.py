@@ -11,10 +11,10 @@ import typer
 
 from aiqueue.cli.joining import Address, Namespace, joined
 from aiqueue.client.display import duration
-from aiqueue.client.event_feed import END_STATES
 from aiqueue.client.listeners import ALL, JobEvent
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.errors import JobNotFound, QueueUnavailable
+from aiqueue.protocol import END_STATES
 from aiqueue.views import JobInfo
 
 commands = typer.Typer()

@@ -47,8 +47,8 @@ class AsyncAIQueueAdapter:
         """Find the queue and learn what it can run. Raises QueueUnavailable if there is none."""
         welcome = await self._transport.hello()
         self._checker = PayloadChecker(welcome)
-        self._coalescer = SubmitCoalescer(self._transport)
         self._feed = EventFeed(self._transport, self._client_id, after=welcome.last_event)
+        self._coalescer = SubmitCoalescer(self._transport, self._feed.resolve)
         self._listen()
 
     async def stop(self) -> None:
@@ -107,7 +107,7 @@ class AsyncAIQueueAdapter:
         feed = self._started(self._feed)  # stop() may come in between
         ended = feed.expect(job.id)
         try:
-            await self._accept([job], known=known)
+            await self._accept([job], known=known, linger=True)
             info = await (self.wait(job.id) if known else ended)
         finally:
             feed.forget(job.id, ended)
@@ -183,8 +183,8 @@ class AsyncAIQueueAdapter:
         if self._feed and (self._feed.listens or self._listeners.wanted()):
             self._feed.listen(self._listeners.wanted(), self._listeners.tell)
 
-    async def _accept(self, jobs: list[Submission], *, known: bool) -> None:
-        await self._started(self._coalescer).submit(SubmitGroup(jobs, maybe_known=known))
+    async def _accept(self, jobs: list[Submission], *, known: bool, linger: bool = False) -> None:
+        await self._started(self._coalescer).submit(SubmitGroup(jobs, maybe_known=known), linger=linger)
 
     def _prepare(
         self, payloads: Sequence[CheckedPayload], options: JobOptions, batch_id: str = ""

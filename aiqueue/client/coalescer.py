@@ -11,97 +11,116 @@ import asyncio
 import contextvars
 import random
 from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import AIQueueError, DuplicateJob, QueueFull, QueueUnavailable
-from aiqueue.protocol import Refusal, SubmitGroup
+from aiqueue.protocol import Event, Refusal, SubmitGroup, SubmitReply
 
 _MAX_CALLS = 3
 _WORTH_A_CALL = 250  # jobs that leave beside a call under way; fewer wait for its answer and go together
 _MAX_JOBS = 2_000  # of one call, unless a single group has more
 _RETRY_S = (0.1, 2.0)  # first and longest wait between tries
 
-_Entry = tuple[SubmitGroup, asyncio.Future[None]]
+_LINGER_S = 0.01  # how long an answer may wait for the result of a job whose submitter waits for it anyway
+
+
+class _Entry(NamedTuple):
+    group: SubmitGroup
+    accepted: asyncio.Future[None]
+    linger: bool
 
 
 class SubmitCoalescer:
-    """Sends groups of jobs; each is accepted whole or not at all."""
+    """Sends groups of jobs; each is accepted whole or not at all. ``on_events`` gets what answers bring along."""
 
-    def __init__(self, transport: QueueTransport, *, give_up_s: float = 60.0) -> None:
-        self._transport = transport
+    def __init__(
+        self, transport: QueueTransport, on_events: Callable[[list[Event]], None], *, give_up_s: float = 60.0
+    ) -> None:
+        self._transport, self._on_events = transport, on_events
         self._give_up_s = give_up_s
         self._pending: deque[_Entry] = deque()
         self._calls: set[asyncio.Task[None]] = set()
+        self._lingering: set[asyncio.Task[None]] = set()
         self._flush_due = False
         # Calls carry the jobs of several callers: none of them may belong to the request that happened to come first,
         # or that request's end would cancel it for all.
         self._context = contextvars.copy_context()
 
-    async def submit(self, group: SubmitGroup) -> None:
-        """Return when ``group`` is on disk; raise what refused it, or QueueUnavailable after ``give_up_s``."""
+    async def submit(self, group: SubmitGroup, *, linger: bool = False) -> None:
+        """Return when ``group`` is on disk; raise what refused it, or QueueUnavailable after ``give_up_s``.
+
+        ``linger``: the caller waits for the result anyway, so the answer may come a moment later and bring it.
+        """
         loop = asyncio.get_running_loop()
-        accepted: asyncio.Future[None] = loop.create_future()
-        self._pending.append((group, accepted))
+        entry = _Entry(group, loop.create_future(), linger)
+        self._pending.append(entry)
         if not self._flush_due:
             self._flush_due = True
             loop.call_soon(self._flush, context=self._context)
-        await accepted
+        await entry.accepted
 
     async def drain(self) -> None:
         """Wait until all that was submitted has been sent and answered."""
-        while self._pending or self._calls:
-            if self._calls:
-                await asyncio.wait(self._calls)
+        while self._pending or self._calls or self._lingering:
+            if calls := self._calls | self._lingering:
+                await asyncio.wait(calls)
             else:
                 await asyncio.sleep(0)  # what was submitted in this very turn leaves at its end
 
     def _flush(self) -> None:
         self._flush_due = False
         while self._pending and (not self._calls or self._may_go_beside()):
-            call = asyncio.create_task(self._send(self._take()))
-            self._calls.add(call)
+            entries = self._take()
+            # One at a time, and nobody waits behind it: to linger is for a client with little to do.
+            linger = not self._lingering and not self._calls and all(entry.linger for entry in entries)
+            under_way = self._lingering if linger else self._calls
+            call = asyncio.create_task(self._send(entries, _LINGER_S if linger else 0.0))
+            under_way.add(call)
             call.add_done_callback(self._sent)
 
     def _may_go_beside(self) -> bool:
-        waiting = sum(len(group.jobs) for group, _ in self._pending)
+        waiting = sum(len(entry.group.jobs) for entry in self._pending)
         return len(self._calls) < _MAX_CALLS and waiting >= _WORTH_A_CALL
 
     def _take(self) -> list[_Entry]:
         taken: list[_Entry] = []
         jobs = 0
-        while self._pending and (not taken or jobs + len(self._pending[0][0].jobs) <= _MAX_JOBS):
-            entry = self._pending.popleft()
-            taken.append(entry)
-            jobs += len(entry[0].jobs)
+        while self._pending and (not taken or jobs + len(self._pending[0].group.jobs) <= _MAX_JOBS):
+            taken.append(self._pending.popleft())
+            jobs += len(taken[-1].group.jobs)
         return taken
 
     def _sent(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
+        self._lingering.discard(call)
         self._flush()
 
-    async def _send(self, entries: list[_Entry]) -> None:
+    async def _send(self, entries: list[_Entry], linger_s: float) -> None:
         try:
-            refusals = await self._submit_until_answered([group for group, _ in entries])
+            reply = await self._submit_until_answered([entry.group for entry in entries], linger_s)
         except Exception as error:
-            for _, accepted in entries:
-                if not accepted.done():
-                    accepted.set_exception(error)
+            for entry in entries:
+                if not entry.accepted.done():
+                    entry.accepted.set_exception(error)
             return
-        for (_, accepted), refusal in zip(entries, refusals, strict=True):
-            if accepted.done():  # its caller has gone away
+        self._on_events(reply.events)
+        for entry, refusal in zip(entries, reply.groups, strict=True):
+            if entry.accepted.done():  # its caller has gone away
                 continue
             if refusal is None:
-                accepted.set_result(None)
+                entry.accepted.set_result(None)
             else:
-                accepted.set_exception(_error_of(refusal))
+                entry.accepted.set_exception(_error_of(refusal))
 
-    async def _submit_until_answered(self, groups: list[SubmitGroup]) -> list[Refusal | None]:
+    async def _submit_until_answered(self, groups: list[SubmitGroup], linger_s: float) -> SubmitReply:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._give_up_s
         wait, longest = _RETRY_S
         while True:
             try:
-                return await self._transport.submit(groups)
+                return await self._transport.submit(groups, linger_s=linger_s)
             except QueueUnavailable:
                 if loop.time() + wait > give_up_at:
                     raise

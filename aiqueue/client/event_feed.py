@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import QueueUnavailable
-from aiqueue.protocol import Event, EventsCall, EventsReply
+from aiqueue.protocol import END_EVENTS, END_STATES, Event, EventsCall, EventsReply
 from aiqueue.views import JobInfo, event_info, job_info
 
 _log = logging.getLogger(__name__)
@@ -22,9 +22,6 @@ _RETRY_S = 0.3
 #: Between an answer and the next poll. Who just got a result may submit again: that call goes first, and the poll does
 #: not get in its way at the queue. Under load more events share a poll.
 _PAUSE_S = 0.0015
-
-END_EVENTS = ("job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired")
-END_STATES = frozenset({"completed", "failed", "dead_letter", "cancelled", "expired"})
 
 Ended = Callable[[JobInfo], None]
 
@@ -108,8 +105,7 @@ class EventFeed:
                 _log.info("event feed: %s", error, exc_info=not isinstance(error, QueueUnavailable))
                 await asyncio.sleep(_RETRY_S)
                 continue
-            for event in reply.events:
-                self._take(event)
+            self.take(reply.events)
             await asyncio.sleep(_PAUSE_S)
 
     async def _poll(self) -> EventsReply | None:
@@ -129,13 +125,23 @@ class EventFeed:
             if not poll.done():
                 poll.add_done_callback(_ignore)  # the next poll sends it home; cancelling it would be a call more
 
-    def _take(self, event: Event) -> None:
-        """Dispatch ``event``; one that can't be read (a result that is none) ends the wait for its job with that."""
-        try:
-            self._dispatch(event)
-        except Exception as error:
-            _log.exception("event feed: event %d can't be read", event.number)
-            self._fail(event.job_id, error)
+    def take(self, events: Iterable[Event]) -> None:
+        """Resolve whoever waits and tell whoever listens.
+
+        An event that can't be read (a result that is none) ends the wait for its job with that error.
+        """
+        for event in events:
+            try:
+                self._dispatch(event)
+            except Exception as error:
+                _log.exception("event feed: event %d can't be read", event.number)
+                self._fail(event.job_id, error)
+
+    def resolve(self, events: Iterable[Event]) -> None:
+        """Resolve whoever waits for the end of a job. Listeners hear of the same events in their order, by the poll."""
+        for event in events:
+            if event.job_id in self._waiting:
+                self._resolve(event_info(event))
 
     def _dispatch(self, event: Event) -> None:
         if event.status in END_STATES and event.job_id in self._waiting:

@@ -18,8 +18,8 @@ from aiqueue.protocol import (
     ExchangeCall,
     ExchangeReply,
     JobView,
-    Refusal,
     SubmitGroup,
+    SubmitReply,
     Welcome,
 )
 from aiqueue.views import Stats, decode_stats
@@ -42,9 +42,9 @@ class RayTransport:
         """Return what a client must know to begin."""
         return protocol.decode_welcome(await self._call("hello"))
 
-    async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
+    async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
         """Accept groups, each whole or not at all."""
-        return protocol.decode_submit_reply(await self._call("submit", protocol.encode(groups))).groups
+        return protocol.decode_submit_reply(await self._call("submit", protocol.encode(groups), linger_s))
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """A worker's long poll."""

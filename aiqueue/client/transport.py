@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from aiqueue.protocol import CancelReply, EventsCall, EventsReply, JobView, Refusal, SubmitGroup, Welcome
+from aiqueue.protocol import CancelReply, EventsCall, EventsReply, JobView, SubmitGroup, SubmitReply, Welcome
 from aiqueue.views import Stats
 
 
@@ -16,8 +16,11 @@ class QueueTransport(Protocol):
         """Return what a client must know to begin."""
         ...
 
-    async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
-        """Accept groups, each whole or not at all; the answer means they are on disk."""
+    async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
+        """Accept groups, each whole or not at all; the answer means they are on disk.
+
+        It may come up to ``linger_s`` later, and then brings the ends of jobs that ended in that time.
+        """
         ...
 
     async def events(self, call: EventsCall) -> EventsReply:

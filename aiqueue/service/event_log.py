@@ -7,14 +7,29 @@ The log is a bounded window. A reader asks for what came after its cursor; one t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from aiqueue.protocol import Event, EventsCall, EventsReply
+from aiqueue.protocol import END_EVENTS, Event, EventsCall, EventsReply
 
 _EVENT_BYTES = 500  # about what an event weighs beside its result
 _SLICE = 1_000
 
 _Filter = Callable[[Event], bool]
+
+
+class _Lingering:
+    """A submit that waits a moment for its jobs to end."""
+
+    def __init__(self, job_ids: set[str], done: asyncio.Future[None]) -> None:
+        self.open = job_ids
+        self.events: list[Event] = []
+        self.done = done
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        self.open.discard(event.job_id)
+        if not self.open and not self.done.done():
+            self.done.set_result(None)
 
 
 class EventLog:
@@ -26,6 +41,7 @@ class EventLog:
         self._bytes = 0
         self._max_events, self._max_bytes = max_events, max_bytes
         self._parked: dict[str, tuple[_Filter, asyncio.Future[None]]] = {}
+        self._lingering: dict[str, _Lingering] = {}  #: by job id
 
     @property
     def last(self) -> int:
@@ -39,9 +55,37 @@ class EventLog:
         self._events += events
         self._bytes += sum(len(event.result) + _EVENT_BYTES for event in events)
         self._trim()
+        told = self._tell_lingering(events) if self._lingering else frozenset()
         for wants, waiter in self._parked.values():
-            if not waiter.done() and any(map(wants, events)):
+            # Who lingered for an event has it; its long poll need not wake for that one.
+            if not waiter.done() and any(wants(event) for event in events if event.number not in told):
                 waiter.set_result(None)
+
+    async def linger(self, job_ids: Iterable[str], wait_s: float) -> list[Event]:
+        """Wait a moment for the ends of these jobs; return those that came. All or the time over: whichever is first.
+
+        For a submit that waits for its results anyway: a fast job then costs its client one call and not two.
+        """
+        group = _Lingering(set(job_ids), asyncio.get_running_loop().create_future())
+        self._lingering.update(dict.fromkeys(group.open, group))
+        try:
+            await asyncio.wait_for(group.done, wait_s)
+        except TimeoutError:
+            pass
+        finally:
+            for job_id in group.open:
+                self._lingering.pop(job_id, None)
+        return group.events
+
+    def _tell_lingering(self, events: list[Event]) -> frozenset[int]:
+        told = []
+        for event in events:
+            group = self._lingering.get(event.job_id)
+            if group is not None and event.name in END_EVENTS:
+                del self._lingering[event.job_id]
+                group.add(event)
+                told.append(event.number)
+        return frozenset(told)
 
     async def poll(self, call: EventsCall) -> EventsReply:
         """Return the events after ``call.after`` that the client wants; wait for one up to ``call.wait_s``.

@@ -40,6 +40,7 @@ from aiqueue.protocol import (
     ProviderEntry,
     Refusal,
     SubmitGroup,
+    SubmitReply,
     Welcome,
 )
 from aiqueue.providers.registry import job_types_of
@@ -114,6 +115,14 @@ class QueueService:
         for at in looked_up:
             (replies[at],) = await self._accept_known(groups[at])
         return replies
+
+    async def submit_and_linger(self, groups: Sequence[SubmitGroup], linger_s: float) -> SubmitReply:
+        """As ``submit``; then wait up to ``linger_s`` for the ends of the jobs, to send them along."""
+        replies = await self.submit(groups)
+        if not linger_s or any(replies):
+            return SubmitReply(replies)
+        job_ids = [job.id for group in groups for job in group.jobs]
+        return SubmitReply(replies, await self._log.linger(job_ids, linger_s))
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """Take a worker's outcomes and give it work; wait for some where there is none."""

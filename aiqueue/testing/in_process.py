@@ -18,8 +18,8 @@ from aiqueue.protocol import (
     ExchangeCall,
     ExchangeReply,
     JobView,
-    Refusal,
     SubmitGroup,
+    SubmitReply,
     Welcome,
 )
 from aiqueue.providers.base import Provider
@@ -68,11 +68,11 @@ class InProcessTransport:
         """Return what a client must know to begin."""
         return protocol.decode_welcome(protocol.encode(await self._call("hello", self._welcome())))
 
-    async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
+    async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
         """Accept groups, each whole or not at all."""
         sent = protocol.decode_groups(protocol.encode(groups))
-        replies = await self._call("submit", self._service.submit(sent))
-        return protocol.decode_submit_reply(protocol.encode(protocol.SubmitReply(replies))).groups
+        reply = await self._call("submit", self._service.submit_and_linger(sent, linger_s))
+        return protocol.decode_submit_reply(protocol.encode(reply))
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """A worker's long poll."""

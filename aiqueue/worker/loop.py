@@ -39,9 +39,10 @@ class WorkerLoop:
         self._queue, self._runner = queue, runner
         self._running: dict[Attempt, asyncio.Task[Outcome]] = {}
         self._outcomes: list[Outcome] = []
+        self._undelivered: set[Attempt] = set()  # outcomes in polls under way
         self._polls: set[asyncio.Task[None]] = set()
-        self._undelivered = 0  # outcomes in polls under way
         self._disagree = False  # a call was lost: tell the queue all that is held here
+        self._agreement = 0  # how often that was done; what was granted before will be granted again
         self._urgent_news = False  # beside outcomes: that this worker takes no more work
         self._kick_due = False
         self._stopped = asyncio.Event()
@@ -71,11 +72,11 @@ class WorkerLoop:
 
     def _kick(self) -> None:
         self._kick_due = False
-        news = bool(self._outcomes) or self._urgent_news
+        news = bool(self._outcomes) or self._urgent_news or self._disagree
         if not self._slots and not (news or self._running or self._undelivered):
             self._stopped.set()
-        elif not self._polls or (news and len(self._polls) < _MAX_POLLS and not self._disagree):
-            poll = asyncio.create_task(self._poll(self._next_call()))
+        elif not self._polls or (news and len(self._polls) < _MAX_POLLS):
+            poll = asyncio.create_task(self._poll(self._next_call(), self._agreement))
             self._polls.add(poll)
             poll.add_done_callback(self._poll_ended)
 
@@ -88,37 +89,45 @@ class WorkerLoop:
 
     def _next_call(self) -> ExchangeCall:
         """Take all that is to be said, in one step: what is neither running nor an outcome was never received."""
+        running = None
+        if self._disagree:
+            self._disagree = False
+            self._agreement += 1
+            running = [*self._running, *self._undelivered]
         outcomes, self._outcomes, self._urgent_news = self._outcomes, [], False
-        self._undelivered += len(outcomes)
-        running = list(self._running) if self._disagree else None
+        self._undelivered.update((outcome.job_id, outcome.attempt) for outcome in outcomes)
         return ExchangeCall(self._id, self._pool, self._slots, outcomes, running)
 
-    async def _poll(self, call: ExchangeCall) -> None:
+    async def _poll(self, call: ExchangeCall, agreement: int) -> None:
         try:
             reply = await self._queue.exchange(call)
         except Exception as error:
             # Whatever went wrong, the outcomes must not be lost: the queue would wait for them for ever.
             _log.warning("worker %s: %s", self._id, error, exc_info=not isinstance(error, QueueUnavailable))
+            await asyncio.sleep(_RETRY_S)
             self._outcomes = call.outcomes + self._outcomes
             self._disagree = True
-            await asyncio.sleep(_RETRY_S)
             return
         finally:
-            self._undelivered -= len(call.outcomes)
-        if call.running is not None:
-            self._disagree = False
-        for at in range(0, len(reply.claims), _STARTED_AT_ONCE):
-            for job in reply.claims[at : at + _STARTED_AT_ONCE]:
-                self._start(job)
-            await asyncio.sleep(0)
-        for attempt in reply.cancels:
+            self._undelivered.difference_update((outcome.job_id, outcome.attempt) for outcome in call.outcomes)
+        if agreement == self._agreement:
+            await self._obey(reply)
+
+    async def _obey(self, reply: ExchangeReply) -> None:
+        stop = frozenset(reply.cancels)
+        for attempt in stop:
             if task := self._running.get(attempt):
                 task.cancel()
+        for at in range(0, len(reply.claims), _STARTED_AT_ONCE):
+            for job in reply.claims[at : at + _STARTED_AT_ONCE]:
+                self._start(job, stop)
+            await asyncio.sleep(0)
 
-    def _start(self, job: ClaimedJob) -> None:
+    def _start(self, job: ClaimedJob, stop: frozenset[Attempt]) -> None:
         attempt = (job.job_id, job.attempt)
-        if not self._slots:  # claimed before the queue heard that this worker stops: hand it back
-            self._outcomes.append(Outcome(job.job_id, job.attempt, cancelled=True))
+        if attempt in stop or not self._slots:  # cancelled meanwhile, or claimed before the queue heard of our end
+            self._outcomes.append(Outcome(*attempt, cancelled=True))
+            self._kick_soon()
         elif attempt not in self._running:
             task = self._running[attempt] = asyncio.create_task(self._runner.run(job))
             task.add_done_callback(lambda ended: self._ended(attempt, ended))

@@ -71,8 +71,8 @@ class Beside:
     def __getattr__(self, method: str) -> Any:
         """Be a transport whose calls cross to the queue's loop."""
 
-        async def call(*args: Any) -> Any:
-            there = asyncio.run_coroutine_threadsafe(getattr(self._transport, method)(*args), self._loop)
+        async def call(*args: Any, **options: Any) -> Any:
+            there = asyncio.run_coroutine_threadsafe(getattr(self._transport, method)(*args, **options), self._loop)
             answer = await asyncio.wrap_future(there)
             self._once.pop(method, lambda: None)()
             return answer

@@ -1,0 +1,1 @@
+"""The notebooks, run as their readers run them."""

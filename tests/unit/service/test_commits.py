@@ -1,0 +1,57 @@
+"""From effects to answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiqueue.engine.effects import Effects, Rows
+from aiqueue.protocol import Event
+from aiqueue.service.commits import CommitPipeline
+from aiqueue.testing.memory_journal import MemoryJournal
+from tests.tools.turns import turns
+
+
+def effects(seq: int) -> Effects:
+    event = Event(seq, "job:submitted", 1.0, f"job-{seq}", "o", "queued", "t", "p", "m", 0, 0, 1.0, 0.0, 1)
+    return Effects(rows=Rows(jobs=[(seq, f"job-{seq}", b"h", b"p")]), events=[event])
+
+
+async def test_effects_are_published_in_order_and_before_their_answers() -> None:
+    told: list[str] = []
+    pipeline = CommitPipeline(MemoryJournal(), lambda events: told.extend(event.job_id for event in events))
+    done = [pipeline.append(effects(seq)) for seq in (1, 2, 3)]
+    for at, future in enumerate(done):
+        future.add_done_callback(lambda _, at=at: told.append(f"answer-{at + 1}"))
+    await asyncio.gather(*done)
+    await turns()
+    assert [name for name in told if name.startswith("job")] == ["job-1", "job-2", "job-3"]
+    for seq in (1, 2, 3):
+        assert told.index(f"job-{seq}") < told.index(f"answer-{seq}")
+    await pipeline.close()
+
+
+async def test_effects_without_rows_wait_for_those_before_them() -> None:
+    journal = MemoryJournal()
+    pipeline = CommitPipeline(journal, lambda events: None)
+    assert pipeline.append(Effects()).done()
+    journal.hold()
+    first = pipeline.append(effects(1))
+    nothing = pipeline.append(Effects())
+    await turns()
+    assert not nothing.done()
+    journal.release()
+    await asyncio.gather(first, nothing)
+    assert pipeline.settled().done()
+    await pipeline.close()
+
+
+async def test_an_answer_nobody_waits_for_any_more_stops_nothing() -> None:
+    journal = MemoryJournal()
+    pipeline = CommitPipeline(journal, lambda events: None)
+    journal.hold()
+    first, second = pipeline.append(effects(1)), pipeline.append(effects(2))
+    first.cancel()
+    journal.release()
+    await second
+    await pipeline.close()
+    assert set(journal.jobs(["job-1", "job-2"])) == {"job-1", "job-2"}

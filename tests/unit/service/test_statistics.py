@@ -1,0 +1,41 @@
+"""Percentiles over recent jobs. What is counted, `test_clients` shows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiqueue.protocol import Event
+from aiqueue.service.statistics import RecentTimes, percentile
+
+
+def ended(name: str, *, level: int = 0) -> Event:
+    return Event(1, name, 10.0, "a", "o", "completed", "t", "p", "m", level, 1, 4.0, 7.0, 1)
+
+
+def test_only_completed_jobs_are_timed() -> None:
+    recent = RecentTimes()
+    recent.observe([ended("job:completed", level=2), ended("job:failed"), ended("job:submitted")])
+    assert [list(times) for times in recent.latency_ms] == [[], [], [6_000.0], []]
+    assert list(recent.processing_ms) == [3_000.0]
+
+
+def test_only_the_last_jobs_count() -> None:
+    recent = RecentTimes()
+    recent.observe([ended("job:completed")] * 5_000)
+    assert len(recent.latency_ms[0]) == 2_000
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1.0), (0.5, 3.0), (0.99, 4.0), (1.0, 4.0)])
+def test_a_percentile_is_one_of_the_values(share: float, value: float) -> None:
+    assert percentile([1.0, 2.0, 3.0, 4.0], share) == value
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 1))
+def test_a_percentile_never_leaves_the_values(values: list[float], share: float) -> None:
+    assert percentile(sorted(values), share) in values
+
+
+def test_nothing_has_no_percentile() -> None:
+    assert percentile([], 0.5) is None

@@ -1,0 +1,394 @@
+"""The worker's loop against a real queue in the same process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aiqueue.errors import ProviderServerError, QueueUnavailable, RateLimited
+from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome
+from aiqueue.providers.base import ProviderRequest
+from aiqueue.testing.in_process import InProcessTransport, worker_beside
+from aiqueue.testing.jobs import settings
+from aiqueue.worker import loop as loop_module
+from aiqueue.worker.loop import WorkerLoop
+from aiqueue.worker.runner import JobRunner
+from tests.tools.fake_provider import FakeProvider
+from tests.tools.service_harness import ServiceHarness
+from tests.tools.turns import turns, until
+
+
+@pytest.fixture(autouse=True)
+def quick_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a worker ask again after a lost call sooner than it does for a queue that restarts."""
+    monkeypatch.setattr(loop_module, "_RETRY_S", 0.0)
+
+
+class System:
+    """A queue, a worker's way to it, and its provider."""
+
+    def __init__(self, heartbeat_s: float = 30.0) -> None:
+        self.queue = ServiceHarness(settings(retry_s=0.0, heartbeat_s=heartbeat_s))
+        self.transport = InProcessTransport(self.queue.service)
+        self.provider = FakeProvider()
+
+    def worker(self, slots: int = 4) -> object:
+        return worker_beside(self.transport, {"sim": self.provider}, slots=slots, worker_id="w")
+
+    async def status(self, job_id: str) -> str:
+        return (await self.queue.view(job_id)).status
+
+    async def ended(self, *job_ids: str) -> list[str]:
+        """Wait until the jobs have ended; return how."""
+        counters = self.queue.service._engine
+        await until(lambda: not any(counters.knows(job_id) for job_id in job_ids))
+        return [await self.status(job_id) for job_id in job_ids]
+
+    def calls_of(self, job_id: str) -> int:
+        return sum(call.job_id == job_id for call in self.provider.calls)
+
+
+@pytest.fixture
+async def system() -> AsyncIterator[System]:
+    """Return a system whose worker is not started yet."""
+    made = System()
+    yield made
+    await made.queue.service.close()
+
+
+async def test_a_worker_runs_what_waits_and_what_comes(system: System) -> None:
+    await system.queue.submit("before")
+    async with system.worker():
+        assert await system.ended("before") == ["completed"]
+        await system.queue.submit("later")
+        assert await system.ended("later") == ["completed"]
+    assert [call.job_id for call in system.provider.calls] == ["before", "later"]
+
+
+async def test_a_worker_runs_as_many_at_once_as_it_has_slots(system: System) -> None:
+    names = [f"job-{number}" for number in range(10)]
+    await system.queue.submit(*names)
+    system.provider.hold()
+    async with system.worker(slots=3):
+        await until(lambda: system.provider.running == 3)
+        await turns(20)
+        assert system.provider.running == 3
+        system.provider.release()
+        assert await system.ended(*names) == ["completed"] * 10
+    assert system.provider.most_at_once == 3
+
+
+async def test_outcomes_of_one_turn_leave_in_one_call(system: System) -> None:
+    names = [f"job-{number}" for number in range(20)]
+    await system.queue.submit(*names)
+    system.provider.hold()
+    async with system.worker(slots=20):
+        await until(lambda: system.provider.running == 20)
+        system.provider.release()
+        await system.ended(*names)
+    carried = [len(call.outcomes) for call in system.transport.sent if call.outcomes]
+    assert carried == [20]
+
+
+async def test_an_outcome_does_not_wait_for_the_poll_under_way(system: System) -> None:
+    await system.queue.submit("a", "b")
+    system.provider.hold()
+    async with system.worker():
+        await until(lambda: system.provider.running == 2)
+        await until(lambda: list(system.queue.service._parked))
+        system.provider.release()
+        assert await system.ended("a", "b") == ["completed"] * 2
+
+
+async def test_never_more_than_two_calls_are_under_way(system: System) -> None:
+    names = [f"job-{number}" for number in range(200)]
+    await system.queue.submit(*names)
+    most = 0
+    under_way = 0
+    real = system.transport.exchange
+
+    async def counted(call: ExchangeCall) -> ExchangeReply:
+        nonlocal most, under_way
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await real(call)
+        finally:
+            under_way -= 1
+
+    system.transport.exchange = counted  # type: ignore[method-assign]
+    async with system.worker(slots=7):
+        await system.ended(*names)
+    assert most == 2
+
+
+async def test_a_failed_attempt_is_tried_again_by_the_queue(system: System) -> None:
+    def fail_twice(request: ProviderRequest) -> None:
+        if len(system.provider.calls) < 3:
+            raise ProviderServerError("Provider sim: 503", status=503)
+
+    system.provider.behave = fail_twice
+    await system.queue.submit("a")
+    async with system.worker():
+        assert await system.ended("a") == ["completed"]
+    view = await system.queue.view("a")
+    assert (view.attempt, view.failures) == (3, 2)
+
+
+async def test_a_job_that_always_fails_is_tried_as_often_as_it_says(system: System) -> None:
+    def fail(request: ProviderRequest) -> None:
+        raise RateLimited("Provider sim: 429", status=429)
+
+    system.provider.behave = fail
+    await system.queue.submit("a", max_retries=2)
+    async with system.worker():
+        assert await system.ended("a") == ["dead_letter"]
+    assert system.calls_of("a") == 3
+
+
+async def test_a_timeout_is_tried_again(system: System) -> None:
+    system.provider.hold()
+    await system.queue.submit("a", timeout_ms=1, max_retries=1)
+    async with system.worker():
+        assert await system.ended("a") == ["dead_letter"]
+    failure = (await system.queue.view("a")).failure
+    assert failure is not None
+    assert (failure.kind, failure.retryable) == ("timeout", True)
+    assert system.provider.stopped == ["a", "a"]
+
+
+async def test_a_bug_in_a_provider_ends_its_job_and_no_other(system: System) -> None:
+    def stumble(request: ProviderRequest) -> None:
+        if request.job_id == "bad":
+            raise ZeroDivisionError
+
+    system.provider.behave = stumble
+    await system.queue.submit("bad", "good")
+    async with system.worker():
+        assert await system.ended("bad", "good") == ["failed", "completed"]
+    assert system.calls_of("bad") == 1
+
+
+# --- cancel ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancel_stops_the_call(system: System) -> None:
+    await system.queue.submit("a")
+    system.provider.hold()
+    async with system.worker():
+        await until(lambda: system.provider.running)
+        await system.queue.service.cancel(["a"])
+        assert await system.ended("a") == ["cancelled"]
+    assert system.provider.stopped == ["a"]
+
+
+async def test_a_job_cancelled_before_its_first_step_is_never_run(system: System) -> None:
+    await system.queue.submit("a")
+    await system.queue.claim(worker="w")  # whose reply is lost
+    await system.queue.service.cancel(["a"])
+    system.transport.lose_calls("exchange")
+    async with system.worker():
+        assert await system.ended("a") == ["cancelled"]
+    assert system.provider.calls == []
+
+
+async def test_a_cancel_of_what_a_worker_does_not_run_is_ignored(system: System) -> None:
+    await system.queue.submit("a")
+    async with system.worker() as loop:
+        await system.ended("a")
+        loop._running.clear()
+        await system.queue.submit("b")
+        assert await system.ended("b") == ["completed"]
+
+
+# --- lost calls ------------------------------------------------------------------------------------------------------
+
+
+async def test_an_outcome_whose_answer_was_lost_is_sent_again_and_counts_once() -> None:
+    system = System(heartbeat_s=0.01)  # each call is answered soon, if with nothing
+    await system.queue.submit("a")
+    real = system.transport.exchange
+    lost = 0
+
+    async def losing(call: ExchangeCall) -> ExchangeReply:
+        nonlocal lost
+        reply = await real(call)
+        if call.outcomes and not lost:
+            lost += 1
+            raise QueueUnavailable("the answer was lost")
+        return reply
+
+    system.transport.exchange = losing  # type: ignore[method-assign]
+    async with system.worker():
+        assert await system.ended("a") == ["completed"]
+        await until(lambda: system.queue.service.stats().adapter.stale_outcomes)
+    assert (lost, system.calls_of("a")) == (1, 1)
+    assert system.queue.service.stats().adapter.completed_jobs == 1
+    await system.queue.service.close()
+
+
+async def test_an_outcome_whose_call_was_lost_is_sent_again(system: System) -> None:
+    await system.queue.submit("a")
+    system.provider.hold()
+    async with system.worker():
+        await until(lambda: list(system.queue.service._parked) and system.provider.running)
+        system.transport.lose_calls("exchange", 3)
+        system.provider.release()
+        assert await system.ended("a") == ["completed"]
+    assert system.calls_of("a") == 1
+    assert system.queue.service.stats().adapter.stale_outcomes == 0
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_again_under_the_same_attempt(system: System) -> None:
+    await system.queue.submit("a")
+    system.transport.lose_answers("exchange")
+    async with system.worker():
+        assert await system.ended("a") == ["completed"]
+    assert system.calls_of("a") == 1
+    assert (await system.queue.view("a")).attempt == 1
+
+
+async def test_a_worker_tells_what_it_holds_after_a_lost_call_and_only_then(system: System) -> None:
+    await system.queue.submit("a")
+    system.provider.hold()
+    async with system.worker():
+        await until(lambda: list(system.queue.service._parked) and system.provider.running)
+        system.transport.restart_with(system.queue.service)
+        await until(lambda: system.transport.sent[-1].running is not None)
+        assert system.transport.sent[-1].running == [("a", 1)]
+        await system.queue.submit("b")
+        await until(lambda: system.provider.running == 2)
+        await until(lambda: list(system.queue.service._parked))
+        assert system.transport.sent[-1].running is None
+        system.provider.release()
+        await system.ended("a", "b")
+
+
+async def test_a_restart_of_the_queue_repeats_no_call(system: System) -> None:
+    await system.queue.submit("a", "b")
+    system.provider.hold()
+    async with system.worker():
+        await until(lambda: list(system.queue.service._parked) and system.provider.running == 2)
+        system.queue = await system.queue.crashed()
+        system.transport.restart_with(system.queue.service)
+        system.provider.release()
+        assert await system.ended("a", "b") == ["completed"] * 2
+    assert (system.calls_of("a"), system.calls_of("b")) == (1, 1)
+
+
+async def test_no_outcome_is_lost_when_the_queue_has_a_bug(system: System, caplog: pytest.LogCaptureFixture) -> None:
+    await system.queue.submit("a")
+    real = system.transport.exchange
+    failures = 2
+
+    async def stumbling(call: ExchangeCall) -> ExchangeReply:
+        nonlocal failures
+        if call.outcomes and failures:
+            failures -= 1
+            raise ZeroDivisionError("a bug in the queue")
+        return await real(call)
+
+    system.transport.exchange = stumbling  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        async with system.worker():
+            assert await system.ended("a") == ["completed"]
+    assert "a bug in the queue" in caplog.text
+
+
+# --- stop ------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_idle_worker_stops_while_its_poll_waits(system: System) -> None:
+    async with asyncio.timeout(10.0):
+        async with system.worker() as loop:
+            await until(lambda: list(system.queue.service._parked))
+            await loop.stop(grace_s=10.0)
+    await system.queue.submit("a")
+    await turns(20)
+    assert await system.status("a") == "queued", "a worker that stopped must be given nothing"
+
+
+async def test_a_stopping_worker_lets_its_jobs_end_and_takes_no_more(system: System) -> None:
+    await system.queue.submit("a", "b")
+    system.provider.hold()
+    async with asyncio.timeout(10.0):
+        async with system.worker(slots=1) as loop:
+            await until(lambda: system.provider.running)
+            stop = asyncio.create_task(loop.stop(grace_s=10.0))
+            await turns(20)
+            assert not stop.done()
+            system.provider.release()
+            await stop
+    assert (await system.status("a"), await system.status("b")) == ("completed", "queued")
+
+
+async def test_a_worker_without_time_hands_its_jobs_back_unharmed(system: System) -> None:
+    await system.queue.submit("a", "b")
+    system.provider.hold()
+    async with asyncio.timeout(10.0):
+        async with system.worker() as loop:
+            await until(lambda: system.provider.running == 2)
+            await loop.stop(grace_s=0.0)
+    for job_id in ("a", "b"):
+        view = await system.queue.view(job_id)
+        assert (view.status, view.failures, view.crashes) == ("queued", 0, 0)
+    assert sorted(system.provider.stopped) == ["a", "b"]
+
+
+async def test_a_claim_that_arrives_while_a_worker_stops_is_handed_back(system: System) -> None:
+    await system.queue.submit("a")
+    system.queue.memory.hold()  # the claim is made but its answer waits for the disk
+    async with system.worker() as loop:
+        assert await asyncio.to_thread(system.queue.memory.held.wait, 10.0)
+        stop = asyncio.create_task(loop.stop(grace_s=10.0))
+        await turns()
+        system.queue.memory.release()
+        await stop
+    assert system.provider.calls == []
+    view = await system.queue.view("a")
+    assert (view.status, view.attempt) == ("queued", 1)
+
+
+async def test_a_worker_can_stop_when_the_queue_comes_back(system: System) -> None:
+    await system.queue.submit("a")
+    system.provider.hold()
+    async with system.worker() as loop:
+        await until(lambda: list(system.queue.service._parked) and system.provider.running)
+        stop = asyncio.create_task(loop.stop(grace_s=0.0))
+        system.transport.lose_calls("exchange", 5)
+        await stop
+    assert await system.status("a") == "queued"
+
+
+async def test_the_same_claim_twice_is_run_once() -> None:
+    class Repeating:
+        """A queue that gives the same claim in two answers."""
+
+        def __init__(self) -> None:
+            self.outcomes: list[Outcome] = []
+            self.asked = 0
+            self.idle = asyncio.Event()
+
+        async def exchange(self, call: ExchangeCall) -> ExchangeReply:
+            self.asked += 1
+            self.outcomes += call.outcomes
+            if self.asked <= 2:
+                return ExchangeReply([ClaimedJob("a", 1, "chat_completion", "sim", "m", 1_000, b"{}")])
+            if call.slots:
+                await self.idle.wait()
+            return ExchangeReply()
+
+    provider, queue = FakeProvider(), Repeating()
+    provider.hold()
+    loop = WorkerLoop("w", "pool", 2, queue=queue, runner=JobRunner(lambda name: provider, max_result_bytes=10_000))
+    working = asyncio.create_task(loop.run())
+    await until(lambda: queue.asked >= 3)
+    provider.release()
+    await until(lambda: queue.outcomes)
+    queue.idle.set()
+    await loop.stop(grace_s=1.0)
+    await working
+    assert len(provider.calls) == len(queue.outcomes) == 1
