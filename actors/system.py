@@ -49,6 +49,11 @@ def stop_actors(namespace: str, *, grace_s: float = 5.0) -> bool:
     return queue is not None
 
 
+def has_queue(namespace: str) -> bool:
+    """Tell whether a system runs in ``namespace``."""
+    return _find(QUEUE_ACTOR_NAME, namespace) is not None
+
+
 def _make(cls: type, options: dict[str, Any], *args: object) -> Any:
     return ray.remote(cls).options(**options).remote(*args)
 

@@ -7,6 +7,7 @@ AIQueueError
 ├── JobNotFound            404
 ├── QueueFull              429  try again later
 ├── QueueUnavailable       503  the queue actor can't be reached
+│   ├── QueueNotRunning    503  there is none
 │   └── JournalUnavailable 503  the queue can't write its journal
 ├── StartError             500  the system could not be brought up
 └── JobError                    why a job did not complete; ``retryable`` says whether another attempt may help
@@ -139,6 +140,12 @@ class QueueUnavailable(_Unavailable):
 
     kind = "queue_unavailable"
     http_status = 503
+
+
+class QueueNotRunning(QueueUnavailable):
+    """There is no queue in this Ray namespace; `aiqueue up` starts one."""
+
+    kind = "queue_not_running"
 
 
 class JournalUnavailable(QueueUnavailable):

@@ -46,6 +46,11 @@ class System:
         if self._owns_ray:
             ray.shutdown()
 
+    @property
+    def address(self) -> str:
+        """The Ray it runs on, for ``connect(address=…)`` where several run."""
+        return str(ray.get_runtime_context().gcs_address)
+
     def __enter__(self) -> System:
         return self
 
@@ -61,7 +66,8 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
     Ray: the one this process has joined, else ``address``, else ``RAY_ADDRESS``, else a new one on this machine, which
     ends with the system. Settings without providers get those of `aiqueue.presets`. Raises StartError.
     """
-    from actors.system import start_actors  # the actors and Serve load only where a system is started
+    # The actors and Serve load only where a system is started.
+    from actors.system import has_queue, start_actors, stop_actors
 
     settings = complete(settings or Settings(), os.environ)
     if not settings.providers:
@@ -70,6 +76,7 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
             "or name providers in the file that AIQUEUE_CONFIG points to"
         )
     owns_ray = _join_ray(settings.namespace, address, begin=True)
+    found = has_queue(settings.namespace)
     try:
         start_actors(settings)
         url = _start_http(settings) if http else None
@@ -77,6 +84,8 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
     except BaseException:
         if owns_ray:
             ray.shutdown()
+        elif not found:  # what ran before this call goes on
+            stop_actors(settings.namespace, grace_s=0.0)
         raise
     return System(settings, adapter, url, owns_ray=owns_ray)
 
@@ -148,11 +157,16 @@ def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:
     address = address or os.environ.get("RAY_ADDRESS") or ("local" if begin else "auto")
     new = address == "local"
     options: dict[str, Any] = {"include_dashboard": False} if new else {}
+    if new:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     before = os.umask(0o077)  # Ray writes its token file with whatever the umask leaves readable
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING, **options)
     except ConnectionError as error:
-        raise StartError(f"no Ray is running at {address!r}; start a system with `aiqueue up`") from error
+        raise StartError(
+            f"no Ray answers at {address!r}. Start a system with `aiqueue up`; "
+            "for a Ray that runs with tokens, set RAY_AUTH_MODE=token and give this user its token"
+        ) from error
     finally:
         os.umask(before)
     return new

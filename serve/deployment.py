@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve as ray_serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.deployment import Application, Deployment
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
@@ -110,11 +111,13 @@ def run(
 
 def shutdown(name: str = APP_NAME) -> None:
     """Stop serving: the application, and Serve with it unless others use it too."""
-    others = set(ray_serve.status().applications) - {name}
-    if others:
-        ray_serve.delete(name)
-    else:
-        ray_serve.shutdown()  # type: ignore[no-untyped-call]
+    try:
+        if set(ray_serve.status().applications) - {name}:
+            ray_serve.delete(name)
+        else:
+            ray_serve.shutdown()  # type: ignore[no-untyped-call]
+    except RayActorError:
+        logger.info("Serve was stopped by someone else")
 
 
 class BuildArgs(BaseModel):

@@ -9,14 +9,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 
 from aiqueue.cli.joining import Address, Namespace, load_settings
 from aiqueue.cli.output import console
 from aiqueue.cli.quiet import quiet_start, stop_quietly
 from aiqueue.config import Settings
-from aiqueue.errors import FieldError, QueueUnavailable, StartError, ValidationError
+from aiqueue.errors import FieldError, QueueNotRunning, QueueUnavailable, StartError, ValidationError
 from aiqueue.presets import complete
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ commands = typer.Typer()
 _POLL_S = 2.0
 # A queue that restarts loads its journal first, and its HTTP front goes on answering; one that was stopped has none.
 _GONE_AFTER_S = 3.0
-_GONE_WITHOUT_HTTP_AFTER_S = 60.0
 
 ModelFile = Annotated[
     Path | None,
@@ -131,26 +129,21 @@ def _stop_signal() -> threading.Event:
 
 def _serve_until(stopped: threading.Event, system: System) -> bool:
     """Wait for ``stopped`` (True), or until somebody else has ended the system (False)."""
-    patience_s = _GONE_AFTER_S if system.url else _GONE_WITHOUT_HTTP_AFTER_S
     seen = time.monotonic()
     while not stopped.wait(_POLL_S):
         if _answers(system):
             seen = time.monotonic()
-        elif time.monotonic() - seen > patience_s:
+        elif time.monotonic() - seen > _GONE_AFTER_S:
             return False
     return True
 
 
 def _answers(system: System) -> bool:
+    """Tell whether the system is there: it is while its queue restarts, and is not when `aiqueue down` ended it."""
     try:
         system.adapter.ping()
-    except QueueUnavailable:
-        return system.url is not None and _is_live(system.url)
-    return True
-
-
-def _is_live(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ai/live", timeout=5.0, trust_env=False).is_success
-    except httpx.TransportError:
+    except QueueNotRunning:
         return False
+    except QueueUnavailable:
+        pass
+    return True

@@ -38,6 +38,7 @@ class EventFeed:
         self._listened: frozenset[str] = frozenset()
         self._widened = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def expect(self, job_id: str) -> asyncio.Future[JobInfo]:
         """Return a future of the end of a job that this process is about to submit."""
@@ -62,10 +63,15 @@ class EventFeed:
         """
         ids = list(job_ids)
         futures = [self.expect(job_id) for job_id in ids]
-        if foreign := await self._look_up(ids):
-            self._foreign.update(foreign)
-            self._widened.set()
-            await self._look_up(foreign)  # one may have ended after the first look and before the wider poll
+        try:
+            if foreign := await self._look_up(ids):
+                self._foreign.update(foreign)
+                self._widened.set()
+                await self._look_up(foreign)  # one may have ended after the first look and before the wider poll
+        except BaseException:
+            for job_id, future in zip(ids, futures, strict=True):
+                self.forget(job_id, future)
+            raise
         return futures
 
     @property
@@ -81,6 +87,7 @@ class EventFeed:
 
     async def stop(self) -> None:
         """End the poll; whoever still waits gets QueueUnavailable."""
+        self._stopping = True
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -122,7 +129,9 @@ class EventFeed:
             return None if widened.done() else await poll
         finally:
             widened.cancel()
-            if not poll.done():
+            if self._stopping:
+                poll.cancel()
+            elif not poll.done():
                 poll.add_done_callback(_ignore)  # the next poll sends it home; cancelling it would be a call more
 
     def take(self, events: Iterable[Event]) -> None:

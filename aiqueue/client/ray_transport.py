@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from aiqueue import protocol
-from aiqueue.errors import AIQueueError, QueueUnavailable
+from aiqueue.errors import AIQueueError, QueueNotRunning, QueueUnavailable
 from aiqueue.protocol import (
     CancelReply,
     EventsCall,
@@ -81,7 +81,7 @@ class RayTransport:
         except TimeoutError:
             raise QueueUnavailable(f"the queue did not answer {method} within {limit_s:g} s") from None
         except ValueError:
-            raise QueueUnavailable(
+            raise QueueNotRunning(
                 f"no queue is running in the Ray namespace {self._namespace!r}; start one with `aiqueue up`"
             ) from None
         except RayTaskError as error:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.listeners import JobEvent, Listener
 from aiqueue.client.transport import QueueTransport
+from aiqueue.errors import StartError
 from aiqueue.results import JobResult
 from aiqueue.views import Cancellation, JobInfo, Stats
 
@@ -134,6 +135,9 @@ class AIQueueAdapter:
         function(*args)
 
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
+        if self._loop.is_closed():
+            call.close()
+            raise StartError("the adapter was stopped; make a new one")
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
 

@@ -25,6 +25,20 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatePolicy:
+    """Limits of one provider; None: no limit."""
+
+    max_concurrent: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    adaptive: bool = True  #: halve the calls at once when the provider is overloaded
+    breaker_failures: int = 5  #: in a row
+    breaker_ratio: float = 0.5  #: of the last ``breaker_window`` calls
+    breaker_window: int = 20
+    breaker_open_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePolicy:
     """All that the engine is told once."""
 

@@ -7,20 +7,38 @@ The log is a bounded window. A reader asks for what came after its cursor; one t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
 
 from aiqueue.protocol import END_EVENTS, Event, EventsCall, EventsReply
 
 _EVENT_BYTES = 500  # about what an event weighs beside its result
 _SLICE = 1_000
+_LATER_S = 0.1  # when a reader hears of an event that its client should have by another way already
+
+_NONE = frozenset[int]()
 
 _Filter = Callable[[Event], bool]
+
+
+class _Reader(NamedTuple):
+    """A long poll that waits."""
+
+    wants: _Filter
+    waiter: asyncio.Future[None]
+    own_jobs_of: str | None  #: the client, if it asks for its own jobs only
+
+    def wake(self) -> None:
+        if not self.waiter.done():
+            self.waiter.set_result(None)
 
 
 class _Lingering:
     """A submit that waits a moment for its jobs to end."""
 
-    def __init__(self, job_ids: set[str], done: asyncio.Future[None]) -> None:
+    def __init__(self, client_id: str, job_ids: set[str], done: asyncio.Future[None]) -> None:
+        self.client_id = client_id
         self.open = job_ids
         self.events: list[Event] = []
         self.done = done
@@ -40,7 +58,7 @@ class EventLog:
         self._first = next_number  #: number of the oldest event kept
         self._bytes = 0
         self._max_events, self._max_bytes = max_events, max_bytes
-        self._parked: dict[str, tuple[_Filter, asyncio.Future[None]]] = {}
+        self._parked: dict[str, _Reader] = {}
         self._lingering: dict[str, _Lingering] = {}  #: by job id
 
     @property
@@ -55,18 +73,21 @@ class EventLog:
         self._events += events
         self._bytes += sum(len(event.result) + _EVENT_BYTES for event in events)
         self._trim()
-        told = self._tell_lingering(events) if self._lingering else frozenset()
-        for wants, waiter in self._parked.values():
-            # Who lingered for an event has it; its long poll need not wake for that one.
-            if not waiter.done() and any(wants(event) for event in events if event.number not in told):
-                waiter.set_result(None)
+        told = self._tell_lingering(events) if self._lingering else {}
+        for reader in self._parked.values():
+            # Who lingered for an event has it; its long poll need not wake for that one, unless the answer got lost.
+            has = told.get(reader.own_jobs_of, _NONE) if reader.own_jobs_of else _NONE
+            if any(reader.wants(event) for event in events if event.number not in has):
+                reader.wake()
+            elif has:
+                asyncio.get_running_loop().call_later(_LATER_S, reader.wake)
 
-    async def linger(self, job_ids: Iterable[str], wait_s: float) -> list[Event]:
+    async def linger(self, client_id: str, job_ids: Iterable[str], wait_s: float) -> list[Event]:
         """Wait a moment for the ends of these jobs; return those that came. All or the time over: whichever is first.
 
         For a submit that waits for its results anyway: a fast job then costs its client one call and not two.
         """
-        group = _Lingering(set(job_ids), asyncio.get_running_loop().create_future())
+        group = _Lingering(client_id, set(job_ids), asyncio.get_running_loop().create_future())
         self._lingering.update(dict.fromkeys(group.open, group))
         try:
             await asyncio.wait_for(group.done, wait_s)
@@ -74,18 +95,20 @@ class EventLog:
             pass
         finally:
             for job_id in group.open:
-                self._lingering.pop(job_id, None)
+                if self._lingering.get(job_id) is group:  # and not another submit of the same job
+                    del self._lingering[job_id]
         return group.events
 
-    def _tell_lingering(self, events: list[Event]) -> frozenset[int]:
-        told = []
+    def _tell_lingering(self, events: list[Event]) -> Mapping[str, AbstractSet[int]]:
+        """Give events to those who linger for them; return by client which ones."""
+        told: dict[str, set[int]] = {}
         for event in events:
             group = self._lingering.get(event.job_id)
             if group is not None and event.name in END_EVENTS:
                 del self._lingering[event.job_id]
                 group.add(event)
-                told.append(event.number)
-        return frozenset(told)
+                told.setdefault(group.client_id, set()).add(event.number)
+        return told
 
     async def poll(self, call: EventsCall) -> EventsReply:
         """Return the events after ``call.after`` that the client wants; wait for one up to ``call.wait_s``.
@@ -107,19 +130,19 @@ class EventLog:
 
     async def _park(self, call: EventsCall, wants: _Filter) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        entry = self._parked[call.client_id] = (wants, waiter)
+        reader = _Reader(wants, waiter, None if call.all_owners else call.client_id)
+        self._parked[call.client_id] = reader
         try:
             await asyncio.wait_for(waiter, call.wait_s)
         except TimeoutError:
             pass
         finally:
-            if self._parked.get(call.client_id) is entry:
+            if self._parked.get(call.client_id) is reader:
                 del self._parked[call.client_id]
 
     def _send_home(self, client_id: str) -> None:
-        parked = self._parked.pop(client_id, None)
-        if parked and not parked[1].done():
-            parked[1].set_result(None)
+        if reader := self._parked.pop(client_id, None):
+            reader.wake()
 
     def _collect(self, call: EventsCall, wants: _Filter) -> EventsReply:
         start = call.after + 1 - self._first

@@ -119,10 +119,11 @@ class QueueService:
     async def submit_and_linger(self, groups: Sequence[SubmitGroup], linger_s: float) -> SubmitReply:
         """As ``submit``; then wait up to ``linger_s`` for the ends of the jobs, to send them along."""
         replies = await self.submit(groups)
-        if not linger_s or any(replies):
+        jobs = [job for group in groups for job in group.jobs]
+        if not linger_s or not jobs or any(replies):
             return SubmitReply(replies)
-        job_ids = [job.id for group in groups for job in group.jobs]
-        return SubmitReply(replies, await self._log.linger(job_ids, linger_s))
+        ends = await self._log.linger(jobs[0].header.owner, [job.id for job in jobs], linger_s)
+        return SubmitReply(replies, ends)
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """Take a worker's outcomes and give it work; wait for some where there is none."""

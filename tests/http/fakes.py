@@ -12,7 +12,7 @@ from aiqueue.errors import AIQueueError, DuplicateJob, JobNotFound
 from aiqueue.ids import new_job_ids
 from aiqueue.models import AIJobType, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
-from aiqueue.validation import PayloadChecker, validate_options
+from aiqueue.validation import CheckedPayload, PayloadChecker, validate_options
 from aiqueue.views import Cancellation, JobInfo, OrchestratorStats, QueueStats, Stats, WorkerPoolStats
 
 MAX_PAYLOAD_BYTES = 10_000
@@ -97,13 +97,13 @@ class DictAdapter:
         if self.fail_with is not None:
             raise self.fail_with
 
-    def _accept(self, checked: list[tuple[Any, bytes]], options: JobOptions, batch_id: str) -> list[str]:
+    def _accept(self, checked: list[CheckedPayload], options: JobOptions, batch_id: str) -> list[str]:
         ids = [str(options.job_id)] if options.job_id else new_job_ids(len(checked))
-        for job_id, (_, body) in zip(ids, checked, strict=True):
-            if job_id in self.jobs and self.jobs[job_id].body != body:
+        for job_id, payload in zip(ids, checked, strict=True):
+            if job_id in self.jobs and self.jobs[job_id].body != payload.body:
                 raise DuplicateJob(job_id)
-        for job_id, (payload, body) in zip(ids, checked, strict=True):
-            self.jobs.setdefault(job_id, _Entry(_queued(job_id, payload, options, batch_id), body))
+        for job_id, payload in zip(ids, checked, strict=True):
+            self.jobs.setdefault(job_id, _Entry(_queued(job_id, payload, options, batch_id), payload.body))
         return ids
 
 
@@ -121,7 +121,7 @@ def unavailable(error: AIQueueError) -> DictAdapter:
     return adapter
 
 
-def _queued(job_id: str, payload: Any, options: JobOptions, batch_id: str) -> JobInfo:
+def _queued(job_id: str, payload: CheckedPayload, options: JobOptions, batch_id: str) -> JobInfo:
     return JobInfo(
         job_id=job_id,
         status="queued",

@@ -183,3 +183,69 @@ async def test_a_reader_that_goes_away_leaves_no_trace() -> None:
     log.publish([event(1)])
     log.publish([])
     assert log.last == 1
+
+
+# --- submits that wait a moment for their results --------------------------------------------------------------------
+
+
+async def test_who_lingers_gets_the_ends_of_its_jobs_as_soon_as_all_have_ended() -> None:
+    log = log_of()
+    lingering = asyncio.create_task(log.linger("me", ["job-2", "job-3"], 10.0))
+    await turns()
+    log.publish([event(1, name="job:submitted", job_id="job-2"), event(2), event(9, job_id="other")])
+    await turns()
+    assert not lingering.done()
+    log.publish([event(3)])
+    assert [each.job_id for each in await lingering] == ["job-2", "job-3"]
+    assert log._lingering == {}
+
+
+async def test_who_lingers_too_long_gets_what_there_is() -> None:
+    log = log_of()
+    lingering = asyncio.create_task(log.linger("me", ["job-1", "job-2"], 0.02))
+    await turns()
+    log.publish([event(1)])
+    assert numbers(await lingering) == [1]
+    assert log._lingering == {}
+
+
+async def test_two_that_linger_for_one_job_leave_no_trace() -> None:
+    log = log_of()
+    both = [asyncio.create_task(log.linger("me", ["job-1"], wait_s)) for wait_s in (0.001, 10.0)]
+    await both[0]
+    log.publish([event(1)])
+    assert numbers(await both[1]) == [1]
+    assert log._lingering == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "at_once"),
+    [
+        ({}, False),  # its submit brings the event along
+        ({"all_owners": True}, True),  # it listens for others too: its listeners hear by the poll
+        ({"client_id": "other", "watching": ["job-1"]}, True),
+        ({"client_id": "other", "all_owners": True}, True),
+    ],
+    ids=["the same client", "a listening client", "a watching client", "another listening client"],
+)
+async def test_only_the_poll_of_who_lingers_is_spared(fields: dict[str, object], at_once: bool) -> None:
+    log = log_of()
+    poll = asyncio.create_task(log.poll(call(wait_s=10.0, **fields)))
+    lingering = asyncio.create_task(log.linger("me", ["job-1"], 10.0))
+    await turns()
+    log.publish([event(1)])
+    assert numbers(await lingering) == [1]
+    await turns()
+    assert poll.done() is at_once
+    assert numbers((await poll).events) == [1], "the answer of who lingered may have been lost"
+
+
+async def test_an_event_beside_the_one_lingered_for_wakes_the_poll_at_once() -> None:
+    log = log_of()
+    poll = asyncio.create_task(log.poll(call(wait_s=10.0)))
+    lingering = asyncio.create_task(log.linger("me", ["job-1"], 10.0))
+    await turns()
+    log.publish([event(1), event(2)])
+    await lingering
+    await turns()
+    assert numbers(poll.result().events) == [1, 2]

@@ -1,0 +1,237 @@
+"""Gates: whether a provider may be asked now, and how many calls at once.
+
+A gate belongs to (provider, credential, model), since that is what providers limit. While it is closed its lane's jobs
+keep their places and spend no attempt. Four things decide what it lets through:
+
+- the provider's own word (``Retry-After`` and its relatives): closed until then;
+- a circuit breaker: closed after several failures in a row, or when most of the last calls failed; then one probe;
+- the configured limits: calls at once, requests and tokens per minute;
+- an adaptive limit of calls at once: halved when the provider says it is overloaded (once per flight: what was under
+  way at that time can't cut it again), one more after each window of successes. Source: AIMD, as in TCP.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from aiqueue.engine.policy import GatePolicy
+from aiqueue.engine.records import LaneKey
+from aiqueue.protocol import Failure, Wire
+
+_UNLIMITED = 1_000_000_000
+_OVERLOADED = frozenset({429, 503, 529})
+_OUTAGE = frozenset({"provider_server_error", "provider_connection", "timeout", "malformed_response"})
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0  # after a 429 that names no time: doubled from one to the next
+
+
+class GateKey(NamedTuple):
+    """What a provider limits together."""
+
+    provider: str
+    credential: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+class GateChange(NamedTuple):
+    """A gate closed (``until`` a time, for a ``reason``) or opened (``until`` 0)."""
+
+    key: GateKey
+    until: float
+    reason: str
+
+
+class StoredGate(Wire):
+    """What a restart must not forget."""
+
+    closed_until: float
+    reason: str
+    probing: bool
+
+
+class Bucket:
+    """A budget that refills steadily. It may go below zero: tokens are known only after they are spent."""
+
+    __slots__ = ("_at", "_level", "_per_s", "_size")
+
+    def __init__(self, per_minute: float, *, now: float) -> None:
+        self._size, self._per_s = per_minute, per_minute / 60.0
+        self._level, self._at = per_minute, now
+
+    def level(self, now: float) -> float:
+        """Return what may be spent at ``now``."""
+        self._level = min(self._size, self._level + max(0.0, now - self._at) * self._per_s)
+        self._at = max(self._at, now)
+        return self._level
+
+    def spend(self, amount: float, now: float) -> None:
+        """Take ``amount``."""
+        self._level = self.level(now) - amount
+
+    def next_at(self, now: float) -> float:
+        """Return when there is one unit again."""
+        return now + max(0.0, 1.0 - self.level(now)) / self._per_s
+
+
+class Gate:
+    """One gate's state."""
+
+    def __init__(self, key: GateKey, policy: GatePolicy, *, now: float) -> None:
+        self.key, self._policy = key, policy
+        self.closed_until, self.reason = 0.0, ""
+        self.in_flight = 0
+        self.limit: int | None = None  #: adaptive; None: as many as the workers have slots
+        self.probing = False  #: half open: one call tells whether the provider is back
+        self._probe_under_way = False
+        self._failures_in_row = 0
+        self._recent: deque[bool] = deque(maxlen=policy.breaker_window)
+        self._flight_ends = 0.0  #: calls that started before this were part of the flight that was cut
+        self._successes = 0  # since the limit last grew
+        self._refusals = 0  # 429s in a row
+        self._requests = Bucket(policy.requests_per_minute, now=now) if policy.requests_per_minute else None
+        self._tokens = Bucket(policy.tokens_per_minute, now=now) if policy.tokens_per_minute else None
+
+    def room(self, now: float) -> int:
+        """Return how many calls may start at ``now``."""
+        if now < self.closed_until:
+            return 0
+        if self.probing:
+            return 0 if self._probe_under_way else 1
+        room = _UNLIMITED
+        for limit in (self._policy.max_concurrent, self.limit):
+            if limit is not None:
+                room = min(room, limit - self.in_flight)
+        if self._requests is not None:
+            room = min(room, int(self._requests.level(now)))
+        if self._tokens is not None and self._tokens.level(now) < 1:
+            room = 0
+        return max(0, room)
+
+    def next_at(self, now: float) -> float | None:
+        """Return when time alone may open the gate; None if it is not time that it waits for."""
+        waits = [self.closed_until] if now < self.closed_until else []
+        waits += [bucket.next_at(now) for bucket in (self._requests, self._tokens) if bucket and bucket.level(now) < 1]
+        return max(waits, default=None)
+
+    def started(self, now: float) -> None:
+        """Count a call that starts."""
+        self.in_flight += 1
+        self._probe_under_way = self.probing
+        if self._requests is not None:
+            self._requests.spend(1, now)
+
+    def succeeded(self, tokens: int, *, now: float) -> GateChange | None:
+        """Count a call that brought an answer (also one that refuses the request: the provider is there)."""
+        self._ended()
+        if self._tokens is not None:
+            self._tokens.spend(tokens, now)
+        self._failures_in_row = self._refusals = 0
+        self._recent.append(True)
+        if self.limit is not None:
+            self._successes += 1
+            if self._successes >= self.limit:
+                self.limit, self._successes = self.limit + 1, 0
+        if self.probing:
+            self.probing = False
+            self._recent.clear()
+            return self._opened()
+        return None
+
+    def failed(self, failure: Failure, *, started_at: float, now: float) -> GateChange | None:
+        """Count a call that failed; return what that did to the gate."""
+        if failure.kind == "rate_limited":
+            self._ended()
+            self._cut(started_at, now)
+            return self._close(now + self._wait_s(failure), "rate limited by the provider")
+        if failure.kind not in _OUTAGE:
+            return self.succeeded(0, now=now)
+        self._ended()
+        if failure.status in _OVERLOADED:
+            self._cut(started_at, now)
+        self._failures_in_row += 1
+        self._recent.append(False)
+        if self.probing or self._is_broken():
+            self.probing, self._failures_in_row = True, 0
+            return self._close(now + self._policy.breaker_open_s, f"circuit breaker open: {failure.message}")
+        return None
+
+    def lost(self) -> None:
+        """Count a call out whose worker died: it says nothing about the provider."""
+        self._ended()
+
+    def reopen(self, now: float) -> GateChange | None:
+        """Return the change if the gate's time has come. A tripped breaker then lets one call through."""
+        return self._opened() if self.closed_until and now >= self.closed_until else None
+
+    def stored(self) -> StoredGate:
+        """Return what to journal."""
+        return StoredGate(self.closed_until, self.reason, self.probing)
+
+    def restore(self, stored: StoredGate) -> None:
+        """Take up what was journaled."""
+        self.closed_until, self.reason, self.probing = stored.closed_until, stored.reason, stored.probing
+
+    def _ended(self) -> None:
+        self.in_flight -= 1
+        self._probe_under_way = False
+
+    def _is_broken(self) -> bool:
+        recent, policy = self._recent, self._policy
+        mostly = len(recent) == policy.breaker_window and recent.count(False) >= policy.breaker_ratio * len(recent)
+        return self._failures_in_row >= policy.breaker_failures or mostly
+
+    def _wait_s(self, failure: Failure) -> float:
+        self._refusals += 1
+        doubled = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(self._refusals - 1, 10))
+        return doubled if failure.retry_after_s is None else max(0.0, failure.retry_after_s)
+
+    def _cut(self, started_at: float, now: float) -> None:
+        if self._policy.adaptive and started_at >= self._flight_ends:
+            under_way = self.in_flight + 1
+            self.limit, self._successes = max(1, min(under_way, self.limit or under_way) // 2), 0
+            self._flight_ends = now
+
+    def _close(self, until: float, reason: str) -> GateChange | None:
+        if until <= self.closed_until:
+            return None
+        self.closed_until, self.reason = until, reason
+        return GateChange(self.key, until, reason)
+
+    def _opened(self) -> GateChange:
+        self.closed_until, self.reason = 0.0, ""
+        return GateChange(self.key, 0.0, "probing" if self.probing else "")
+
+
+class Gates:
+    """All gates, made when first needed."""
+
+    def __init__(self, policies: Mapping[str, GatePolicy]) -> None:
+        self._policies = policies
+        self._gates: dict[GateKey, Gate] = {}
+
+    def __iter__(self) -> Iterator[Gate]:
+        return iter(self._gates.values())
+
+    def of(self, lane: LaneKey, *, now: float) -> Gate:
+        """Return the gate that ``lane`` goes through; lanes of several pools may share one."""
+        return self.at(GateKey(lane.provider, lane.credential, lane.model), now=now)
+
+    def at(self, key: GateKey, *, now: float) -> Gate:
+        """Return the gate with this key."""
+        gate = self._gates.get(key)
+        if gate is None:
+            policy = self._policies.get(key.provider, GatePolicy())
+            gate = self._gates[key] = Gate(key, policy, now=now)
+        return gate
+
+    def reopen(self, now: float) -> list[GateChange]:
+        """Open the gates whose time has come."""
+        return [change for gate in self._gates.values() if (change := gate.reopen(now))]
+
+    def next_at(self, now: float) -> float | None:
+        """Return when the next gate may let something through because of time alone."""
+        return min((at for gate in self._gates.values() if (at := gate.next_at(now)) is not None), default=None)

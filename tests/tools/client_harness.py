@@ -1,0 +1,48 @@
+"""Clients, a queue and a worker on one event loop."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.config import Settings
+from aiqueue.testing.in_process import InProcessTransport, worker_beside
+from aiqueue.testing.jobs import settings
+from tests.tools.fake_provider import FakeProvider
+from tests.tools.service_harness import ServiceHarness
+from tests.tools.turns import until
+
+
+class ClientHarness:
+    """Use as an async context manager. A worker runs from ``work`` on; clients are stopped at the end."""
+
+    def __init__(self, config: Settings | None = None) -> None:
+        self.queue = ServiceHarness(config or settings(retry_s=0.0, models=("model-a",)))
+        self.transport = InProcessTransport(self.queue.service)
+        self.provider = FakeProvider()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> ClientHarness:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.provider.release()
+        await self._stack.aclose()
+        await self.queue.service.close()
+
+    async def work(self, slots: int = 50) -> None:
+        """Let a worker answer what is queued."""
+        await self._stack.enter_async_context(worker_beside(self.transport, {"sim": self.provider}, slots=slots))
+
+    async def client(self, transport: InProcessTransport | None = None) -> AsyncAIQueueAdapter:
+        """Return one more client that is started."""
+        return await self._stack.enter_async_context(AsyncAIQueueAdapter(transport or self.transport))
+
+    async def crash(self) -> None:
+        """Kill the queue and start the one that comes after it."""
+        self.queue = await self.queue.crashed()
+        self.transport.restart_with(self.queue.service)
+
+    async def polled(self) -> None:
+        """Wait until every client's long poll waits at the queue."""
+        await until(lambda: self.queue.service._log._parked)

@@ -1,0 +1,188 @@
+"""Who is told about what."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.client.listeners import JOB_EVENTS, JobEvent, Listeners, job_event
+from aiqueue.engine.core import EVENT_NAMES, SUBMITTED
+from aiqueue.errors import ProviderServerError
+from aiqueue.providers.base import ProviderRequest
+from aiqueue.testing.jobs import chat
+from tests.tools.client_harness import ClientHarness
+from tests.tools.turns import turns, until
+
+
+class Seen:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[JobEvent] = []
+
+    def __call__(self, event: JobEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def names(self) -> list[str]:
+        return [event.name.removeprefix("job:") for event in self.events]
+
+
+async def test_a_listener_hears_of_every_clients_jobs(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
+    seen, other = Seen(), await system.client()
+    client.on("job:completed", seen)
+    await system.work()
+    mine = await client.submit_job(chat())
+    theirs = await other.submit_job(chat())
+    await until(lambda: len(seen.events) == 2)
+    assert {event.job_id for event in seen.events} == {mine, theirs}
+    event = seen.events[0]
+    assert event.result is not None
+    assert event.result.text == "Hi there"
+    assert event.sla_compliance is not None
+    assert (event.job.status, event.sla_compliance.met, event.error) == ("completed", True, None)
+
+
+async def test_a_listener_hears_at_once_of_a_job_whose_submitter_waits_for_it(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    """The submitter's answer brings the result along; that must hold up nobody else."""
+    mine, theirs, other = Seen(), Seen(), await system.client()
+    client.on("job:completed", mine)
+    other.on("job:completed", theirs)
+    await system.work()
+    await until(lambda: len(system.queue.service._log._parked) == 2)
+    await client.submit_job_with_callback(chat())
+    await until(lambda: mine.events and theirs.events)
+
+
+async def test_another_client_that_waits_hears_at_once_of_a_job_whose_submitter_waits_for_it(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    other = await system.client()
+    system.provider.hold()
+    await system.work()
+    submit = asyncio.create_task(client.submit_job_with_callback(chat()))
+    await until(lambda: system.provider.calls)
+    wait = asyncio.create_task(other.wait(system.provider.calls[0].job_id))
+    await until(lambda: len(system.queue.service._log._parked) == 2)
+    system.provider.release()
+    await asyncio.wait_for(asyncio.gather(submit, wait), 10.0)
+
+
+async def test_a_wildcard_listener_hears_a_jobs_whole_life_in_order(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    def fail_once(request: ProviderRequest) -> None:
+        if len(system.provider.calls) == 1:
+            raise ProviderServerError("Provider sim: 503", status=503)
+
+    seen = Seen()
+    client.on("job:*", seen)
+    system.provider.behave = fail_once
+    await system.work()
+    await client.submit_job(chat())
+    await until(lambda: "completed" in seen.names)
+    assert seen.names == ["submitted", "processing", "retried", "processing", "completed"]
+    assert [event.number for event in seen.events] == [1, 2, 3, 4, 5]
+    retried = seen.events[2]
+    assert isinstance(retried.error, ProviderServerError)
+    assert retried.retry_count == 1
+    assert retried.job.status == "scheduled"
+
+
+async def test_a_listener_that_raises_stops_nobody(
+    system: ClientHarness, client: AsyncAIQueueAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(event: JobEvent) -> None:
+        raise ZeroDivisionError
+
+    seen = Seen()
+    client.on("job:completed", stumble)
+    client.on("job:completed", seen)
+    await system.work()
+    with caplog.at_level(logging.ERROR):
+        await client.submit_job_with_callback(chat())
+        await client.submit_job_with_callback(chat())
+        await until(lambda: len(seen.events) == 2)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_asynchronous_listener_runs_beside_and_its_errors_are_logged(
+    system: ClientHarness, client: AsyncAIQueueAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, gate = Seen(), asyncio.Event()
+
+    async def slow(event: JobEvent) -> None:
+        await gate.wait()
+        seen(event)
+        raise ZeroDivisionError
+
+    client.on("job:completed", slow)
+    await system.work()
+    await client.submit_job_with_callback(chat())
+    await client.submit_job_with_callback(chat())
+    with caplog.at_level(logging.ERROR):
+        gate.set()
+        await until(lambda: len(seen.events) == 2)
+        await turns()
+    assert "an asynchronous listener failed" in caplog.text
+
+
+async def test_a_decorated_function_is_a_listener_and_stays_a_function(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    heard: list[str] = []
+
+    @client.on("job:submitted")
+    def note(event: JobEvent) -> None:
+        heard.append(event.job_id)
+
+    assert note.__name__ == "note"
+    job_id = await client.submit_job(chat())
+    await until(lambda: heard)
+    assert heard == [job_id]
+
+
+async def test_a_listener_that_was_taken_off_hears_no_more(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
+    off, on = Seen(), Seen()
+    client.on("job:completed", off)
+    client.on("job:completed", on)
+    client.off("job:completed", off)
+    client.off("job:completed", off)
+    await system.work()
+    await client.submit_job(chat())
+    await until(lambda: on.events)
+    assert off.events == []
+    client.off("job:completed", on)
+    assert client._feed is not None
+    assert not client._feed.listens
+
+
+async def test_a_listener_put_on_before_the_start_hears_too(system: ClientHarness) -> None:
+    seen, client = Seen(), AsyncAIQueueAdapter(system.transport)
+    client.on("job:submitted", seen)
+    async with client:
+        await client.submit_job(chat())
+        await until(lambda: seen.events)
+
+
+async def test_an_event_nobody_sends_is_refused(client: AsyncAIQueueAdapter) -> None:
+    with pytest.raises(ValueError, match=r"unknown event 'job:finished'; there are: job:cancelled, .* and job:\*"):
+        client.on("job:finished", Seen())
+
+
+def test_every_event_of_the_queue_can_be_listened_to() -> None:
+    assert {*EVENT_NAMES.values(), SUBMITTED} == JOB_EVENTS
+
+
+def test_nobody_is_told_when_nobody_listens() -> None:
+    listeners = Listeners()
+    assert listeners.wanted() == frozenset()
+    listeners.add("job:*", Seen())
+    listeners.add("job:failed", Seen())
+    assert listeners.wanted() == {"*", "job:failed"}
+    assert callable(job_event)
