@@ -16,9 +16,9 @@ import httpx
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray import serve as ray_serve
+from ray.exceptions import RayActorError
 from ray.serve.config import BackpressureConfig
 from ray.serve.deployment import Application, Deployment
-from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
