@@ -157,8 +157,6 @@ def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:
     address = address or os.environ.get("RAY_ADDRESS") or ("local" if begin else "auto")
     new = address == "local"
     options: dict[str, Any] = {"include_dashboard": False} if new else {}
-    if new:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     before = os.umask(0o077)  # Ray writes its token file with whatever the umask leaves readable
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING, **options)
