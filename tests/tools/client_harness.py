@@ -40,8 +40,10 @@ class ClientHarness:
 
     async def crash(self) -> None:
         """Kill the queue and start the one that comes after it."""
-        self.queue = await self.queue.crashed()
+        dead = self.queue
+        self.queue = ServiceHarness(dead.settings, dead.memory.crash())
         self.transport.restart_with(self.queue.service)
+        await dead.service.close()  # only to end its thread: nobody can reach it any more
 
     async def polled(self) -> None:
         """Wait until every client's long poll waits at the queue."""
