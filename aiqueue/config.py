@@ -26,6 +26,19 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class GateConfig(_Section):
+    """What may be asked of a provider, per credential and model. Absent: no limit."""
+
+    max_concurrent: int | None = Field(None, ge=1, description="calls at once")
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0, description="counted when known, so one call may overdraw it")
+    adaptive: bool = Field(True, description="halve the calls at once when the provider is overloaded")
+    breaker_failures: int = Field(5, ge=1, description="failures in a row that open the circuit breaker")
+    breaker_ratio: float = Field(0.5, gt=0, le=1, description="or this share of the last breaker_window calls")
+    breaker_window: int = Field(20, ge=2)
+    breaker_open_s: float = Field(30.0, gt=0, description="then one call is let through to see")
+
+
 class ProviderConfig(_Section):
     """One provider: vLLM, Ollama, a proxy or a second account are entries like this, not code."""
 
@@ -39,6 +52,7 @@ class ProviderConfig(_Section):
     gpu_layers: int = Field(0, ge=-1, description="llama_cpp: layers on the GPU; -1: all")
     connect_timeout_s: float = Field(5.0, gt=0)
     latency_ms: float = Field(0.0, ge=0, description="simulated: how long an answer takes")
+    gate: GateConfig = GateConfig()
 
     @property
     def key_variable(self) -> str:
@@ -82,6 +96,23 @@ class RetryConfig(_Section):
     cap_s: float = Field(30.0, ge=0)
     jitter: float = Field(0.1, ge=0, le=1)
     max_crashes: int = Field(3, ge=1, description="workers that may die under a job before it is given up")
+    max_refusals: int = Field(50, ge=0, description="429s a job waits out before one counts as a failed attempt")
+
+
+class DeadLetterConfig(_Section):
+    """Jobs out of attempts."""
+
+    enabled: bool = Field(True, description="False: they are merely failed")
+    max_retries: int = Field(3, ge=0, le=10, description="for jobs that do not say")
+    queue_name: str = Field("ai-jobs-dlq", min_length=1, max_length=64, description="what they are called together")
+
+
+class RetentionConfig(_Section):
+    """How long jobs that have ended are kept. Whichever limit is reached first."""
+
+    max_age_s: float = Field(86_400.0, gt=0)
+    max_jobs: int = Field(1_000_000, ge=0)
+    idempotency_s: float = Field(86_400.0, gt=0, description="how long an idempotency key is remembered")
 
 
 class LeaseConfig(_Section):
@@ -106,10 +137,12 @@ class HttpConfig(_Section):
 
 
 class LimitsConfig(_Section):
-    """What one job may weigh."""
+    """What one job may weigh, and how many may wait."""
 
     max_payload_bytes: int = Field(4 * 2**20, ge=256)
     max_result_bytes: int = Field(16 * 2**20, ge=256)
+    max_queue_depth: int | None = Field(2_000_000, ge=1, description="waiting jobs in all")
+    max_level_depth: dict[AIJobPriority, int] = Field(default_factory=dict, description="waiting jobs of a level")
 
 
 class Settings(BaseSettings):
@@ -128,6 +161,9 @@ class Settings(BaseSettings):
     lease: LeaseConfig = LeaseConfig()
     http: HttpConfig = HttpConfig()
     limits: LimitsConfig = LimitsConfig()
+    dead_letter: DeadLetterConfig = DeadLetterConfig()
+    retention: RetentionConfig = RetentionConfig()
+    ageing: float = Field(2.0, ge=0, description="SLAs a job waits to count one level higher; 0: never")
 
     @classmethod
     def settings_customise_sources(

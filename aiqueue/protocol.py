@@ -46,6 +46,13 @@ class JobHeader(Wire):
     metadata: bytes = b""  #: JSON object, or empty
     batch_id: str = ""
     created_at: float = 0.0
+    run_at: float = 0.0  #: not before; 0: at once
+    delay_ms: int = 0  #: not before this long after acceptance
+    expires_at: float = 0.0  #: to be started by then; 0: whenever
+    expires_in_ms: int = 0  #: to be started within this long after acceptance; 0: whenever
+    fail_fast: bool = False  #: fail when the gate is closed, instead of waiting
+    redriven_from: str = ""  #: the dead letter that this job repeats
+    idempotency_key: str = ""  #: with its scope in front; empty: none
 
 
 class Submission(Wire):
@@ -83,6 +90,7 @@ class Outcome(Wire):
     result: bytes = b""  #: JSON of a JobResult; also what was produced before a cancel
     failure: Failure | None = None  #: None: completed
     cancelled: bool = False
+    tokens: int = 0  #: used, as the provider counted
 
 
 class ExchangeCall(Wire):
@@ -138,6 +146,10 @@ class Event(Wire):
     worker_id: str = ""
     result: bytes = b""
     failure: Failure | None = None
+    retry_count: int = 0
+    gate: str = ""  #: "provider/model" of gate:closed and gate:opened, which are about no job
+    until: float = 0.0  #: gate:closed: when it opens by itself
+    reason: str = ""
 
 
 END_EVENTS = frozenset({"job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired"})

@@ -17,7 +17,7 @@ from aiqueue.views import JobInfo, SlaCompliance, event_info
 
 _log = logging.getLogger(__name__)
 
-JOB_EVENTS = frozenset(
+EVENTS = frozenset(
     {
         "job:submitted",
         "job:processing",
@@ -26,6 +26,9 @@ JOB_EVENTS = frozenset(
         "job:failed",
         "job:dead-letter",
         "job:cancelled",
+        "job:expired",
+        "gate:closed",
+        "gate:opened",
     }
 )
 ALL = "job:*"
@@ -70,8 +73,8 @@ class Listeners:
 
     def add(self, name: str, listener: Listener) -> None:
         """Call ``listener`` for every event called ``name`` (``job:*``: all). Raises ValueError for an unknown name."""
-        if name != ALL and name not in JOB_EVENTS:
-            raise ValueError(f"unknown event {name!r}; there are: {', '.join(sorted(JOB_EVENTS))} and {ALL}")
+        if name != ALL and name not in EVENTS:
+            raise ValueError(f"unknown event {name!r}; there are: {', '.join(sorted(EVENTS))} and {ALL}")
         self._by_name.setdefault(name, []).append(listener)
 
     def remove(self, name: str, listener: Listener) -> None:

@@ -3,7 +3,7 @@
 from aiqueue.engine.commands import Cancel, Claim, Exchange, LoseWorker, Submit, Tick
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.engine import QueueEngine
-from aiqueue.engine.policy import EnginePolicy, RetryPolicy, Route
+from aiqueue.engine.policy import EnginePolicy, GatePolicy, RetryPolicy, Route
 from aiqueue.engine.states import MOVES, TERMINAL, JobState
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Effects",
     "EnginePolicy",
     "Exchange",
+    "GatePolicy",
     "JobState",
     "LoseWorker",
     "QueueEngine",

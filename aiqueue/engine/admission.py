@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import SUBMITTED, Core, Turn
-from aiqueue.errors import DuplicateJob
-from aiqueue.protocol import Refusal, Submission, SubmitGroup, encode
+from aiqueue.engine.records import JobRecord
+from aiqueue.engine.states import JobState
+from aiqueue.errors import CircuitOpen, DuplicateJob, QueueFull
+from aiqueue.levels import LEVELS
+from aiqueue.protocol import JobHeader, Refusal, Submission, SubmitGroup, encode
+
+_RETRY_AFTER_S = 5.0  # when the queue is full
 
 
 def submit(core: Core, turn: Turn, command: Submit) -> list[Refusal | None]:
@@ -21,19 +28,65 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
             fresh[job.id] = job
         elif not same:
             return Refusal(DuplicateJob.kind, str(DuplicateJob(job.id)), job.id)
+    if full := _no_room(core, fresh):
+        return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S)
     batch_ids = set()
     for job in fresh.values():
-        _enqueue(core, turn, job)
+        _enqueue(core, turn, job, command)
         batch_ids.add(job.header.batch_id)
     core.counters.batches += len(batch_ids - {""})
     return None
 
 
-def _enqueue(core: Core, turn: Turn, submitted: Submission) -> None:
+def _no_room(core: Core, fresh: dict[str, Submission]) -> str:
+    """Return why these jobs do not fit into the queue; empty if they do."""
+    policy = core.policy
+    if policy.max_depth is not None and sum(core.waiting) + len(fresh) > policy.max_depth:
+        return f"the queue is full: {sum(core.waiting)} jobs wait, {policy.max_depth} may; try again later"
+    if any(limit is not None for limit in policy.max_level_depth):
+        for level, count in Counter(job.header.level for job in fresh.values()).items():
+            limit = policy.max_level_depth[level]
+            if limit is not None and core.waiting[level] + count > limit:
+                name = LEVELS[level]
+                return f"level {name} is full: {core.waiting[level]} jobs wait, {limit} may; try again later"
+    return ""
+
+
+def _enqueue(core: Core, turn: Turn, submitted: Submission, command: Submit) -> None:
     header = submitted.header
-    header.created_at = turn.now
+    _fix_times(header, turn.now)
     job = core.record(core.counters.take_seq(), submitted.id, header)
     core.counters.accepted += 1
-    core.lanes.push(job)
+    later = header.run_at > turn.now
+    core.admit(job, JobState.SCHEDULED if later else JobState.QUEUED, now=turn.now)
     turn.rows.jobs.append((job.seq, job.id, encode(header), submitted.payload))
+    if later:
+        core.write(turn, job)  # without a row of its own a job counts as queued
+    if header.idempotency_key:
+        digest = command.digests.get(job.id, b"")
+        turn.rows.keys.append((header.idempotency_key, job.id, digest, turn.now))
     core.publish(turn, job, SUBMITTED)
+    if job.fail_fast:
+        _fail_at_closed_gate(core, turn, job)
+
+
+def _fix_times(header: JobHeader, now: float) -> None:
+    """Turn what was said relative to acceptance into times."""
+    header.created_at = now
+    if header.delay_ms:
+        header.run_at = max(header.run_at, now + header.delay_ms / 1e3)
+    if header.expires_in_ms:
+        limit = now + header.expires_in_ms / 1e3
+        header.expires_at = min(header.expires_at, limit) if header.expires_at else limit
+
+
+def _fail_at_closed_gate(core: Core, turn: Turn, job: JobRecord) -> None:
+    gate = core.gates.of(job.lane, now=turn.now)
+    if turn.now < gate.closed_until and job.state is JobState.QUEUED:
+        fail_closed(core, turn, job, gate.reason)
+
+
+def fail_closed(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
+    """End a job that was not to wait for a closed gate."""
+    error = CircuitOpen(f"Circuit breaker: {job.lane.provider}/{job.lane.model} takes no calls now: {reason}")
+    core.move(turn, job, JobState.FAILED, failure=error.to_failure())

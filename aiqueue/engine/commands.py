@@ -13,10 +13,12 @@ class Submit:
     """Accept groups of jobs, each whole or not at all. Reply: ``list[Refusal | None]``.
 
     ``journaled``: for ids that the journal already holds, whether their body is the same as the one submitted now.
+    ``digests``: of the bodies of jobs that carry an idempotency key, by job id; kept with the key.
     """
 
     groups: Sequence[SubmitGroup]
     journaled: Mapping[str, bool] = field(default_factory=dict)
+    digests: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

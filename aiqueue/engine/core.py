@@ -9,14 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aiqueue.engine.counters import Counters, encode_counters
-from aiqueue.engine.due import DueTimes
+from aiqueue.engine.due import WAITING, DueTimes, StartDeadlines
 from aiqueue.engine.effects import Effects
-from aiqueue.engine.lanes import Lanes
+from aiqueue.engine.gates import GateChange, Gates
+from aiqueue.engine.lanes import Lanes, Room
 from aiqueue.engine.leases import Leases, Worker
 from aiqueue.engine.policy import EnginePolicy, Route
-from aiqueue.engine.records import JobRecord, LaneKey, Progress, encode_progress
+from aiqueue.engine.records import (
+    AttemptRecord,
+    JobRecord,
+    LaneKey,
+    Progress,
+    encode_attempt,
+    encode_progress,
+)
 from aiqueue.engine.states import MOVES, TERMINAL, JobState
-from aiqueue.protocol import Event, Failure, JobHeader
+from aiqueue.protocol import Event, Failure, JobHeader, encode
 
 _NOWHERE = Route(pool="")  # a provider that no pool serves: its jobs wait until one does
 
@@ -27,10 +35,13 @@ EVENT_NAMES: Mapping[JobState, str] = {
     JobState.FAILED: "job:failed",
     JobState.DEAD_LETTER: "job:dead-letter",
     JobState.CANCELLED: "job:cancelled",
+    JobState.EXPIRED: "job:expired",
 }
 SUBMITTED = "job:submitted"
 HELD = frozenset({JobState.PROCESSING, JobState.CANCELLING})  #: a worker has the lease
 RETRIED = EVENT_NAMES[JobState.SCHEDULED]
+GATE_CLOSED, GATE_OPENED = "gate:closed", "gate:opened"
+SEPARATOR = "\x1f"  #: between the parts of a gate's key in the journal; no name contains it
 
 
 class IllegalMove(RuntimeError):
@@ -53,9 +64,13 @@ class Core:
         self.policy = policy
         self.counters = counters
         self.live: dict[str, JobRecord] = {}
-        self.lanes = Lanes(tuple(ms / 1e3 for ms in policy.sla_ms))
+        self.lanes = Lanes(tuple(ms / 1e3 for ms in policy.sla_ms), policy.ageing)
         self.leases = Leases(policy.lease_s)
+        self.gates = Gates(policy.gates)
         self.due = DueTimes()
+        self.deadlines = StartDeadlines()
+        self.fail_fast: dict[str, JobRecord] = {}  #: waiting jobs that would rather fail than wait at a closed gate
+        self.waiting = [0] * len(policy.sla_ms)  #: jobs that nobody runs, by level
         self.open_batches: dict[str, int] = {}  #: batch id -> jobs that have not ended
         self._lane_keys: dict[tuple[str, str], LaneKey] = {}
         self._interned: dict[object, object] = {}
@@ -74,11 +89,23 @@ class Core:
             max_retries=header.max_retries,
             timeout_ms=intern(header.timeout_ms, header.timeout_ms),  # type: ignore[arg-type]
             created_at=header.created_at,
+            run_at=header.run_at,
+            expires_at=header.expires_at,
+            fail_fast=header.fail_fast,
         )
         self.live[job_id] = job
         if job.batch_id:
             self.open_batches[job.batch_id] = self.open_batches.get(job.batch_id, 0) + 1
         return job
+
+    def admit(self, job: JobRecord, state: JobState, *, now: float) -> None:
+        """Put a job where its state says: on acceptance, and on loading it from the journal."""
+        job.state = state
+        if state in WAITING:
+            self._enter_waiting(job)
+            self.deadlines.push(job)
+        elif state in HELD:
+            self.gates.of(job.lane, now=now).in_flight += 1
 
     def move(
         self, turn: Turn, job: JobRecord, target: JobState, *, failure: Failure | None = None, result: bytes = b""
@@ -91,17 +118,26 @@ class Core:
             self.lanes.discard(job)  # a claim has taken it out of its lane already
         elif source in HELD and target not in HELD:
             self.leases.release(job)
+        if source in WAITING:
+            self.waiting[job.level] -= 1
+            self.fail_fast.pop(job.id, None)
         job.state = target
-        if target is JobState.QUEUED:
-            self.lanes.push(job)
-        elif target is JobState.SCHEDULED:
-            self.due.push(job)
+        if target in WAITING:
+            self._enter_waiting(job)
         elif target in TERMINAL:
             self._end(turn, job)
-        self._write(turn, job, failure, result)
-        name = RETRIED if source in HELD and target is JobState.QUEUED else EVENT_NAMES.get(target)
-        if name:
+        self.write(turn, job, failure, result)
+        if name := EVENT_NAMES.get(target):
             self.publish(turn, job, name, failure=failure, result=result)
+
+    def keep_attempt(self, turn: Turn, job: JobRecord, outcome: str, failure: Failure | None = None) -> None:
+        """Write down an attempt that ended while its job goes on."""
+        record = AttemptRecord(job.attempt, outcome, job.started_at, turn.now, job.worker_id, failure)
+        turn.rows.attempts.append((job.seq, job.attempt, encode_attempt(record)))
+
+    def room(self, now: float) -> Room:
+        """Return the function that says how many jobs of a lane may start at ``now``."""
+        return lambda lane: self.gates.of(lane, now=now).room(now)
 
     def publish(
         self, turn: Turn, job: JobRecord, name: str, *, failure: Failure | None = None, result: bytes = b""
@@ -127,14 +163,43 @@ class Core:
             job.worker_id,
             result,
             failure,
+            job.failures,
         )
         turn.events.append(event)
 
+    def publish_gate(self, turn: Turn, change: GateChange) -> None:
+        """Append an event about a gate, and journal it."""
+        key = change.key
+        event = Event(
+            self.counters.take_event(),
+            GATE_CLOSED if change.until else GATE_OPENED,
+            turn.now,
+            job_id="",
+            owner="",
+            status="",
+            type="",
+            provider=key.provider,
+            model=key.model,
+            level=0,
+            attempt=0,
+            created_at=0.0,
+            started_at=0.0,
+            sla_ms=0,
+            gate=str(key),
+            until=change.until,
+            reason=change.reason,
+        )
+        turn.events.append(event)
+        stored = self.gates.at(key, now=turn.now).stored()
+        turn.rows.gates.append((SEPARATOR.join(key), encode(stored)))
+
     def claim(self, turn: Turn, worker: Worker, count: int) -> list[JobRecord]:
         """Give ``worker`` the best jobs of its pool."""
-        claimed = self.lanes.take(worker.pool, count)
+        claimed = self.lanes.take(worker.pool, count, self.room(turn.now), now=turn.now) if count else []
         for job in claimed:
+            self.gates.of(job.lane, now=turn.now).started(turn.now)
             job.attempt += 1
+            job.expires_at = 0.0  # it was started in time
             job.worker_id = worker.id
             job.started_at = turn.now
             self.leases.grant(worker, job)
@@ -145,6 +210,15 @@ class Core:
         """Add the counters to the turn's rows, if it changed anything."""
         if turn.rows or turn.counted:
             turn.rows.counters = encode_counters(self.counters)
+
+    def _enter_waiting(self, job: JobRecord) -> None:
+        self.waiting[job.level] += 1
+        if job.fail_fast:
+            self.fail_fast[job.id] = job
+        if job.state is JobState.QUEUED:
+            self.lanes.push(job)
+        else:
+            self.due.push(job)
 
     def _end(self, turn: Turn, job: JobRecord) -> None:
         del self.live[job.id]
@@ -159,7 +233,8 @@ class Core:
                 del self.open_batches[job.batch_id]
                 self._interned.pop(job.batch_id, None)
 
-    def _write(self, turn: Turn, job: JobRecord, failure: Failure | None, result: bytes) -> None:
+    def write(self, turn: Turn, job: JobRecord, failure: Failure | None = None, result: bytes = b"") -> None:
+        """Add the row of the job's changing part."""
         progress = Progress(
             job.attempt,
             job.failures,
@@ -169,6 +244,7 @@ class Core:
             turn.now if job.state in TERMINAL else 0.0,
             job.run_at,
             failure,
+            job.refusals,
         )
         turn.rows.states.append((job.seq, job.state.value, encode_progress(progress)))
         if result:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
 
+WAITING = frozenset({JobState.QUEUED, JobState.SCHEDULED})  #: nobody runs it yet
+
 
 class DueTimes:
-    """SCHEDULED jobs, the earliest first."""
+    """SCHEDULED jobs by the time they may run, the earliest first."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, JobRecord]] = []
@@ -19,32 +21,46 @@ class DueTimes:
         return sum(1 for _ in self.jobs())
 
     def push(self, job: JobRecord) -> None:
-        """Add a job whose ``run_at`` is set."""
-        heapq.heappush(self._heap, (job.run_at, job.seq, job))
+        """Add a job whose time is set."""
+        heapq.heappush(self._heap, (self._time(job), job.seq, job))
 
     def jobs(self) -> Iterator[JobRecord]:
         """Yield the waiting jobs, in no order."""
-        return (job for run_at, _, job in self._heap if _still_waits(job, run_at))
+        return (job for at, _, job in self._heap if self._counts(job, at))
 
     def next_at(self) -> float | None:
         """Return when the next job comes due."""
-        self._drop_stale()
+        while self._heap and not self._counts(self._heap[0][2], self._heap[0][0]):
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def take(self, now: float) -> list[JobRecord]:
         """Remove and return the jobs whose time has come."""
         taken = []
         while self._heap and self._heap[0][0] <= now:
-            run_at, _, job = heapq.heappop(self._heap)
-            if _still_waits(job, run_at):
+            at, _, job = heapq.heappop(self._heap)
+            if self._counts(job, at):
                 taken.append(job)
         return taken
 
-    def _drop_stale(self) -> None:
-        while self._heap and not _still_waits(self._heap[0][2], self._heap[0][0]):
-            heapq.heappop(self._heap)
+    def _time(self, job: JobRecord) -> float:
+        return job.run_at
+
+    def _counts(self, job: JobRecord, at: float) -> bool:
+        """Tell an entry that counts from one left behind by a cancel or an earlier retry."""
+        return job.state is JobState.SCHEDULED and job.run_at == at
 
 
-def _still_waits(job: JobRecord, run_at: float) -> bool:
-    """Tell an entry that counts from one left behind by a cancel or an earlier retry."""
-    return job.state is JobState.SCHEDULED and job.run_at == run_at
+class StartDeadlines(DueTimes):
+    """Waiting jobs by the time until which they must have been started."""
+
+    def push(self, job: JobRecord) -> None:
+        """Add a job, if it has such a deadline."""
+        if job.expires_at:
+            super().push(job)
+
+    def _time(self, job: JobRecord) -> float:
+        return job.expires_at
+
+    def _counts(self, job: JobRecord, at: float) -> bool:
+        return job.state in WAITING

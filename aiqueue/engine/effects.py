@@ -19,16 +19,27 @@ class Rows:
     jobs: list[tuple[int, str, bytes, bytes]] = field(default_factory=list)  #: seq, id, header, payload
     states: list[tuple[int, str, bytes]] = field(default_factory=list)  #: seq, state, Progress; the last one counts
     results: list[tuple[int, bytes]] = field(default_factory=list)  #: seq, result
+    attempts: list[tuple[int, int, bytes]] = field(default_factory=list)  #: seq, attempt, AttemptRecord
+    gates: list[tuple[str, bytes]] = field(default_factory=list)  #: key, StoredGate; the last one counts
+    keys: list[tuple[str, str, bytes, float]] = field(default_factory=list)  #: idempotency key, job id, digest, time
+    deletes: list[int] = field(default_factory=list)  #: seqs of ended jobs to forget
+    keys_before: float = 0.0  #: idempotency keys older than this are forgotten
     counters: bytes = b""  #: Counters; the last one counts
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.states or self.results or self.counters)
+        changed = self.jobs or self.states or self.results or self.gates or self.deletes
+        return bool(changed or self.counters or self.keys_before)
 
     def extend(self, later: Rows) -> None:
         """Append ``later``, which was made after these."""
         self.jobs += later.jobs
         self.states += later.states
         self.results += later.results
+        self.attempts += later.attempts
+        self.gates += later.gates
+        self.keys += later.keys
+        self.deletes += later.deletes
+        self.keys_before = max(self.keys_before, later.keys_before)
         self.counters = later.counters or self.counters
 
 

@@ -9,10 +9,11 @@ import msgspec
 
 from aiqueue.engine import admission, cancellation
 from aiqueue.engine.commands import Cancel, Claim, Command, Exchange, LoseWorker, Submit, Tick
-from aiqueue.engine.core import HELD, Core, Turn
+from aiqueue.engine.core import HELD, SEPARATOR, Core, Turn
 from aiqueue.engine.counters import Counters, decode_counters
 from aiqueue.engine.effects import Effects
 from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease, tick
+from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.policy import EnginePolicy
 from aiqueue.engine.records import JobRecord, decode_progress
 from aiqueue.engine.states import JobState
@@ -37,14 +38,24 @@ class QueueEngine:
         self.core = Core(policy, counters or Counters())
 
     @classmethod
-    def load(cls, policy: EnginePolicy, *, counters: bytes, rows: Iterable[StoredRow], now: float) -> QueueEngine:
-        """Return the engine as it was after the commit that wrote ``counters`` and ``rows`` (jobs that have not ended).
+    def load(
+        cls,
+        policy: EnginePolicy,
+        *,
+        counters: bytes,
+        rows: Iterable[StoredRow],
+        gates: Iterable[tuple[str, bytes]] = (),
+        now: float,
+    ) -> QueueEngine:
+        """Return the engine as it was after the commit that wrote all this (``rows``: jobs that have not ended).
 
         Leases start anew at ``now``: their workers may well be alive and will report.
         """
         engine = cls(policy, decode_counters(counters) if counters else None)
         for row in rows:
             engine._restore(row, now)
+        for key, stored in gates:
+            engine.core.gates.at(GateKey(*key.split(SEPARATOR)), now=now).restore(decode_gate(stored))
         return engine
 
     def handle(self, command: Command, *, now: float) -> Effects:
@@ -58,9 +69,9 @@ class QueueEngine:
         """Tell whether a job of this id has been accepted and has not ended."""
         return job_id in self.core.live
 
-    def ready(self, pool: str) -> int:
+    def ready(self, pool: str, *, now: float) -> int:
         """Return how many jobs a worker of ``pool`` could claim now."""
-        return self.core.lanes.queued(pool)
+        return self.core.lanes.queued(pool, self.core.room(now))
 
     def free_slots(self, worker_id: str) -> int:
         """Return how many more jobs the worker may be given."""
@@ -72,9 +83,10 @@ class QueueEngine:
         worker = self.core.leases.find(worker_id)
         return worker is not None and bool(worker.cancels)
 
-    def next_due(self) -> float | None:
-        """Return when the next retry comes due."""
-        return self.core.due.next_at()
+    def next_due(self, *, now: float) -> float | None:
+        """Return when time alone next changes something: a job comes due or expires, a gate opens."""
+        times = (self.core.due.next_at(), self.core.deadlines.next_at(), self.core.gates.next_at(now))
+        return min((at for at in times if at is not None), default=None)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that a restart must bring back, for comparison."""
@@ -87,6 +99,11 @@ class QueueEngine:
             "held": {worker.id: set(worker.held) for worker in core.leases if worker.held},
             "counters": msgspec.structs.asdict(core.counters),
             "batches": dict(core.open_batches),
+            "waiting": list(core.waiting),
+            "fail_fast": sorted(core.fail_fast),
+            "deadlines": sorted(job.id for job in core.deadlines.jobs()),
+            "gates": {gate.key: stored for gate in core.gates if (stored := gate.stored()) != StoredGate()},
+            "calls": {gate.key: gate.in_flight for gate in core.gates if gate.in_flight},
         }
 
     def _restore(self, row: StoredRow, now: float) -> None:
@@ -94,11 +111,8 @@ class QueueEngine:
         job = self.core.record(seq, job_id, decode_header(header))
         if progress:
             _put_progress(job, state, progress)
-        if job.state is JobState.QUEUED:
-            self.core.lanes.push(job)
-        elif job.state is JobState.SCHEDULED:
-            self.core.due.push(job)
-        elif job.state in HELD:
+        self.core.admit(job, job.state, now=now)
+        if job.state in HELD:
             restore_lease(self.core, job, now=now)
 
 
@@ -107,3 +121,6 @@ def _put_progress(job: JobRecord, state: str, progress: bytes) -> None:
     job.state = JobState(state)
     job.attempt, job.failures, job.crashes = stored.attempt, stored.failures, stored.crashes
     job.worker_id, job.started_at, job.run_at = stored.worker_id, stored.started_at, stored.run_at
+    job.refusals = stored.refusals
+    if job.attempt:
+        job.expires_at = 0.0

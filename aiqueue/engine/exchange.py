@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aiqueue.engine.admission import fail_closed
 from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Tick
-from aiqueue.engine.core import Core, Turn
+from aiqueue.engine.core import RETRIED, Core, Turn
 from aiqueue.engine.effects import Granted
+from aiqueue.engine.gates import GateChange
 from aiqueue.engine.leases import Worker
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.retry import after_crash, after_failure
 from aiqueue.engine.states import JobState
-from aiqueue.errors import JobCancelled, PoisonJob, WorkerLost
-from aiqueue.protocol import Outcome
+from aiqueue.errors import JobCancelled, JobExpired, PoisonJob, RateLimited, WorkerLost
+from aiqueue.protocol import Failure, Outcome
 
 
 def exchange(core: Core, turn: Turn, command: Exchange) -> Granted:
@@ -45,18 +47,55 @@ def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: floa
     if job is None or job.attempt != outcome.attempt:
         turn.counted = True
         core.counters.stale_outcomes += 1  # too late: the lease was taken away; or sent twice
-    elif outcome.failure is None and not outcome.cancelled:
+        return
+    _tell_gate(core, turn, job, outcome)
+    if outcome.failure is None and not outcome.cancelled:
         core.move(turn, job, JobState.COMPLETED, result=outcome.result)
     elif job.state is JobState.CANCELLING:
         cancelled = JobCancelled("Job was cancelled while it ran").to_failure()
         core.move(turn, job, JobState.CANCELLED, failure=cancelled, result=outcome.result)
-    elif outcome.failure is None:
-        core.move(turn, job, JobState.QUEUED)  # handed back by a worker that drains: nothing is held against the job
+    elif outcome.failure is None:  # by a worker that drains: nothing is held against the job
+        core.keep_attempt(turn, job, "handed_back")
+        core.move(turn, job, JobState.QUEUED)
     else:
-        job.failures += 1
-        verdict = after_failure(job, outcome.failure, core.policy.retry, now=turn.now, draw=draw)
-        job.run_at = verdict.run_at
-        core.move(turn, job, verdict.state, failure=outcome.failure)
+        _fail(core, turn, job, outcome.failure, draw)
+
+
+def _tell_gate(core: Core, turn: Turn, job: JobRecord, outcome: Outcome) -> None:
+    gate = core.gates.of(job.lane, now=turn.now)
+    if outcome.cancelled:
+        gate.lost()
+        return
+    if outcome.failure is None:
+        change = gate.succeeded(outcome.tokens, now=turn.now)
+    else:
+        change = gate.failed(outcome.failure, started_at=job.started_at, now=turn.now)
+    if change:
+        _publish_gate(core, turn, change)
+
+
+def _publish_gate(core: Core, turn: Turn, change: GateChange) -> None:
+    core.publish_gate(turn, change)
+    if change.until:
+        lane = (change.key.provider, change.key.credential, change.key.model)
+        for job in list(core.fail_fast.values()):
+            if job.state is JobState.QUEUED and (job.lane.provider, job.lane.credential, job.lane.model) == lane:
+                fail_closed(core, turn, job, change.reason)
+
+
+def _fail(core: Core, turn: Turn, job: JobRecord, failure: Failure, draw: float) -> None:
+    policy = core.policy.retry
+    if failure.kind == RateLimited.kind and job.refusals < policy.max_refusals and not job.fail_fast:
+        job.refusals += 1  # the gate makes it wait at its old place; no attempt is spent
+        core.keep_attempt(turn, job, "refused", failure)
+        core.move(turn, job, JobState.QUEUED)
+        return
+    job.failures += 1
+    verdict = after_failure(job, failure, policy, now=turn.now, draw=draw)
+    job.run_at = verdict.run_at
+    if verdict.state is JobState.SCHEDULED:
+        core.keep_attempt(turn, job, "failed", failure)
+    core.move(turn, job, verdict.state, failure=failure)
 
 
 def _agree(worker: Worker, running: set[tuple[str, int]]) -> list[JobRecord]:
@@ -78,6 +117,7 @@ def lose_worker(core: Core, turn: Turn, command: LoseWorker) -> int:
 
 def _crash(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
     job.crashes += 1
+    core.gates.of(job.lane, now=turn.now).lost()
     lost = WorkerLost(f"Worker {job.worker_id} was lost: {reason}").to_failure()
     if job.state is JobState.CANCELLING:
         core.move(turn, job, JobState.CANCELLED, failure=lost)
@@ -87,14 +127,22 @@ def _crash(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
         lost = PoisonJob(
             f"{job.crashes} workers were lost while they ran this job; the last one: {reason}"
         ).to_failure()
+    else:
+        core.keep_attempt(turn, job, "lost", lost)
+        core.publish(turn, job, RETRIED, failure=lost)
     core.move(turn, job, verdict.state, failure=lost)
 
 
 def tick(core: Core, turn: Turn, _: Tick) -> None:
     """Carry out a Tick."""
+    for job in core.deadlines.take(turn.now):
+        late = JobExpired("Job was not started before its deadline").to_failure()
+        core.move(turn, job, JobState.EXPIRED, failure=late)
     for job in core.due.take(turn.now):
         job.run_at = 0.0
         core.move(turn, job, JobState.QUEUED)
+    for change in core.gates.reopen(turn.now):
+        core.publish_gate(turn, change)
     for worker_id in core.leases.silent(turn.now):
         lose_worker(core, turn, LoseWorker(worker_id, f"no heartbeat for {core.policy.lease_s:g} s"))
 

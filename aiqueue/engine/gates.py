@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from aiqueue.engine.policy import GatePolicy
 from aiqueue.engine.records import LaneKey
 from aiqueue.protocol import Failure, Wire
@@ -48,9 +50,12 @@ class GateChange(NamedTuple):
 class StoredGate(Wire):
     """What a restart must not forget."""
 
-    closed_until: float
-    reason: str
-    probing: bool
+    closed_until: float = 0.0
+    reason: str = ""
+    probing: bool = False
+
+
+decode_gate = msgspec.msgpack.Decoder(StoredGate).decode
 
 
 class Bucket:
@@ -181,8 +186,9 @@ class Gate:
 
     def _is_broken(self) -> bool:
         recent, policy = self._recent, self._policy
-        mostly = len(recent) == policy.breaker_window and recent.count(False) >= policy.breaker_ratio * len(recent)
-        return self._failures_in_row >= policy.breaker_failures or mostly
+        if self._failures_in_row >= policy.breaker_failures:
+            return True
+        return len(recent) == policy.breaker_window and recent.count(False) >= policy.breaker_ratio * len(recent)
 
     def _wait_s(self, failure: Failure) -> float:
         self._refusals += 1
@@ -212,13 +218,18 @@ class Gates:
     def __init__(self, policies: Mapping[str, GatePolicy]) -> None:
         self._policies = policies
         self._gates: dict[GateKey, Gate] = {}
+        self._of_lane: dict[LaneKey, Gate] = {}
 
     def __iter__(self) -> Iterator[Gate]:
         return iter(self._gates.values())
 
     def of(self, lane: LaneKey, *, now: float) -> Gate:
         """Return the gate that ``lane`` goes through; lanes of several pools may share one."""
-        return self.at(GateKey(lane.provider, lane.credential, lane.model), now=now)
+        gate = self._of_lane.get(lane)
+        if gate is None:
+            key = GateKey(lane.provider, lane.credential, lane.model)
+            gate = self._of_lane[lane] = self.at(key, now=now)
+        return gate
 
     def at(self, key: GateKey, *, now: float) -> Gate:
         """Return the gate with this key."""

@@ -3,12 +3,17 @@
 A claim looks at the heads of a pool's lanes and takes the best: level first, then the earliest SLA deadline, then the
 order of acceptance. With one SLA per level that is first in, first out inside a level, and a job that comes back after
 a retry or a lost worker finds its old place. Cost: O(lanes of the pool + n log jobs) for n claims.
+
+Ageing: a job counts one level higher for each time it has waited ``ageing`` SLAs of its level, up to the first level,
+where its old deadline puts it before newer jobs. So a ``low`` job (60 s) with ``ageing`` 2 is served like an urgent one
+after 6 minutes, however many urgent jobs keep coming.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from aiqueue.engine.records import JobRecord, LaneKey
 from aiqueue.engine.states import JobState
@@ -16,14 +21,29 @@ from aiqueue.engine.states import JobState
 _Heap = list[tuple[float, int, JobRecord]]  #: SLA deadline, seq, job
 
 
+Room = Callable[[LaneKey], int]  #: how many jobs of a lane may start now
+
+
+class Head(NamedTuple):
+    """A lane's best job: what it is compared by, and the heap it stands in."""
+
+    counts_as: int  #: its level, after ageing
+    deadline: float
+    seq: int
+    level: int
+
+
 class Lane:
     """The ready jobs of one lane."""
 
-    __slots__ = ("_heaps", "key", "queued")
+    __slots__ = ("_heaps", "_sla_s", "_step_s", "key", "queued")
 
-    def __init__(self, key: LaneKey, levels: int) -> None:
+    def __init__(self, key: LaneKey, sla_s: tuple[float, ...], ageing: float) -> None:
+        levels = len(sla_s)
         self.key = key
         self.queued = [0] * levels
+        self._sla_s = sla_s
+        self._step_s = tuple(ageing * sla or float("inf") for sla in sla_s)
         self._heaps: list[_Heap] = [[] for _ in range(levels)]
 
     def push(self, job: JobRecord, deadline: float) -> None:
@@ -35,13 +55,18 @@ class Lane:
         """Count a job out that leaves without being taken. Its entry stays until it comes to the head."""
         self.queued[job.level] -= 1
 
-    def head(self) -> tuple[int, float, int] | None:
-        """Return (level, deadline, seq) of the job that would be taken next, or None."""
+    def head(self, now: float) -> Head | None:
+        """Return the rank of the job that would be taken next, or None."""
+        best = None
         for level, heap in enumerate(self._heaps):
             _drop_gone(heap)
             if heap:
-                return level, heap[0][0], heap[0][1]
-        return None
+                deadline, seq, _ = heap[0]
+                waited = now - deadline + self._sla_s[level]
+                counts_as = max(0, level - int(waited / self._step_s[level]))
+                head = Head(counts_as, deadline, seq, level)
+                best = head if best is None else min(best, head)
+        return best
 
     def oldest(self) -> float | None:
         """Return when the ready job that waits longest was accepted, whatever its level."""
@@ -69,8 +94,8 @@ def _drop_gone(heap: _Heap) -> None:
 class Lanes:
     """All lanes, by pool."""
 
-    def __init__(self, sla_s: tuple[float, ...]) -> None:
-        self._sla_s = sla_s
+    def __init__(self, sla_s: tuple[float, ...], ageing: float) -> None:
+        self._sla_s, self._ageing = sla_s, ageing
         self._lanes: dict[LaneKey, Lane] = {}
         self._pools: dict[str, list[Lane]] = {}
 
@@ -81,7 +106,7 @@ class Lanes:
         """Make a QUEUED job claimable."""
         lane = self._lanes.get(job.lane)
         if lane is None:
-            lane = self._lanes[job.lane] = Lane(job.lane, len(self._sla_s))
+            lane = self._lanes[job.lane] = Lane(job.lane, self._sla_s, self._ageing)
             self._pools.setdefault(job.lane.pool, []).append(lane)
         lane.push(job, job.created_at + self._sla_s[job.level])
 
@@ -89,20 +114,22 @@ class Lanes:
         """Forget a job that was QUEUED and is not to be claimed any more."""
         self._lanes[job.lane].discard(job)
 
-    def queued(self, pool: str) -> int:
-        """Return how many jobs a worker of ``pool`` could claim now."""
-        return sum(sum(lane.queued) for lane in self._pools.get(pool, ()))
+    def queued(self, pool: str, room: Room) -> int:
+        """Return how many jobs a worker of ``pool`` could claim now, if it had the slots."""
+        return sum(min(sum(lane.queued), room(lane.key)) for lane in self._pools.get(pool, ()) if any(lane.queued))
 
-    def take(self, pool: str, count: int) -> list[JobRecord]:
-        """Remove and return the ``count`` best jobs of ``pool`` (fewer where there are fewer)."""
-        heads = [(head, at) for at, lane in enumerate(self._pools.get(pool, ())) if (head := lane.head())]
+    def take(self, pool: str, count: int, room: Room, *, now: float) -> list[JobRecord]:
+        """Remove and return the ``count`` best jobs of ``pool`` that their gates let through (maybe fewer)."""
+        lanes = self._pools.get(pool, ())
+        left = [room(lane.key) if any(lane.queued) else 0 for lane in lanes]
+        heads = [(head, at) for at, lane in enumerate(lanes) if left[at] and (head := lane.head(now))]
         heapq.heapify(heads)
         taken: list[JobRecord] = []
         while heads and len(taken) < count:
-            (level, _, _), at = heads[0]
-            lane = self._pools[pool][at]
-            taken.append(lane.pop(level))
-            if head := lane.head():
+            best, at = heads[0]
+            taken.append(lanes[at].pop(best.level))
+            left[at] -= 1
+            if left[at] and (head := lanes[at].head(now)):
                 heapq.heapreplace(heads, (head, at))
             else:
                 heapq.heappop(heads)

@@ -22,6 +22,8 @@ class RetryPolicy:
     cap_s: float = 30.0
     jitter: float = 0.1
     max_crashes: int = 3
+    max_refusals: int = 50  #: 429s that a job waits out; the next one counts as a failed attempt
+    dead_letters: bool = True  #: False: a job out of attempts has merely failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +48,7 @@ class EnginePolicy:
     sla_ms: tuple[int, ...] = (3_000, 10_000, 30_000, 60_000)  #: by level rank
     lease_s: float = 90.0
     retry: RetryPolicy = RetryPolicy()
+    gates: Mapping[str, GatePolicy] = field(default_factory=dict)  #: by provider
+    ageing: float = 2.0  #: a job counts one level higher for each time it waited this many SLAs; 0: never
+    max_depth: int | None = None  #: waiting jobs in all
+    max_level_depth: tuple[int | None, ...] = (None, None, None, None)  #: by level rank

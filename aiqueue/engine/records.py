@@ -43,6 +43,9 @@ class JobRecord(msgspec.Struct, gc=False, kw_only=True):
     worker_id: str = ""  #: holder of the lease, or of the last one
     started_at: float = 0.0  #: of the current attempt
     run_at: float = 0.0  #: scheduled: not before
+    expires_at: float = 0.0  #: not started by then: it expires; 0: never
+    refusals: int = 0  #: 429s waited out
+    fail_fast: bool = False  #: fails when its gate is closed, instead of waiting
 
 
 class Progress(Wire):
@@ -56,7 +59,21 @@ class Progress(Wire):
     finished_at: float = 0.0
     run_at: float = 0.0
     failure: Failure | None = None
+    refusals: int = 0
 
 
+class AttemptRecord(Wire):
+    """An attempt that was not the job's last one. The last one is in the job's own row."""
+
+    attempt: int
+    outcome: str  #: failed, refused (rate limited), lost, handed_back
+    started_at: float
+    ended_at: float
+    worker_id: str
+    failure: Failure | None = None
+
+
+encode_attempt = msgspec.msgpack.Encoder().encode
+decode_attempt = msgspec.msgpack.Decoder(AttemptRecord).decode
 encode_progress = msgspec.msgpack.Encoder().encode
 decode_progress = msgspec.msgpack.Decoder(Progress).decode

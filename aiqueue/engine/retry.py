@@ -37,7 +37,7 @@ def after_failure(job: JobRecord, failure: Failure, policy: RetryPolicy, *, now:
     if not failure.retryable:
         return Verdict(JobState.FAILED)
     if job.failures > job.max_retries:
-        return Verdict(JobState.DEAD_LETTER)
+        return Verdict(JobState.DEAD_LETTER if policy.dead_letters else JobState.FAILED)
     own_draw = (draw + job.seq * _GOLDEN) % 1.0
     wait = max(backoff_s(job.failures, policy, draw=own_draw), failure.retry_after_s or 0.0)
     return Verdict(JobState.SCHEDULED, run_at=now + wait)

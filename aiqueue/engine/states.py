@@ -10,27 +10,35 @@ class JobState(StrEnum):
     """Where a job is in its life."""
 
     QUEUED = "queued"  #: may be claimed now
-    SCHEDULED = "scheduled"  #: not before a time: a retry waits for its backoff
+    SCHEDULED = "scheduled"  #: not before a time: it was submitted so, or a retry waits for its backoff
     PROCESSING = "processing"  #: one worker holds the lease
     CANCELLING = "cancelling"  #: its worker was told to stop
     COMPLETED = "completed"  #: the result is on disk
     FAILED = "failed"  #: ended by an error that another attempt can't mend
     DEAD_LETTER = "dead_letter"  #: out of attempts, or its workers kept dying
     CANCELLED = "cancelled"  #: by its owner; keeps what was produced
+    EXPIRED = "expired"  #: was not started in time; nothing ran
 
 
 _END = frozenset[JobState]()
 
 MOVES: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.PROCESSING, JobState.CANCELLED}),
-    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset(
+        {
+            JobState.PROCESSING,
+            JobState.CANCELLED,
+            JobState.EXPIRED,
+            JobState.FAILED,  # its gate closed, and it was to fail rather than wait
+        }
+    ),
+    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.EXPIRED}),
     JobState.PROCESSING: frozenset(
         {
             JobState.COMPLETED,
             JobState.FAILED,
             JobState.DEAD_LETTER,
             JobState.SCHEDULED,  # a retry
-            JobState.QUEUED,  # the worker was lost
+            JobState.QUEUED,  # the worker was lost or handed it back, or the provider asked to wait
             JobState.CANCELLING,
         }
     ),
@@ -40,6 +48,7 @@ MOVES: Mapping[JobState, frozenset[JobState]] = {
     JobState.FAILED: _END,
     JobState.DEAD_LETTER: _END,
     JobState.CANCELLED: _END,
+    JobState.EXPIRED: _END,
 }
 
 TERMINAL = frozenset(state for state, targets in MOVES.items() if not targets)
@@ -47,7 +56,7 @@ TERMINAL = frozenset(state for state, targets in MOVES.items() if not targets)
 
 def mermaid() -> str:
     """Return the table of moves as a Mermaid state diagram; ``docs/states.md`` holds what this returns."""
-    lines = ["stateDiagram-v2", "    [*] --> queued"]
+    lines = ["stateDiagram-v2", "    [*] --> queued", "    [*] --> scheduled"]
     for state, targets in MOVES.items():
         lines += [f"    {state} --> {target}" for target in JobState if target in targets]
         if not targets:

@@ -31,6 +31,23 @@ class Recovered(NamedTuple):
 
     counters: bytes
     rows: Iterator[StoredRow]
+    gates: Sequence[tuple[str, bytes]] = ()  #: key, StoredGate
+
+
+class StoredKey(NamedTuple):
+    """An idempotency key that was used."""
+
+    job_id: str
+    digest: bytes  #: of the body it was used with
+    at: float
+
+
+class EndedRow(NamedTuple):
+    """A job that has ended, as retention sees it."""
+
+    seq: int
+    state: str
+    progress: bytes
 
 
 class Journal(Protocol):
@@ -54,6 +71,26 @@ class Journal(Protocol):
 
     def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
         """Return the jobs that are known, by id."""
+        ...
+
+    def attempts(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
+        """Return the AttemptRecords of jobs by seq, the first attempt first."""
+        ...
+
+    def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
+        """Return the idempotency keys that are known."""
+        ...
+
+    def ended(self, *, after_seq: int, limit: int) -> list[EndedRow]:
+        """Return jobs that have ended, by seq."""
+        ...
+
+    def count_ended(self) -> int:
+        """Return how many jobs that have ended are kept. Slow: for the start."""
+        ...
+
+    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
+        """Return dead letters, the newest first, without payloads."""
         ...
 
     def close(self) -> None:

@@ -16,6 +16,13 @@ STEPS = (
     CREATE TABLE results (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
     CREATE TABLE counters (one INTEGER PRIMARY KEY CHECK (one = 1), body BLOB NOT NULL);
     """,
+    """
+    CREATE TABLE attempts (seq INTEGER, attempt INTEGER, body BLOB NOT NULL, PRIMARY KEY (seq, attempt)) WITHOUT ROWID;
+    CREATE TABLE gates (key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE idempotency (key TEXT PRIMARY KEY, job_id TEXT NOT NULL, digest BLOB NOT NULL, at REAL NOT NULL);
+    CREATE INDEX idempotency_by_time ON idempotency (at);
+    CREATE INDEX dead_letters ON states (seq) WHERE state = 'dead_letter';
+    """,
 )
 VERSION = len(STEPS)
 

@@ -14,14 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from aiqueue.config import Durability
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
 from aiqueue.journal import schema
-from aiqueue.journal.base import Recovered, StoredJob
+from aiqueue.journal.base import EndedRow, Recovered, StoredJob, StoredKey
 
 _T = TypeVar("_T")
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
@@ -40,15 +40,21 @@ def _statements(verb: str, table: str, columns: str, rest: str = "") -> dict[int
 
 
 # A commit whose end was in doubt (its fsync failed) is tried again, and then finds its own rows.
-_INSERT_JOBS = _statements("INSERT", "jobs", "seq, id, header, payload", "ON CONFLICT DO NOTHING")
+_INSERT_JOBS = _statements("INSERT OR REPLACE", "jobs", "seq, id, header, payload", "ON CONFLICT DO NOTHING")
 _PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress")
 _PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
+_PUT_ATTEMPTS = _statements("INSERT OR REPLACE", "attempts", "seq, attempt, body")
+_PUT_GATES = _statements("INSERT OR REPLACE", "gates", "key, body")
+_PUT_KEYS = _statements("INSERT OR REPLACE", "idempotency", "key, job_id, digest, at")
 _PUT_COUNTERS = "INSERT OR REPLACE INTO counters (one, body) VALUES (1, ?)"
+_ENDED = "({})".format(", ".join(f"'{state}'" for state in sorted(TERMINAL)))
 _LIVE = f"""
     SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
-    FROM jobs LEFT JOIN states USING (seq)
-    WHERE state IS NULL OR state NOT IN ({", ".join(f"'{state}'" for state in sorted(TERMINAL))})
-    ORDER BY jobs.seq
+    FROM jobs LEFT JOIN states USING (seq) WHERE state IS NULL OR state NOT IN {_ENDED} ORDER BY jobs.seq
+"""
+_STORED = """
+    SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {payload}
+    FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
 
 
@@ -80,6 +86,14 @@ class SqliteJournal:
             _write(writer, _INSERT_JOBS, rows.jobs)
             _write(writer, _PUT_STATES, rows.states)
             _write(writer, _PUT_RESULTS, rows.results)
+            _write(writer, _PUT_ATTEMPTS, rows.attempts)
+            _write(writer, _PUT_GATES, rows.gates)
+            _write(writer, _PUT_KEYS, rows.keys)
+            for part in _chunks(rows.deletes):
+                for table in ("jobs", "states", "results", "attempts"):
+                    writer.execute(f"DELETE FROM {table} WHERE seq IN {_marks(part)}", part)
+            if rows.keys_before:
+                writer.execute("DELETE FROM idempotency WHERE at < ?", (rows.keys_before,))
             if rows.counters:
                 writer.execute(_PUT_COUNTERS, (rows.counters,))
             writer.execute("COMMIT")
@@ -100,29 +114,53 @@ class SqliteJournal:
         """Open a consistent view of the jobs that have not ended."""
         with self._reading:
             found = self._reader.execute("SELECT body FROM counters").fetchone()
-            yield Recovered(found[0] if found else b"", self._reader.execute(_LIVE))
+            gates = self._reader.execute("SELECT key, body FROM gates").fetchall()
+            yield Recovered(found[0] if found else b"", self._reader.execute(_LIVE), gates)
 
     def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return payloads by seq."""
-        found: dict[int, bytes] = {}
-        with self._reading:
-            for part in _chunks(seqs):
-                found.update(self._reader.execute(f"SELECT seq, payload FROM jobs WHERE seq IN {_marks(part)}", part))
-        return found
+        return dict(self._select("SELECT seq, payload FROM jobs WHERE seq IN {}", seqs))
 
     def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
         """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
-        payload = "payload" if with_payload else "x''"
-        query = (
-            "SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), "
-            f"{payload} FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq) WHERE id IN "
-        )
-        found: dict[str, StoredJob] = {}
-        with self._reading:
-            for part in _chunks(list(ids)):
-                for row in self._reader.execute(query + _marks(part), part):
-                    found[row[1]] = StoredJob(*row)
+        query = _STORED.format(payload="payload" if with_payload else "x''") + " WHERE id IN {}"
+        return {row[1]: StoredJob(*row) for row in self._select(query, list(ids))}
+
+    def attempts(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
+        """Return the AttemptRecords of jobs by seq, the first attempt first."""
+        found: dict[int, list[bytes]] = {}
+        for seq, body in self._select("SELECT seq, body FROM attempts WHERE seq IN {} ORDER BY seq, attempt", seqs):
+            found.setdefault(seq, []).append(body)
         return found
+
+    def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
+        """Return the idempotency keys that are known."""
+        rows = self._select("SELECT key, job_id, digest, at FROM idempotency WHERE key IN {}", keys)
+        return {key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows}
+
+    def ended(self, *, after_seq: int, limit: int) -> list[EndedRow]:
+        """Return jobs that have ended, by seq."""
+        query = f"SELECT seq, state, progress FROM states WHERE seq > ? AND state IN {_ENDED} ORDER BY seq LIMIT ?"
+        with self._reading:
+            return [EndedRow(*row) for row in self._reader.execute(query, (after_seq, limit))]
+
+    def count_ended(self) -> int:
+        """Return how many jobs that have ended are kept."""
+        with self._reading:
+            (count,) = self._reader.execute(f"SELECT count(*) FROM states WHERE state IN {_ENDED}").fetchone()
+        return int(count)
+
+    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
+        """Return dead letters, the newest first, without payloads."""
+        query = _STORED.format(payload="x''") + " WHERE state = 'dead_letter' AND seq < ? ORDER BY seq DESC LIMIT ?"
+        with self._reading:
+            return [StoredJob(*row) for row in self._reader.execute(query, (before_seq, limit))]
+
+    def _select(self, query: str, items: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of ``query``, whose ``{}`` stands for the list of ``items``."""
+        with self._reading:
+            for part in _chunks(items):
+                yield from self._reader.execute(query.format(_marks(part)), part)
 
     def close(self) -> None:
         """Close both connections (the last one folds the WAL into the database) and give the lock back."""

@@ -17,6 +17,7 @@ from aiqueue.engine import (
     Claim,
     EnginePolicy,
     Exchange,
+    GatePolicy,
     LoseWorker,
     QueueEngine,
     RetryPolicy,
@@ -28,6 +29,7 @@ from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Granted
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
+from aiqueue.levels import LEVELS
 from aiqueue.protocol import (
     CancelReply,
     ClaimedJob,
@@ -61,14 +63,22 @@ def policy_of(settings: Settings) -> EnginePolicy:
         name: Route(pool=settings.pool_of(name), credential=entry.key_variable)
         for name, entry in settings.providers.items()
     }
-    retry = RetryPolicy(**settings.retry.model_dump())
-    return EnginePolicy(routes=routes, sla_ms=settings.sla_by_rank(), lease_s=settings.lease.lease_s, retry=retry)
+    return EnginePolicy(
+        routes=routes,
+        sla_ms=settings.sla_by_rank(),
+        lease_s=settings.lease.lease_s,
+        retry=RetryPolicy(**settings.retry.model_dump(), dead_letters=settings.dead_letter.enabled),
+        gates={name: GatePolicy(**entry.gate.model_dump()) for name, entry in settings.providers.items()},
+        ageing=settings.ageing,
+        max_depth=settings.limits.max_queue_depth,
+        max_level_depth=tuple(settings.limits.max_level_depth.get(level) for level in LEVELS),
+    )
 
 
 def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngine:
     """Return the engine as the journal has it."""
     with journal.recover() as recovered:
-        return QueueEngine.load(policy_of(settings), counters=recovered.counters, rows=recovered.rows, now=clock.now())
+        return QueueEngine.load(policy_of(settings), **recovered._asdict(), now=clock.now())
 
 
 class QueueService:
@@ -240,7 +250,7 @@ class QueueService:
             waiting = sorted(self._parked.of_pool(pool), key=self._engine.free_slots)
             for at, worker_id in enumerate(waiting):
                 # Even shares; who has few slots goes first, so that the others take what it leaves.
-                share = -(-self._engine.ready(pool) // (len(waiting) - at))
+                share = -(-self._engine.ready(pool, now=self._clock.now()) // (len(waiting) - at))
                 if share or self._engine.has_news_for(worker_id):
                     granted, committed = self._step(Claim(worker_id, share))
                     if granted:
@@ -251,7 +261,7 @@ class QueueService:
         self._log.publish(events)
 
     def _arm_timer(self) -> None:
-        due = self._engine.next_due()
+        due = self._engine.next_due(now=self._clock.now())
         delay = _TICK_S if due is None else min(_TICK_S, max(0.0, due - self._clock.now()))
         loop = asyncio.get_running_loop()
         if self._timer is not None:

@@ -42,13 +42,13 @@ def collect(core: Core, recent: RecentTimes, *, now: float) -> Stats:
     """Return the queue's statistics at ``now``. O(lanes + workers + jobs in process)."""
     ended = core.counters.ended
     processing = sum(len(worker.held) for worker in core.leases)
-    scheduled = len(core.due)
+    queued = sum(sum(lane.queued) for lane in core.lanes)
     waiting = [oldest for lane in core.lanes if (oldest := lane.oldest()) is not None]
     queue = QueueStats(
         is_running=True,
         total_jobs=core.counters.accepted,
-        queued_jobs=len(core.live) - processing - scheduled,
-        scheduled_jobs=scheduled,
+        queued_jobs=queued,
+        scheduled_jobs=sum(core.waiting) - queued,
         processing_jobs=processing,
         completed_jobs=ended.get(JobState.COMPLETED.value, 0),
         failed_jobs=ended.get(JobState.FAILED.value, 0),

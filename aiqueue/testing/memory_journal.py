@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import Recovered, StoredJob
+from aiqueue.journal.base import EndedRow, Recovered, StoredJob, StoredKey
 
 
 class _JobRow(NamedTuple):
@@ -32,6 +32,9 @@ class _Disk:
     seqs: dict[str, int] = field(default_factory=dict)
     states: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     results: dict[int, bytes] = field(default_factory=dict)
+    attempts: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    gates: dict[str, bytes] = field(default_factory=dict)
+    keys: dict[str, StoredKey] = field(default_factory=dict)
     counters: bytes = b""
 
 
@@ -121,7 +124,8 @@ class MemoryJournal:
                 if disk.states.get(seq, ("",))[0] not in TERMINAL
             ]
             counters = disk.counters
-        yield Recovered(counters, iter(rows))
+            gates = list(disk.gates.items())
+        yield Recovered(counters, iter(rows), gates)
 
     def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return payloads by seq."""
@@ -136,6 +140,36 @@ class MemoryJournal:
             disk = self._disk
             known = [(job_id, disk.seqs[job_id]) for job_id in ids if job_id in disk.seqs]
             return {job_id: self._stored(seq, with_payload) for job_id, seq in known}
+
+    def attempts(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
+        """Return the AttemptRecords of jobs by seq, the first attempt first."""
+        found: dict[int, list[bytes]] = {}
+        with self._lock:
+            for (seq, _), body in sorted(self._disk.attempts.items()):
+                if seq in seqs:
+                    found.setdefault(seq, []).append(body)
+        return found
+
+    def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
+        """Return the idempotency keys that are known."""
+        with self._lock:
+            return {key: self._disk.keys[key] for key in keys if key in self._disk.keys}
+
+    def ended(self, *, after_seq: int, limit: int) -> list[EndedRow]:
+        """Return jobs that have ended, by seq."""
+        with self._lock:
+            rows = [EndedRow(seq, *row) for seq, row in sorted(self._disk.states.items()) if row[0] in TERMINAL]
+        return [row for row in rows if row.seq > after_seq][:limit]
+
+    def count_ended(self) -> int:
+        """Return how many jobs that have ended are kept."""
+        return len(self.ended(after_seq=0, limit=len(self._disk.states)))
+
+    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
+        """Return dead letters, the newest first, without payloads."""
+        with self._lock:
+            dead = [seq for seq, row in self._disk.states.items() if row[0] == JobState.DEAD_LETTER]
+            return [self._stored(seq, False) for seq in sorted(dead, reverse=True) if seq < before_seq][:limit]
 
     def close(self) -> None:
         """Take no more."""
@@ -156,6 +190,19 @@ class MemoryJournal:
                 disk.seqs[job_id] = seq
         disk.states.update({seq: (state, progress) for seq, state, progress in rows.states})
         disk.results.update(rows.results)
+        disk.attempts.update({(seq, attempt): body for seq, attempt, body in rows.attempts})
+        disk.gates.update(rows.gates)
+        disk.keys.update({key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows.keys})
+        for seq in rows.deletes:
+            row = disk.jobs.pop(seq, None)
+            if row is not None:
+                del disk.seqs[row.id]
+            disk.states.pop(seq, None)
+            disk.results.pop(seq, None)
+            for key in [key for key in disk.attempts if key[0] == seq]:
+                del disk.attempts[key]
+        for name in [name for name, key in disk.keys.items() if key.at < rows.keys_before]:
+            del disk.keys[name]
         disk.counters = rows.counters or disk.counters
 
     def _check(self) -> None:

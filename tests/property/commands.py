@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from aiqueue.engine.policy import EnginePolicy, RetryPolicy, Route
+from aiqueue.engine.policy import EnginePolicy, GatePolicy, RetryPolicy, Route
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import Event, Failure, JobHeader, Outcome
 from aiqueue.testing.jobs import final, retryable
@@ -15,6 +15,11 @@ POLICY = EnginePolicy(
     routes={"sim": Route("pool", "KEY"), "other": Route("pool"), "far": Route("far-pool")},
     lease_s=90.0,
     retry=RetryPolicy(base_s=1.0, cap_s=8.0, jitter=0.5, max_crashes=2),
+    # The model knows neither: gates that never close, and levels that stay what they are.
+    gates=dict.fromkeys(
+        ("sim", "other", "far"), GatePolicy(adaptive=False, breaker_failures=1_000_000, breaker_window=1_000_000)
+    ),
+    ageing=0.0,
 )
 POOLS = {"w1": "pool", "w2": "pool", "far": "far-pool"}
 LANES = [("sim", "m1"), ("sim", "m2"), ("other", "m1"), ("far", "m1")]

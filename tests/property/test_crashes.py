@@ -35,7 +35,7 @@ def quick_retry() -> Iterator[None]:
 crashes = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 8)), max_size=4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=150)
 @given(crashes=crashes, callers=st.integers(1, 12), slots=st.integers(1, 6), singly=st.booleans())
 def test_every_job_ends_once_and_runs_once_however_often_the_queue_dies(
     crashes: list[tuple[int, bool, int]], callers: int, slots: int, singly: bool

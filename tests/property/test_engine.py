@@ -217,7 +217,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def a_restart_after_this_commit_gives_the_same_queue(self) -> None:
         with self.queue.journal.recover() as found:
-            engine = QueueEngine.load(POLICY, counters=found.counters, rows=found.rows, now=self.now)
+            engine = QueueEngine.load(POLICY, **found._asdict(), now=self.now)
         assert engine.fingerprint() == self.queue.engine.fingerprint()
 
 

@@ -8,6 +8,7 @@ from aiqueue.engine import (
     Effects,
     EnginePolicy,
     Exchange,
+    GatePolicy,
     LoseWorker,
     QueueEngine,
     RetryPolicy,
@@ -29,6 +30,11 @@ POLICY = EnginePolicy(
     routes={PROVIDER: Route(POOL, "KEY"), "other": Route("other-pool")},
     lease_s=90.0,
     retry=RetryPolicy(base_s=1.0, cap_s=30.0, jitter=0.0, max_crashes=3),
+    # Out of the way; those who test gates and ageing turn them on.
+    gates=dict.fromkeys(
+        (PROVIDER, "other"), GatePolicy(adaptive=False, breaker_failures=1_000_000, breaker_window=1_000_000)
+    ),
+    ageing=0.0,
 )
 WORKER = "worker-1"
 
@@ -45,7 +51,7 @@ class QueueHarness:
 
     def _load(self) -> QueueEngine:
         with self.journal.recover() as found:
-            return QueueEngine.load(self.policy, counters=found.counters, rows=found.rows, now=self.clock.now())
+            return QueueEngine.load(self.policy, **found._asdict(), now=self.clock.now())
 
     def restart(self) -> None:
         """Forget everything but what is on disk."""

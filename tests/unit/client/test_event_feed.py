@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import JobNotFound, QueueUnavailable
-from aiqueue.protocol import EventsCall, EventsReply, Outcome
+from aiqueue.protocol import EventsCall, EventsReply, JobView, Outcome
 from aiqueue.testing.in_process import InProcessTransport
 from aiqueue.testing.jobs import POOL, chat, completed
 from aiqueue.views import JobInfo
@@ -64,6 +65,34 @@ async def test_a_foreign_job_that_ends_while_its_watch_begins_is_not_missed(
         await system.queue.claim()
         wait, _ = await asyncio.gather(client.wait(job_id), finish(system, job_id))
         assert wait.status == "completed"
+
+
+async def test_a_foreign_job_that_ends_behind_the_cursor_while_its_watch_begins_is_not_missed(
+    system: ClientHarness,
+) -> None:
+    class SlowLookups(InProcessTransport):
+        """Lookups whose answers are old when they arrive."""
+
+        lookups = 0
+
+        async def get_jobs(self, ids: Sequence[str]) -> list[JobView | None]:
+            views = await super().get_jobs(ids)
+            self.lookups += 1
+            if self.lookups == 3:  # the one that says whom to watch; one before it each that says the job exists
+                await finish(system, foreign, own)
+                await until(own_wait.done)  # so the poll, which does not want the foreign job yet, has moved on
+            return views
+
+    other, client = await system.client(), await system.client(transport := SlowLookups(system.queue.service))
+    foreign = await other.submit_job(chat())
+    own = await client.submit_job(chat())
+    own_wait = asyncio.create_task(client.wait(own))
+    await until(lambda: transport.lookups == 2 and system.queue.service._log._parked)
+    await system.queue.claim(2)
+    transport.lookups = 1
+    assert (await client.wait(foreign)).status == "completed"
+    await own_wait
+    assert transport.lookups >= 3
 
 
 async def test_more_foreign_jobs_than_a_poll_can_name_are_heard_too(

@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
-from aiqueue.client.listeners import JOB_EVENTS, JobEvent, Listeners, job_event
-from aiqueue.engine.core import EVENT_NAMES, SUBMITTED
+from aiqueue.client.listeners import EVENTS, JobEvent, Listeners, job_event
+from aiqueue.engine.core import EVENT_NAMES, GATE_CLOSED, GATE_OPENED, SUBMITTED
 from aiqueue.errors import ProviderServerError
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
@@ -171,12 +171,12 @@ async def test_a_listener_put_on_before_the_start_hears_too(system: ClientHarnes
 
 
 async def test_an_event_nobody_sends_is_refused(client: AsyncAIQueueAdapter) -> None:
-    with pytest.raises(ValueError, match=r"unknown event 'job:finished'; there are: job:cancelled, .* and job:\*"):
+    with pytest.raises(ValueError, match=r"unknown event 'job:finished'; there are: gate:closed, .* and job:\*"):
         client.on("job:finished", Seen())
 
 
 def test_every_event_of_the_queue_can_be_listened_to() -> None:
-    assert {*EVENT_NAMES.values(), SUBMITTED} == JOB_EVENTS
+    assert {*EVENT_NAMES.values(), SUBMITTED, GATE_CLOSED, GATE_OPENED} == EVENTS
 
 
 def test_nobody_is_told_when_nobody_listens() -> None:

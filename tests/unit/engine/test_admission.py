@@ -13,7 +13,7 @@ def test_an_accepted_job_is_queued_and_journaled_with_its_payload(queue: QueueHa
     stored = queue.journal.jobs(["a"], with_payload=True)["a"]
     assert (stored.state, stored.payload) == ("", b'{"x":1}')
     assert decode_header(stored.header).tags == ("t",)
-    assert queue.engine.ready("pool") == 1
+    assert queue.engine.ready("pool", now=0.0) == 1
     assert queue.names("a") == ["submitted"]
 
 
@@ -35,7 +35,7 @@ def test_an_id_twice_in_one_group_is_refused_whole(queue: QueueHarness) -> None:
     assert refusal is not None
     assert refusal.job_id == "a"
     assert not queue.is_live("b")
-    assert queue.engine.ready("pool") == 0
+    assert queue.engine.ready("pool", now=0.0) == 0
 
 
 def test_an_id_twice_in_one_call_is_refused_for_the_second_group_only(queue: QueueHarness) -> None:
@@ -64,7 +64,7 @@ def test_a_job_that_has_ended_is_not_run_again_when_it_is_sent_again(queue: Queu
     queue.claim()
     queue.exchange(completed("a"))
     assert queue.submit_groups(group("a"), journaled={"a": True}) == [None]
-    assert queue.engine.ready("pool") == 0
+    assert queue.engine.ready("pool", now=0.0) == 0
 
 
 def test_a_refused_group_leaves_no_trace(queue: QueueHarness) -> None:

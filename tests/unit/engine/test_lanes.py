@@ -52,7 +52,7 @@ def test_a_worker_is_given_only_jobs_of_its_pool(queue: QueueHarness) -> None:
 def test_a_claim_takes_as_many_as_there_are_slots(queue: QueueHarness, count: int) -> None:
     queue.submit("a", "b")
     assert queue.claim(count) == ["a", "b"][:count]
-    assert queue.engine.ready("pool") == 2 - min(count, 2)
+    assert queue.engine.ready("pool", now=0.0) == 2 - min(count, 2)
 
 
 def test_a_retried_job_finds_its_old_place(queue: QueueHarness) -> None:
@@ -81,7 +81,7 @@ def test_a_cancelled_job_is_skipped_wherever_it_stood(queue: QueueHarness) -> No
     queue.submit("a", "b", "c", "d")
     for job_id in ("a", "c"):
         queue.cancel(job_id)
-    assert queue.engine.ready("pool") == 2
+    assert queue.engine.ready("pool", now=0.0) == 2
     assert queue.claim(4) == ["b", "d"]
 
 
@@ -102,12 +102,12 @@ def test_an_empty_lane_has_no_head_and_no_oldest(queue: QueueHarness) -> None:
     queue.submit("a")
     queue.claim()
     (lane,) = queue.engine.core.lanes
-    assert (lane.head(), lane.oldest(), sum(lane.queued)) == (None, None, 0)
+    assert (lane.head(0.0), lane.oldest(), sum(lane.queued)) == (None, None, 0)
 
 
 def test_an_unknown_pool_has_nothing() -> None:
-    lanes = Lanes((3.0, 10.0, 30.0, 60.0))
-    assert (lanes.queued("pool"), lanes.take("pool", 3)) == (0, [])
+    lanes = Lanes((3.0, 10.0, 30.0, 60.0), 0.0)
+    assert (lanes.queued("pool", lambda _: 9), lanes.take("pool", 3, lambda _: 9, now=0.0)) == (0, [])
 
 
 def test_counts_by_level_follow_every_move(queue: QueueHarness) -> None:

@@ -36,7 +36,9 @@ def test_every_state_leads_to_an_end() -> None:
 
 
 def test_no_move_leaves_an_end() -> None:
-    assert {JobState.COMPLETED, JobState.FAILED, JobState.DEAD_LETTER, JobState.CANCELLED} == TERMINAL
+    ends = {JobState.COMPLETED, JobState.FAILED, JobState.DEAD_LETTER, JobState.CANCELLED}
+    assert ends <= TERMINAL
+    assert not any(MOVES[state] for state in TERMINAL)
 
 
 def test_no_state_moves_to_itself() -> None:
@@ -58,11 +60,13 @@ def test_a_move_outside_the_table_is_refused_and_changes_nothing(source: JobStat
 
 def test_the_diagram_has_every_move_and_every_end() -> None:
     lines = [line.strip() for line in mermaid().splitlines()]
-    assert lines[:2] == ["stateDiagram-v2", "[*] --> queued"]
+    assert lines[0] == "stateDiagram-v2"
+    assert "[*] --> queued" in lines
+    drawn = [line for line in lines[1:] if not line.startswith("[*]")]
     moves = {f"{source} --> {target}" for source, targets in MOVES.items() for target in targets}
     ends = {f"{state} --> [*]" for state in TERMINAL}
-    assert set(lines[2:]) == moves | ends
-    assert len(lines[2:]) == len(moves | ends)
+    assert set(drawn) == moves | ends
+    assert len(drawn) == len(moves | ends)
 
 
 def test_the_diagram_is_the_same_each_time() -> None:

@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aiqueue.errors import ProviderServerError, QueueUnavailable, RateLimited
-from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome
+from aiqueue.errors import ProviderServerError, QueueUnavailable
+from aiqueue.protocol import ExchangeCall, ExchangeReply
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.in_process import InProcessTransport, worker_beside
 from aiqueue.testing.jobs import settings
 from aiqueue.worker import loop as loop_module
-from aiqueue.worker.loop import WorkerLoop
-from aiqueue.worker.runner import JobRunner
 from tests.tools.fake_provider import FakeProvider
 from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import turns, until
@@ -140,7 +138,7 @@ async def test_a_failed_attempt_is_tried_again_by_the_queue(system: System) -> N
 
 async def test_a_job_that_always_fails_is_tried_as_often_as_it_says(system: System) -> None:
     def fail(request: ProviderRequest) -> None:
-        raise RateLimited("Provider sim: 429", status=429)
+        raise ProviderServerError("Provider sim: 500", status=500)
 
     system.provider.behave = fail
     await system.queue.submit("a", max_retries=2)
@@ -361,34 +359,3 @@ async def test_a_worker_can_stop_when_the_queue_comes_back(system: System) -> No
         system.transport.lose_calls("exchange", 5)
         await stop
     assert await system.status("a") == "queued"
-
-
-async def test_the_same_claim_twice_is_run_once() -> None:
-    class Repeating:
-        """A queue that gives the same claim in two answers."""
-
-        def __init__(self) -> None:
-            self.outcomes: list[Outcome] = []
-            self.asked = 0
-            self.idle = asyncio.Event()
-
-        async def exchange(self, call: ExchangeCall) -> ExchangeReply:
-            self.asked += 1
-            self.outcomes += call.outcomes
-            if self.asked <= 2:
-                return ExchangeReply([ClaimedJob("a", 1, "chat_completion", "sim", "m", 1_000, b"{}")])
-            if call.slots:
-                await self.idle.wait()
-            return ExchangeReply()
-
-    provider, queue = FakeProvider(), Repeating()
-    provider.hold()
-    loop = WorkerLoop("w", "pool", 2, queue=queue, runner=JobRunner(lambda name: provider, max_result_bytes=10_000))
-    working = asyncio.create_task(loop.run())
-    await until(lambda: queue.asked >= 3)
-    provider.release()
-    await until(lambda: queue.outcomes)
-    queue.idle.set()
-    await loop.stop(grace_s=1.0)
-    await working
-    assert len(provider.calls) == len(queue.outcomes) == 1
