@@ -14,7 +14,7 @@ from actors.llama_worker_actor import LlamaWorkerActor
 from actors.options import worker_options
 from actors.worker_actor import WorkerActor
 from aiqueue.client.ray_transport import RayTransport
-from aiqueue.config import Settings
+from aiqueue.config import SentSettings
 from aiqueue.errors import QueueUnavailable
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class PoolManager:
 
     def __init__(self, settings_json: str) -> None:
         self._json = settings_json
-        self._settings = Settings.model_validate_json(settings_json)
+        self._settings = SentSettings.model_validate_json(settings_json)
         self._queue = RayTransport(self._settings.namespace)
         self._workers: dict[str, Any] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}

@@ -7,7 +7,7 @@ import os
 import sys
 
 from aiqueue import protocol
-from aiqueue.config import Settings
+from aiqueue.config import SentSettings
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.service.clock import SteadyClock
 from aiqueue.service.queue_service import QueueService, load_engine
@@ -21,7 +21,7 @@ class QueueActor:
     """
 
     def __init__(self, settings_json: str) -> None:
-        self._settings = Settings.model_validate_json(settings_json)
+        self._settings = SentSettings.model_validate_json(settings_json)
         journal = self._settings.journal
         self._journal = SqliteJournal(journal.path, durability=journal.durability)
         self._clock = SteadyClock()
@@ -72,8 +72,7 @@ class QueueActor:
 
     async def close(self) -> None:
         """Commit what is pending and close the journal: the last call."""
-        service, self._service = self._open(), None
-        await service.close()
+        await self._open().close()
 
     async def no_op(self) -> None:
         """Do nothing: what an actor call costs, for the benchmarks."""

@@ -7,7 +7,7 @@ import gc
 import os
 
 from aiqueue.client.ray_transport import RayTransport
-from aiqueue.config import Settings
+from aiqueue.config import SentSettings
 from aiqueue.ids import new_id
 from aiqueue.providers.registry import open_provider
 from aiqueue.worker.loop import WorkerLoop
@@ -23,7 +23,7 @@ class WorkerActor:
     """
 
     def __init__(self, settings_json: str, pool: str) -> None:
-        self._settings = Settings.model_validate_json(settings_json)
+        self._settings = SentSettings.model_validate_json(settings_json)
         self._pool = pool
         self._id = new_id("worker")
         self._providers = ProviderSet(

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from aiqueue.errors import StartError
 from aiqueue.levels import DEFAULT_SLA_MS, LEVELS, AIJobPriority
 
 ProviderKind = Literal["openai", "anthropic", "llama_cpp", "simulated"]
@@ -176,6 +177,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the TOML file that ``AIQUEUE_CONFIG`` names (if any) below the environment."""
         path = os.environ.get(CONFIG_FILE_VARIABLE)
+        if path and not Path(path).is_file():
+            raise StartError(f"{CONFIG_FILE_VARIABLE} names {path}, but there is no such file")
         file = (TomlConfigSettingsSource(settings_cls, toml_file=path),) if path else ()
         return init_settings, env_settings, *file
 
@@ -215,3 +218,19 @@ class Settings(BaseSettings):
     def pool_of(self, provider: str) -> str:
         """Name of the pool that serves ``provider``; empty where none does (its jobs wait)."""
         return next((name for name, pool in self.pools.items() if provider in pool.providers), "")
+
+
+class SentSettings(Settings):
+    """Settings as they were sent to an actor: nothing of its own node's environment or files is mixed in."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what was sent, and that alone."""
+        return (init_settings,)

@@ -4,6 +4,7 @@ AIQueueError
 ├── ValidationError        400  what was submitted is wrong; names every field
 ├── PayloadTooLarge        413
 ├── DuplicateJob           409  the id is taken by a job with another body
+├── IdempotencyConflict    422  the key was used with another body
 ├── JobNotFound            404
 ├── QueueFull              429  try again later
 ├── QueueUnavailable       503  the queue actor can't be reached
@@ -99,6 +100,20 @@ class DuplicateJob(AIQueueError):
 
     def __str__(self) -> str:
         return f"job id {self.job_id} is taken by a job with another body; leave job_id out to have one made"
+
+
+class IdempotencyConflict(AIQueueError):
+    """The idempotency key was used before with another body."""
+
+    kind = "idempotency_conflict"
+    http_status = 422
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"idempotency key {self.key!r} was used with another body; send the same body, or another key"
 
 
 class JobNotFound(AIQueueError, LookupError):

@@ -164,6 +164,7 @@ class SubmitReply(Wire):
 
     groups: list[Refusal | None]
     events: list[Event] = []
+    known: dict[int, str] = {}  #: by group: the job that was accepted before under the same idempotency key
 
 
 class EventsCall(Wire):

@@ -8,7 +8,7 @@ from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import SUBMITTED, Core, Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
-from aiqueue.errors import CircuitOpen, DuplicateJob, QueueFull
+from aiqueue.errors import CircuitOpen, DuplicateJob, QueueFull, ValidationError
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import JobHeader, Refusal, Submission, SubmitGroup, encode
 
@@ -28,6 +28,8 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
             fresh[job.id] = job
         elif not same:
             return Refusal(DuplicateJob.kind, str(DuplicateJob(job.id)), job.id)
+    if any(not 0 <= job.header.level < len(core.waiting) for job in fresh.values()):
+        return Refusal(ValidationError.kind, f"level must be 0 to {len(core.waiting) - 1}")
     if full := _no_room(core, fresh):
         return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S)
     batch_ids = set()
@@ -66,7 +68,7 @@ def _enqueue(core: Core, turn: Turn, submitted: Submission, command: Submit) -> 
         digest = command.digests.get(job.id, b"")
         turn.rows.keys.append((header.idempotency_key, job.id, digest, turn.now))
     core.publish(turn, job, SUBMITTED)
-    if job.fail_fast:
+    if header.fail_fast:
         _fail_at_closed_gate(core, turn, job)
 
 

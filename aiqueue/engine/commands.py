@@ -61,7 +61,12 @@ class LoseWorker:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed: retries come due, silent workers lose their leases. Reply: None."""
+    """Time passed: retries come due, silent workers lose their leases. Reply: None.
+
+    ``pause_s``: for how long the queue itself was stopped (a suspended process); nobody could be heard meanwhile.
+    """
+
+    pause_s: float = 0.0
 
 
 Command = Submit | Exchange | Claim | Cancel | LoseWorker | Tick

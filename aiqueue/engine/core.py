@@ -69,7 +69,8 @@ class Core:
         self.gates = Gates(policy.gates)
         self.due = DueTimes()
         self.deadlines = StartDeadlines()
-        self.fail_fast: dict[str, JobRecord] = {}  #: waiting jobs that would rather fail than wait at a closed gate
+        self.fail_fast: set[str] = set()  #: live jobs that would rather fail than wait at a closed gate
+        self.refusals: dict[str, int] = {}  #: 429s waited out, of the live jobs that met any
         self.waiting = [0] * len(policy.sla_ms)  #: jobs that nobody runs, by level
         self.open_batches: dict[str, int] = {}  #: batch id -> jobs that have not ended
         self._lane_keys: dict[tuple[str, str], LaneKey] = {}
@@ -89,10 +90,12 @@ class Core:
             max_retries=header.max_retries,
             timeout_ms=intern(header.timeout_ms, header.timeout_ms),  # type: ignore[arg-type]
             created_at=header.created_at,
-            run_at=header.run_at,
-            expires_at=header.expires_at,
-            fail_fast=header.fail_fast,
+            run_at=header.run_at or 0.0,  # the one zero, and not a million decoded ones
         )
+        if header.expires_at:
+            self.deadlines.set(job_id, header.expires_at)
+        if header.fail_fast:
+            self.fail_fast.add(job_id)
         self.live[job_id] = job
         if job.batch_id:
             self.open_batches[job.batch_id] = self.open_batches.get(job.batch_id, 0) + 1
@@ -103,7 +106,6 @@ class Core:
         job.state = state
         if state in WAITING:
             self._enter_waiting(job)
-            self.deadlines.push(job)
         elif state in HELD:
             self.gates.of(job.lane, now=now).in_flight += 1
 
@@ -120,13 +122,14 @@ class Core:
             self.leases.release(job)
         if source in WAITING:
             self.waiting[job.level] -= 1
-            self.fail_fast.pop(job.id, None)
         job.state = target
         if target in WAITING:
             self._enter_waiting(job)
         elif target in TERMINAL:
             self._end(turn, job)
         self.write(turn, job, failure, result)
+        if target in TERMINAL:
+            self.refusals.pop(job.id, None)
         if name := EVENT_NAMES.get(target):
             self.publish(turn, job, name, failure=failure, result=result)
 
@@ -199,7 +202,7 @@ class Core:
         for job in claimed:
             self.gates.of(job.lane, now=turn.now).started(turn.now)
             job.attempt += 1
-            job.expires_at = 0.0  # it was started in time
+            self.deadlines.drop(job.id)
             job.worker_id = worker.id
             job.started_at = turn.now
             self.leases.grant(worker, job)
@@ -213,8 +216,6 @@ class Core:
 
     def _enter_waiting(self, job: JobRecord) -> None:
         self.waiting[job.level] += 1
-        if job.fail_fast:
-            self.fail_fast[job.id] = job
         if job.state is JobState.QUEUED:
             self.lanes.push(job)
         else:
@@ -222,6 +223,8 @@ class Core:
 
     def _end(self, turn: Turn, job: JobRecord) -> None:
         del self.live[job.id]
+        self.deadlines.drop(job.id)
+        self.fail_fast.discard(job.id)
         self.counters.count_end(job.state)
         if job.state is JobState.COMPLETED:
             self.counters.completed[job.level] += 1
@@ -244,7 +247,7 @@ class Core:
             turn.now if job.state in TERMINAL else 0.0,
             job.run_at,
             failure,
-            job.refusals,
+            self.refusals.get(job.id, 0),
         )
         turn.rows.states.append((job.seq, job.state.value, encode_progress(progress)))
         if result:

@@ -1,4 +1,4 @@
-"""Jobs that wait for a time, in a heap by that time."""
+"""Jobs that wait for a time, and jobs whose time runs out, in heaps by that time."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class DueTimes:
 
     def push(self, job: JobRecord) -> None:
         """Add a job whose time is set."""
-        heapq.heappush(self._heap, (self._time(job), job.seq, job))
+        heapq.heappush(self._heap, (job.run_at, job.seq, job))
 
     def jobs(self) -> Iterator[JobRecord]:
         """Yield the waiting jobs, in no order."""
-        return (job for at, _, job in self._heap if self._counts(job, at))
+        return (job for at, _, job in self._heap if _counts(job, at))
 
     def next_at(self) -> float | None:
         """Return when the next job comes due."""
-        while self._heap and not self._counts(self._heap[0][2], self._heap[0][0]):
+        while self._heap and not _counts(self._heap[0][2], self._heap[0][0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
@@ -39,28 +39,47 @@ class DueTimes:
         taken = []
         while self._heap and self._heap[0][0] <= now:
             at, _, job = heapq.heappop(self._heap)
-            if self._counts(job, at):
+            if _counts(job, at):
                 taken.append(job)
         return taken
 
-    def _time(self, job: JobRecord) -> float:
-        return job.run_at
 
-    def _counts(self, job: JobRecord, at: float) -> bool:
-        """Tell an entry that counts from one left behind by a cancel or an earlier retry."""
-        return job.state is JobState.SCHEDULED and job.run_at == at
+def _counts(job: JobRecord, at: float) -> bool:
+    """Tell an entry that counts from one left behind by a cancel or an earlier retry."""
+    return job.state is JobState.SCHEDULED and job.run_at == at
 
 
-class StartDeadlines(DueTimes):
-    """Waiting jobs by the time until which they must have been started."""
+class StartDeadlines:
+    """Times until which jobs must have been started. Few jobs have one, so they are kept beside the records."""
 
-    def push(self, job: JobRecord) -> None:
-        """Add a job, if it has such a deadline."""
-        if job.expires_at:
-            super().push(job)
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, str]] = []
+        self._times: dict[str, float] = {}
 
-    def _time(self, job: JobRecord) -> float:
-        return job.expires_at
+    def set(self, job_id: str, at: float) -> None:
+        """Let the job expire at ``at``, unless it is dropped before."""
+        self._times[job_id] = at
+        heapq.heappush(self._heap, (at, job_id))
 
-    def _counts(self, job: JobRecord, at: float) -> bool:
-        return job.state in WAITING
+    def drop(self, job_id: str) -> None:
+        """The job was started, or has ended."""
+        self._times.pop(job_id, None)
+
+    def times(self) -> dict[str, float]:
+        """Return all deadlines by job id."""
+        return dict(self._times)
+
+    def next_at(self) -> float | None:
+        """Return the earliest deadline."""
+        while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: float) -> list[str]:
+        """Remove and return the ids of the jobs whose time is over."""
+        taken = []
+        while (at := self.next_at()) is not None and at <= now:
+            _, job_id = heapq.heappop(self._heap)
+            del self._times[job_id]
+            taken.append(job_id)
+        return taken

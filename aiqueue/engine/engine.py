@@ -15,7 +15,7 @@ from aiqueue.engine.effects import Effects
 from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease, tick
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.policy import EnginePolicy
-from aiqueue.engine.records import JobRecord, decode_progress
+from aiqueue.engine.records import JobRecord, Progress, decode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.protocol import decode_header
 
@@ -101,7 +101,8 @@ class QueueEngine:
             "batches": dict(core.open_batches),
             "waiting": list(core.waiting),
             "fail_fast": sorted(core.fail_fast),
-            "deadlines": sorted(job.id for job in core.deadlines.jobs()),
+            "deadlines": core.deadlines.times(),
+            "refusals": dict(core.refusals),
             "gates": {gate.key: stored for gate in core.gates if (stored := gate.stored()) != StoredGate()},
             "calls": {gate.key: gate.in_flight for gate in core.gates if gate.in_flight},
         }
@@ -110,17 +111,18 @@ class QueueEngine:
         seq, job_id, header, state, progress = row
         job = self.core.record(seq, job_id, decode_header(header))
         if progress:
-            _put_progress(job, state, progress)
+            stored = decode_progress(progress)
+            _put_progress(job, state, stored)
+            if stored.attempt:
+                self.core.deadlines.drop(job_id)
+            if stored.refusals:
+                self.core.refusals[job_id] = stored.refusals
         self.core.admit(job, job.state, now=now)
         if job.state in HELD:
             restore_lease(self.core, job, now=now)
 
 
-def _put_progress(job: JobRecord, state: str, progress: bytes) -> None:
-    stored = decode_progress(progress)
+def _put_progress(job: JobRecord, state: str, stored: Progress) -> None:
     job.state = JobState(state)
     job.attempt, job.failures, job.crashes = stored.attempt, stored.failures, stored.crashes
     job.worker_id, job.started_at, job.run_at = stored.worker_id, stored.started_at, stored.run_at
-    job.refusals = stored.refusals
-    if job.attempt:
-        job.expires_at = 0.0

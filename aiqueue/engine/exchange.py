@@ -77,16 +77,16 @@ def _tell_gate(core: Core, turn: Turn, job: JobRecord, outcome: Outcome) -> None
 def _publish_gate(core: Core, turn: Turn, change: GateChange) -> None:
     core.publish_gate(turn, change)
     if change.until:
-        lane = (change.key.provider, change.key.credential, change.key.model)
-        for job in list(core.fail_fast.values()):
-            if job.state is JobState.QUEUED and (job.lane.provider, job.lane.credential, job.lane.model) == lane:
+        for job in [core.live[job_id] for job_id in sorted(core.fail_fast)]:
+            if job.state is JobState.QUEUED and core.gates.of(job.lane, now=turn.now).key == change.key:
                 fail_closed(core, turn, job, change.reason)
 
 
 def _fail(core: Core, turn: Turn, job: JobRecord, failure: Failure, draw: float) -> None:
     policy = core.policy.retry
-    if failure.kind == RateLimited.kind and job.refusals < policy.max_refusals and not job.fail_fast:
-        job.refusals += 1  # the gate makes it wait at its old place; no attempt is spent
+    refusals = core.refusals.get(job.id, 0)
+    if failure.kind == RateLimited.kind and refusals < policy.max_refusals and job.id not in core.fail_fast:
+        core.refusals[job.id] = refusals + 1  # the gate makes it wait at its old place; no attempt is spent
         core.keep_attempt(turn, job, "refused", failure)
         core.move(turn, job, JobState.QUEUED)
         return
@@ -133,11 +133,12 @@ def _crash(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
     core.move(turn, job, verdict.state, failure=lost)
 
 
-def tick(core: Core, turn: Turn, _: Tick) -> None:
+def tick(core: Core, turn: Turn, command: Tick) -> None:
     """Carry out a Tick."""
-    for job in core.deadlines.take(turn.now):
+    core.leases.extend(command.pause_s)
+    for job_id in core.deadlines.take(turn.now):
         late = JobExpired("Job was not started before its deadline").to_failure()
-        core.move(turn, job, JobState.EXPIRED, failure=late)
+        core.move(turn, core.live[job_id], JobState.EXPIRED, failure=late)
     for job in core.due.take(turn.now):
         job.run_at = 0.0
         core.move(turn, job, JobState.QUEUED)

@@ -67,6 +67,11 @@ class Leases:
         worker = self._workers.pop(worker_id, None)
         return list(worker.held.values()) if worker else []
 
+    def extend(self, seconds: float) -> None:
+        """Let all leases last ``seconds`` longer."""
+        for worker in self._workers.values():
+            worker.silent_after += seconds
+
     def silent(self, now: float) -> list[str]:
         """Return the workers whose time is over."""
         return [worker.id for worker in self._workers.values() if worker.silent_after <= now]

@@ -43,9 +43,6 @@ class JobRecord(msgspec.Struct, gc=False, kw_only=True):
     worker_id: str = ""  #: holder of the lease, or of the last one
     started_at: float = 0.0  #: of the current attempt
     run_at: float = 0.0  #: scheduled: not before
-    expires_at: float = 0.0  #: not started by then: it expires; 0: never
-    refusals: int = 0  #: 429s waited out
-    fail_fast: bool = False  #: fails when its gate is closed, instead of waiting
 
 
 class Progress(Wire):

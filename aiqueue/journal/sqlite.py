@@ -40,7 +40,7 @@ def _statements(verb: str, table: str, columns: str, rest: str = "") -> dict[int
 
 
 # A commit whose end was in doubt (its fsync failed) is tried again, and then finds its own rows.
-_INSERT_JOBS = _statements("INSERT OR REPLACE", "jobs", "seq, id, header, payload", "ON CONFLICT DO NOTHING")
+_INSERT_JOBS = _statements("INSERT", "jobs", "seq, id, header, payload", "ON CONFLICT DO NOTHING")
 _PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress")
 _PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
 _PUT_ATTEMPTS = _statements("INSERT OR REPLACE", "attempts", "seq, attempt, body")

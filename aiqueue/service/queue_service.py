@@ -22,7 +22,6 @@ from aiqueue.engine import (
     QueueEngine,
     RetryPolicy,
     Route,
-    Submit,
     Tick,
 )
 from aiqueue.engine.commands import Command
@@ -50,10 +49,13 @@ from aiqueue.service import lookup, statistics
 from aiqueue.service.clock import Clock, SteadyClock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.event_log import EventLog
+from aiqueue.service.intake import Intake
 from aiqueue.service.parking import ParkedWorkers
 from aiqueue.service.payload_cache import PayloadCache
+from aiqueue.service.retention import Retention
 from aiqueue.views import Stats
 
+_PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
 _TICK_S = 1.0  # how often silent workers are looked for; retries that come due are timed exactly
 
 
@@ -94,10 +96,13 @@ class QueueService:
         self._log = EventLog(next_number=self._engine.core.counters.next_event)
         self._recent = statistics.RecentTimes()
         self._commits = CommitPipeline(journal, self._publish)
+        self._intake = Intake(self._apply, self._engine, journal, self._commits)
+        self._retention = Retention(settings.retention, journal, self._commits, self._clock)
         self._parked = ParkedWorkers()
         self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._park_s = settings.lease.heartbeat_s
         self._timer: asyncio.TimerHandle | None = None
+        self._ticked_at = self._clock.now()
         self._closed = False
         self._arm_timer()
 
@@ -115,25 +120,16 @@ class QueueService:
 
         Raises JournalUnavailable while nothing can be written.
         """
-        self._commits.check()
-        looked_up = [at for at, group in enumerate(groups) if group.maybe_known]
-        replies: list[Refusal | None] = [None] * len(groups)
-        if len(looked_up) < len(groups):
-            fresh = [at for at, group in enumerate(groups) if not group.maybe_known]
-            for at, reply in zip(fresh, await self._accept([groups[at] for at in fresh]), strict=True):
-                replies[at] = reply
-        for at in looked_up:
-            (replies[at],) = await self._accept_known(groups[at])
-        return replies
+        return (await self.submit_and_linger(groups, 0.0)).groups
 
     async def submit_and_linger(self, groups: Sequence[SubmitGroup], linger_s: float) -> SubmitReply:
         """As ``submit``; then wait up to ``linger_s`` for the ends of the jobs, to send them along."""
-        replies = await self.submit(groups)
+        self._commits.check()
+        reply = await self._intake.submit(groups)
         jobs = [job for group in groups for job in group.jobs]
-        if not linger_s or not jobs or any(replies):
-            return SubmitReply(replies)
-        ends = await self._log.linger(jobs[0].header.owner, [job.id for job in jobs], linger_s)
-        return SubmitReply(replies, ends)
+        if linger_s and jobs and not any(reply.groups):
+            reply.events = await self._log.linger(jobs[0].header.owner, [job.id for job in jobs], linger_s)
+        return reply
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """Take a worker's outcomes and give it work; wait for some where there is none."""
@@ -189,24 +185,6 @@ class QueueService:
         self._log.close()
         await self._commits.close()
         self._journal.close()
-
-    async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
-        replies, committed = self._apply(Submit(groups))
-        await asyncio.shield(committed)
-        return list(replies)
-
-    async def _accept_known(self, group: SubmitGroup) -> list[Refusal | None]:
-        """Accept a group whose ids the journal may hold already: sent again, or chosen by the caller."""
-        ids = [job.id for job in group.jobs]
-        while True:
-            await asyncio.shield(self._commits.settled())
-            stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=True)
-            if all(job_id in stored or not self._engine.knows(job_id) for job_id in ids):
-                break  # else the same jobs were accepted while this looked: look again
-        same = {job.id: lookup.is_same(stored[job.id], job) for job in group.jobs if job.id in stored}
-        replies, committed = self._apply(Submit([group], same))
-        await asyncio.shield(committed)
-        return list(replies)
 
     async def _claimed(self, granted: Granted) -> list[ClaimedJob]:
         kept = [self._payloads.take(job.seq) for job in granted.claims]
@@ -272,7 +250,10 @@ class QueueService:
 
     def _on_timer(self) -> None:
         self._timer = None
+        now = self._clock.now()
+        pause_s, self._ticked_at = now - self._ticked_at, now
         try:
-            self._apply(Tick())
+            self._apply(Tick(pause_s if pause_s > _PAUSE_S else 0.0))
+            self._retention.tick()
         finally:
             self._arm_timer()

@@ -207,14 +207,34 @@ async def test_a_silent_worker_loses_its_jobs(queue: ServiceHarness, monkeypatch
     queue = ServiceHarness()
     await queue.submit("a")
     await queue.claim(worker="silent")
-    queue.clock.advance(89.0)
     poll = await queue.park(worker="alive")
-    await turns(50)
+    await _let_pass(queue, 89)
     assert not poll.done()
-    queue.clock.advance(1.0)
+    await _let_pass(queue, 1)
     (claim,) = (await poll).claims
     assert (claim.job_id, claim.attempt) == ("a", 2)
     await queue.service.close()
+
+
+async def test_leases_outlast_a_pause_of_the_queue_itself(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_service, "_TICK_S", 0.001)
+    queue = ServiceHarness()
+    await queue.submit("a")
+    await queue.claim(worker="alive")
+    queue.clock.advance(3_600.0)  # suspended: the worker could not be heard, and is not taken for lost
+    await until(lambda: queue.service._ticked_at == queue.clock.now())
+    assert queue.service._engine.core.live["a"].attempt == 1
+    assert queue.service.stats().adapter.processing_jobs == 1
+    await queue.service.close()
+
+
+async def _let_pass(queue: ServiceHarness, seconds: int) -> None:
+    """Let time pass as the service sees it: a tick a second."""
+    for _ in range(seconds):
+        queue.clock.advance(1.0)
+        await until(lambda: queue.service._ticked_at == queue.clock.now())
 
 
 async def test_after_a_crash_a_retry_still_waits_for_its_time(queue: ServiceHarness) -> None:

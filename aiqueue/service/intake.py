@@ -1,0 +1,139 @@
+"""Accepting jobs. What may be known already is looked up first: jobs sent again, ids and keys chosen by callers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from aiqueue.engine import QueueEngine, Submit
+from aiqueue.errors import IdempotencyConflict
+from aiqueue.journal.base import Journal, StoredJob, StoredKey
+from aiqueue.protocol import Refusal, Submission, SubmitGroup, SubmitReply, encode
+from aiqueue.service import lookup
+from aiqueue.service.commits import CommitPipeline, Committed
+
+Apply = Callable[[Submit], tuple[Any, Committed]]
+
+
+class Intake:
+    """Turns groups of submissions into Submit commands; each group is accepted whole or not at all."""
+
+    def __init__(self, apply: Apply, engine: QueueEngine, journal: Journal, commits: CommitPipeline) -> None:
+        self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
+        self._looking = asyncio.Lock()
+        self._looked_up: frozenset[str] = frozenset()
+        self._arrived: set[str] = set()  # of those being looked up: accepted meanwhile by another way
+
+    async def submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:
+        """Answer when what was accepted is on disk."""
+        replies: list[Refusal | None] = [None] * len(groups)
+        known: dict[int, str] = {}
+        fresh = [at for at, group in enumerate(groups) if not _may_be_known(group)]
+        if fresh:
+            answers = await self._accept([groups[at] for at in fresh])
+            replies = _spread(replies, fresh, answers)
+        if len(fresh) < len(groups):
+            rest = [at for at, group in enumerate(groups) if _may_be_known(group)]
+            async with self._looking:
+                answers, known = await self._accept_known({at: groups[at] for at in rest})
+            replies = _spread(replies, rest, answers)
+        return SubmitReply(replies, known=known)
+
+    async def _accept(
+        self,
+        groups: Sequence[SubmitGroup],
+        same: Mapping[str, bool] | None = None,
+        digests: Mapping[str, bytes] | None = None,
+    ) -> list[Refusal | None]:
+        if self._looked_up:
+            self._arrived.update(job.id for group in groups for job in group.jobs if job.id in self._looked_up)
+        replies, committed = self._apply(Submit(groups, same or {}, digests or {}))
+        await asyncio.shield(committed)
+        return list(replies)
+
+    async def _accept_known(self, groups: Mapping[int, SubmitGroup]) -> tuple[list[Refusal | None], dict[int, str]]:
+        jobs = [job for group in groups.values() for job in group.jobs]
+        if len(groups) > 1 and len({job.id for job in jobs}) < len(jobs):  # the same job twice: one after the other
+            each = [await self._accept_known({at: group}) for at, group in groups.items()]
+            return [answer for (answer,), _ in each], {at: used for _, known in each for at, used in known.items()}
+        stored, keys = await self._look_up([job.id for job in jobs], _keys(jobs))
+        digests = {job.id: _digest(job) for job in jobs if job.header.idempotency_key}
+        answers: dict[int, Refusal | None] = {}
+        known: dict[int, str] = {}
+        new: list[int] = []
+        for at, group in groups.items():
+            used = _used_before(group, keys)
+            if used is None:
+                new.append(at)
+                keys |= {key: StoredKey(job.id, digests[job.id], 0.0) for job in group.jobs for key in _keys([job])}
+            elif used.digest == digests[group.jobs[0].id]:
+                known[at] = used.job_id
+            else:
+                error = IdempotencyConflict(group.jobs[0].header.idempotency_key.partition(":")[2])
+                answers[at] = Refusal(error.kind, str(error), used.job_id)
+        same = {job.id: lookup.is_same(stored[job.id], job) for job in jobs if job.id in stored}
+        if new:
+            for at, answer in zip(new, await self._accept([groups[at] for at in new], same, digests), strict=True):
+                answers[at] = answer
+        return [answers.get(at) for at in groups], known
+
+    async def _look_up(self, ids: list[str], keys: list[str]) -> tuple[dict[str, StoredJob], dict[str, StoredKey]]:
+        """Read what the journal knows; again, if one of these jobs was accepted while it was read."""
+        self._looked_up = frozenset(ids)
+        try:
+            while True:
+                self._arrived.clear()
+                await asyncio.shield(self._commits.settled())
+                stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=True)
+                found = await asyncio.to_thread(self._journal.keys, keys) if keys else {}
+                missing = [job_id for job_id in ids if job_id not in stored]
+                if not self._arrived.intersection(missing) and not any(map(self._engine.knows, missing)):
+                    return stored, found
+        finally:
+            self._looked_up = frozenset()
+
+
+def _may_be_known(group: SubmitGroup) -> bool:
+    return group.maybe_known or bool(group.jobs and group.jobs[0].header.idempotency_key)
+
+
+def _keys(jobs: Iterable[Submission]) -> list[str]:
+    return [job.header.idempotency_key for job in jobs if job.header.idempotency_key]
+
+
+def _used_before(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> StoredKey | None:
+    """Return the use of the group's key by another submit; a group with a key has one job."""
+    if not group.jobs:
+        return None
+    job = group.jobs[0]
+    found = keys.get(job.header.idempotency_key)
+    return None if found is None or found.job_id == job.id else found
+
+
+def _digest(job: Submission) -> bytes:
+    """Return a hash of all that makes this job what it is: not who sent it, when, and under which id."""
+    header = job.header
+    what = (
+        header.type,
+        header.provider,
+        header.model,
+        header.level,
+        header.max_retries,
+        header.timeout_ms,
+        header.tags,
+        header.metadata,
+        header.delay_ms,
+        header.run_at,
+        header.expires_in_ms,
+        header.expires_at,
+        header.fail_fast,
+    )
+    return hashlib.blake2b(encode(what) + job.payload, digest_size=16).digest()
+
+
+def _spread(replies: list[Refusal | None], places: list[int], answers: list[Refusal | None]) -> list[Refusal | None]:
+    for at, answer in zip(places, answers, strict=True):
+        replies[at] = answer
+    return replies
