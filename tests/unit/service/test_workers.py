@@ -207,8 +207,8 @@ async def test_a_silent_worker_loses_its_jobs(queue: ServiceHarness, monkeypatch
     queue = ServiceHarness()
     await queue.submit("a")
     await queue.claim(worker="silent")
-    poll = await queue.park(worker="alive")
     await _let_pass(queue, 89)
+    poll = await queue.park(worker="alive")
     assert not poll.done()
     await _let_pass(queue, 1)
     (claim,) = (await poll).claims
