@@ -50,9 +50,17 @@ class QueueActor:
         """Take an EventsCall, return an EventsReply: a client process's long poll."""
         return protocol.encode(await self._open().events(protocol.decode_events_call(call)))
 
-    async def get_jobs(self, ids: bytes) -> bytes:
+    async def get_jobs(self, ids: bytes, with_payload: bool) -> bytes:
         """Take job ids, return ``list[JobView | None]``."""
-        return protocol.encode(await self._open().get_jobs(protocol.decode_ids(ids)))
+        return protocol.encode(await self._open().get_jobs(protocol.decode_ids(ids), with_payload=with_payload))
+
+    async def list_dead_letters(self, call: bytes) -> bytes:
+        """Take a DeadLettersCall, return a DeadLettersReply."""
+        return protocol.encode(await self._open().dead_letters.find(protocol.decode_dead_letters_call(call)))
+
+    async def delete_dead_letters(self, ids: bytes) -> bytes:
+        """Take job ids, return the ids of those that were dead letters and are gone."""
+        return protocol.encode(await self._open().dead_letters.delete(protocol.decode_ids(ids)))
 
     async def cancel(self, ids: bytes) -> bytes:
         """Take job ids, return ``list[CancelReply]``."""

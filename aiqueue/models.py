@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, TypeAdapter, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Strict, TypeAdapter, field_validator
 from pydantic.alias_generators import to_camel
 
 from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
@@ -27,6 +27,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 _encode = msgspec.json.Encoder().encode
 
 MAX_BATCH_JOBS = 10_000
+_MAX_WAIT_MS = 366 * 86_400_000
 
 
 class AIJobType(StrEnum):
@@ -123,10 +124,23 @@ class JobOptions(_Model):
     """How a job is to be treated. Durations are in milliseconds, as in the specification."""
 
     priority: AIJobPriority = Field(AIJobPriority.MEDIUM, description="urgent runs first")
-    max_retries: int = Field(3, ge=0, le=10, description="attempts after the first one")
+    max_retries: int | None = Field(
+        None, ge=0, le=10, description="attempts after the first one; absent: the system's default, 3 if not configured"
+    )
     timeout: int = Field(30_000, ge=100, le=86_400_000, description="ms one attempt may take")
     tags: tuple[Tag, ...] = Field((), max_length=32)
     metadata: Mapping[Text, JsonValue] = Field(default_factory=dict, description="kept with the job, not interpreted")
+    run_at: AwareDatetime | None = Field(None, description="not before this time")
+    delay: int | None = Field(None, ge=0, le=_MAX_WAIT_MS, description="not before this many ms from now")
+    deadline: AwareDatetime | None = Field(None, description="to be started by then, or it expires and nothing runs")
+    expires_in: int | None = Field(None, ge=1, le=_MAX_WAIT_MS, description="the same, in ms from now")
+    start_timeout: int | None = Field(None, ge=1, le=_MAX_WAIT_MS, description="as expires_in; the sooner one counts")
+    on_gate: Literal["wait", "fail"] = Field(
+        "wait", description="while the provider takes no calls: wait, or fail at once"
+    )
+    idempotency_key: str | None = Field(
+        None, min_length=1, max_length=255, description="a second submit with this key is the first one, for 24 h"
+    )
     job_id: UUID | None = Field(None, description="chosen by the caller; a second submit of the same job is the first")
 
     @field_validator("timeout", mode="before")
@@ -168,6 +182,7 @@ class BatchOptions(JobOptions):
     """Options of a batch: each job gets them, and the batch its name."""
 
     job_id: None = None
+    idempotency_key: None = None
     name: str | None = Field(None, max_length=256)
 
 

@@ -204,6 +204,25 @@ class JobView(Wire):
     failure: Failure | None = None
     result: bytes = b""
     payload: bytes = b""
+    attempts: list[bytes] = []  #: AttemptRecords of the attempts before the last one
+
+
+class DeadLettersCall(Wire):
+    """Which dead letters to list: the newest first, after those already seen."""
+
+    before_seq: int = 2**62
+    limit: int = 100
+    kind: str = ""  #: of the error that ended them
+    model: str = ""
+    tag: str = ""
+    since: float = 0.0  #: ended after this time
+
+
+class DeadLettersReply(Wire):
+    """Dead letters, and where the next page begins (0: there is none)."""
+
+    jobs: list[JobView]
+    before_seq: int
 
 
 class CancelReply(Wire):
@@ -231,6 +250,7 @@ class Welcome(Wire):
     max_payload_bytes: int
     sla_ms: tuple[int, ...]  #: by rank
     shards: int = 1
+    max_retries: int = 3  #: of a job that does not say
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -243,6 +263,8 @@ decode_exchange_reply = msgspec.msgpack.Decoder(ExchangeReply).decode
 decode_events_call = msgspec.msgpack.Decoder(EventsCall).decode
 decode_events_reply = msgspec.msgpack.Decoder(EventsReply).decode
 decode_views = msgspec.msgpack.Decoder(list[JobView | None]).decode
+decode_dead_letters_call = msgspec.msgpack.Decoder(DeadLettersCall).decode
+decode_dead_letters_reply = msgspec.msgpack.Decoder(DeadLettersReply).decode
 decode_cancel_replies = msgspec.msgpack.Decoder(list[CancelReply]).decode
 decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 decode_header = msgspec.msgpack.Decoder(JobHeader).decode

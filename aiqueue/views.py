@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from aiqueue.engine.records import AttemptRecord, decode_attempt
 from aiqueue.errors import JobError, error_from
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import END_STATES, Event, Failure, JobView
@@ -35,6 +36,17 @@ class ErrorInfo(_View):
     request_id: str | None = None
 
 
+class AttemptInfo(_View, omit_defaults=True):
+    """One attempt that was not the job's last one (that one is in the job itself)."""
+
+    attempt: int
+    outcome: str  #: ``failed``, ``refused`` (rate limited, no retry spent), ``lost`` (with its worker), ``handed_back``
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    worker_id: str | None = None
+    error: ErrorInfo | None = None
+
+
 class JobInfo(_View, omit_defaults=True):
     """A job as users see it."""
 
@@ -57,6 +69,8 @@ class JobInfo(_View, omit_defaults=True):
     result: JobResult | None = None
     error: ErrorInfo | None = None
     sla_compliance: SlaCompliance | None = None
+    attempts: list[AttemptInfo] = []  #: before the last one
+    redriven_from: str | None = None  #: the dead letter that this job repeats
 
     def exception(self) -> JobError | None:
         """Return the error that waiting for this job would raise, if it has ended without a result."""
@@ -179,6 +193,19 @@ def job_info(view: JobView) -> JobInfo:
         result=decode_result(view.result) if view.result else None,
         error=_error_info(view.failure),
         sla_compliance=_compliance(header.created_at, view.finished_at, view.sla_ms) if completed else None,
+        attempts=[_attempt_info(decode_attempt(body)) for body in view.attempts],
+        redriven_from=header.redriven_from or None,
+    )
+
+
+def _attempt_info(record: AttemptRecord) -> AttemptInfo:
+    return AttemptInfo(
+        attempt=record.attempt,
+        outcome=record.outcome,
+        started_at=moment(record.started_at),
+        ended_at=moment(record.ended_at),
+        worker_id=record.worker_id or None,
+        error=_error_info(record.failure),
     )
 
 

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 from benchmarks.harness import PAYLOAD, Figure, system
 
 _CONNECTIONS, _SECONDS, _ROUNDS = 32, 3.0, 3
+_SETTLE_S = 3.0  # HAProxy is started anew when it learns of the replica, and closes the connections it had
 
 
 def run() -> Iterator[Figure]:
     """Yield the figures."""
     with system(workers=0, http=True) as running:
         assert running.url
+        time.sleep(_SETTLE_S)
         no_op, post = asyncio.run(_measure(running.url))
     yield Figure(name="HTTP no-op route", value=no_op, unit="req/s")
     yield Figure(name="HTTP POST /ai/jobs", value=post, unit="req/s")

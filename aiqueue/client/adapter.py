@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
 from aiqueue.client.coalescer import SubmitCoalescer
+from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
+from aiqueue.client.headers import header_fields
 from aiqueue.client.listeners import Listener, Listeners
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, JobError, JobNotFound, StartError, ValidationError
@@ -26,7 +26,6 @@ AnyPayload = Mapping[str, Any] | Payload
 AnyOptions = Mapping[str, Any] | JobOptions | None
 
 _PART = 1_000  # jobs of a list that are accepted together, unless they are a batch
-_encode_metadata = msgspec.json.Encoder().encode
 
 
 class AsyncAIQueueAdapter:
@@ -42,11 +41,13 @@ class AsyncAIQueueAdapter:
         self._coalescer: SubmitCoalescer | None = None
         self._feed: EventFeed | None = None
         self._checker: PayloadChecker | None = None
+        self._default_retries = 0
 
     async def start(self) -> None:
         """Find the queue and learn what it can run. Raises QueueUnavailable if there is none."""
         welcome = await self._transport.hello()
         self._checker = PayloadChecker(welcome)
+        self._default_retries = welcome.max_retries
         self._feed = EventFeed(self._transport, self._client_id, after=welcome.last_event)
         self._coalescer = SubmitCoalescer(self._transport, self._feed.resolve)
         self._listen()
@@ -72,8 +73,7 @@ class AsyncAIQueueAdapter:
         Raises ValidationError (also for an unknown provider or model), DuplicateJob, QueueFull, QueueUnavailable.
         """
         (job,), known = self._prepare([self._started(self._checker).check(payload)], validate_options(options))
-        await self._accept([job], known=known)
-        return job.id
+        return await self._accept([job], known=known) or job.id
 
     async def submit_jobs(
         self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, batch_id: str = ""
@@ -84,8 +84,9 @@ class AsyncAIQueueAdapter:
         are accepted together; otherwise in parts of 1,000, in order.
         """
         checked = validate_options(options)
-        if checked.job_id is not None and len(payloads) > 1:
-            raise ValidationError([FieldError("options.job_id", "names one job, but several are submitted")])
+        for name in ("job_id", "idempotency_key"):
+            if getattr(checked, name) is not None and len(payloads) > 1:
+                raise ValidationError([FieldError(f"options.{name}", "names one job, but several are submitted")])
         jobs, known = self._prepare(self._started(self._checker).check_all(payloads), checked, batch_id)
         part = len(jobs) if batch_id else _PART
         parts = [jobs[at : at + part] for at in range(0, len(jobs), part)]
@@ -107,8 +108,8 @@ class AsyncAIQueueAdapter:
         feed = self._started(self._feed)  # stop() may come in between
         ended = feed.expect(job.id)
         try:
-            await self._accept([job], known=known, linger=True)
-            info = await (self.wait(job.id) if known else ended)
+            earlier = await self._accept([job], known=known, linger=True)
+            info = await (self.wait(earlier or job.id) if known or earlier else ended)
         finally:
             feed.forget(job.id, ended)
         result = _result_of(info)
@@ -154,6 +155,11 @@ class AsyncAIQueueAdapter:
             raise JobNotFound(job_id)
         return Cancellation(cancelled=reply.cancelled, status=reply.status)
 
+    @property
+    def dead_letters(self) -> DeadLetterClient:
+        """List, inspect, redrive and delete jobs that are out of attempts."""
+        return DeadLetterClient(self._transport, self._started(self._coalescer).submit, self._client_id)
+
     async def get_stats(self) -> Stats:
         """Return the queue's statistics."""
         return await self._transport.stats()
@@ -183,8 +189,9 @@ class AsyncAIQueueAdapter:
         if self._feed and (self._feed.listens or self._listeners.wanted()):
             self._feed.listen(self._listeners.wanted(), self._listeners.tell)
 
-    async def _accept(self, jobs: list[Submission], *, known: bool, linger: bool = False) -> None:
-        await self._started(self._coalescer).submit(SubmitGroup(jobs, maybe_known=known), linger=linger)
+    async def _accept(self, jobs: list[Submission], *, known: bool, linger: bool = False) -> str | None:
+        """Return the id of the job that was accepted before under the same idempotency key, if there is one."""
+        return await self._started(self._coalescer).submit(SubmitGroup(jobs, maybe_known=known), linger=linger)
 
     def _prepare(
         self, payloads: Sequence[CheckedPayload], options: JobOptions, batch_id: str = ""
@@ -192,11 +199,9 @@ class AsyncAIQueueAdapter:
         """Return what is to be sent, and whether the queue may know these ids already."""
         chosen = options.job_id
         ids = new_job_ids(len(payloads)) if chosen is None else [str(chosen)]
-        metadata = _encode_metadata(options.metadata) if options.metadata else b""
-        rest = (options.max_retries, options.timeout, options.tags, metadata, batch_id)
-        rank, owner = options.priority.rank, self._client_id
+        shared = header_fields(options, owner=self._client_id, default_retries=self._default_retries, batch_id=batch_id)
         jobs = [
-            Submission(job_id, JobHeader(kind, provider, model, rank, owner, *rest), body)
+            Submission(job_id, JobHeader(kind, provider, model, *shared), body)
             for job_id, (kind, provider, model, body) in zip(ids, payloads, strict=True)
         ]
         return jobs, chosen is not None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import AIQueueError, DuplicateJob, QueueFull, QueueUnavailable
+from aiqueue.errors import AIQueueError, DuplicateJob, IdempotencyConflict, QueueFull, QueueUnavailable
 from aiqueue.protocol import Event, Refusal, SubmitGroup, SubmitReply
 
 _MAX_CALLS = 3
@@ -28,7 +28,7 @@ _LINGER_S = 0.01  # how long an answer may wait for the result of a job whose su
 
 class _Entry(NamedTuple):
     group: SubmitGroup
-    accepted: asyncio.Future[None]
+    accepted: asyncio.Future[str | None]
     linger: bool
 
 
@@ -48,8 +48,10 @@ class SubmitCoalescer:
         # or that request's end would cancel it for all.
         self._context = contextvars.copy_context()
 
-    async def submit(self, group: SubmitGroup, *, linger: bool = False) -> None:
+    async def submit(self, group: SubmitGroup, *, linger: bool = False) -> str | None:
         """Return when ``group`` is on disk; raise what refused it, or QueueUnavailable after ``give_up_s``.
+
+        The answer is None, or the id of the job that was accepted before under the group's idempotency key.
 
         ``linger``: the caller waits for the result anyway, so the answer may come a moment later and bring it.
         """
@@ -59,7 +61,7 @@ class SubmitCoalescer:
         if not self._flush_due:
             self._flush_due = True
             loop.call_soon(self._flush, context=self._context)
-        await entry.accepted
+        return await entry.accepted
 
     async def drain(self) -> None:
         """Wait until all that was submitted has been sent and answered."""
@@ -106,11 +108,11 @@ class SubmitCoalescer:
                     entry.accepted.set_exception(error)
             return
         self._on_events(reply.events)
-        for entry, refusal in zip(entries, reply.groups, strict=True):
+        for at, (entry, refusal) in enumerate(zip(entries, reply.groups, strict=True)):
             if entry.accepted.done():  # its caller has gone away
                 continue
             if refusal is None:
-                entry.accepted.set_result(None)
+                entry.accepted.set_result(reply.known.get(at))
             else:
                 entry.accepted.set_exception(_error_of(refusal))
 
@@ -133,6 +135,8 @@ class SubmitCoalescer:
 def _error_of(refusal: Refusal) -> AIQueueError:
     if refusal.kind == DuplicateJob.kind:
         return DuplicateJob(refusal.job_id)
+    if refusal.kind == IdempotencyConflict.kind:
+        return IdempotencyConflict(refusal.message)
     if refusal.kind == QueueFull.kind:
         return QueueFull(refusal.message, refusal.retry_after_s)
     return AIQueueError(refusal.message)

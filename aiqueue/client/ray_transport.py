@@ -13,6 +13,8 @@ from aiqueue import protocol
 from aiqueue.errors import AIQueueError, QueueNotRunning, QueueUnavailable
 from aiqueue.protocol import (
     CancelReply,
+    DeadLettersCall,
+    DeadLettersReply,
     EventsCall,
     EventsReply,
     ExchangeCall,
@@ -56,13 +58,21 @@ class RayTransport:
         reply = await self._call("events", protocol.encode(call), limit_s=call.wait_s + _POLL_MARGIN_S)
         return protocol.decode_events_reply(reply)
 
-    async def get_jobs(self, ids: Sequence[str]) -> list[JobView | None]:
+    async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs in the order of ``ids``."""
-        return protocol.decode_views(await self._call("get_jobs", protocol.encode(ids)))
+        return protocol.decode_views(await self._call("get_jobs", protocol.encode(ids), with_payload))
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs."""
         return protocol.decode_cancel_replies(await self._call("cancel", protocol.encode(ids)))
+
+    async def list_dead_letters(self, call: DeadLettersCall) -> DeadLettersReply:
+        """Return dead letters, the newest first."""
+        return protocol.decode_dead_letters_reply(await self._call("list_dead_letters", protocol.encode(call)))
+
+    async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
+        """Forget dead letters; return the ids of those that were there."""
+        return protocol.decode_ids(await self._call("delete_dead_letters", protocol.encode(ids)))
 
     async def stats(self) -> Stats:
         """Return the queue's statistics."""

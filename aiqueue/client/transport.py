@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from aiqueue.protocol import CancelReply, EventsCall, EventsReply, JobView, SubmitGroup, SubmitReply, Welcome
+from aiqueue.protocol import (
+    CancelReply,
+    DeadLettersCall,
+    DeadLettersReply,
+    EventsCall,
+    EventsReply,
+    JobView,
+    SubmitGroup,
+    SubmitReply,
+    Welcome,
+)
 from aiqueue.views import Stats
 
 
@@ -27,12 +37,20 @@ class QueueTransport(Protocol):
         """Long poll on the event log."""
         ...
 
-    async def get_jobs(self, ids: Sequence[str]) -> list[JobView | None]:
+    async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs in the order of ``ids``."""
         ...
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs."""
+        ...
+
+    async def list_dead_letters(self, call: DeadLettersCall) -> DeadLettersReply:
+        """Return dead letters, the newest first."""
+        ...
+
+    async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
+        """Forget dead letters; return the ids of those that were there."""
         ...
 
     async def stats(self) -> Stats:

@@ -28,7 +28,7 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
             fresh[job.id] = job
         elif not same:
             return Refusal(DuplicateJob.kind, str(DuplicateJob(job.id)), job.id)
-    if any(not 0 <= job.header.level < len(core.waiting) for job in fresh.values()):
+    if not {job.header.level for job in fresh.values()} <= core.levels:
         return Refusal(ValidationError.kind, f"level must be 0 to {len(core.waiting) - 1}")
     if full := _no_room(core, fresh):
         return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S)

@@ -71,6 +71,7 @@ class Core:
         self.deadlines = StartDeadlines()
         self.fail_fast: set[str] = set()  #: live jobs that would rather fail than wait at a closed gate
         self.refusals: dict[str, int] = {}  #: 429s waited out, of the live jobs that met any
+        self.levels = frozenset(range(len(policy.sla_ms)))
         self.waiting = [0] * len(policy.sla_ms)  #: jobs that nobody runs, by level
         self.open_batches: dict[str, int] = {}  #: batch id -> jobs that have not ended
         self._lane_keys: dict[tuple[str, str], LaneKey] = {}
@@ -153,7 +154,7 @@ class Core:
             turn.now,
             job.id,
             job.owner,
-            job.state.value,
+            job.state._value_,  # what ``value`` returns, without the call: this runs three times per job
             job.type,
             lane.provider,
             lane.model,
@@ -249,7 +250,7 @@ class Core:
             failure,
             self.refusals.get(job.id, 0),
         )
-        turn.rows.states.append((job.seq, job.state.value, encode_progress(progress)))
+        turn.rows.states.append((job.seq, job.state._value_, encode_progress(progress)))
         if result:
             turn.rows.results.append((job.seq, result))
 

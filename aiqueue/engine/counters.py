@@ -25,7 +25,8 @@ class Counters(msgspec.Struct, kw_only=True, gc=False):
 
     def count_end(self, state: JobState) -> None:
         """Count a job that reached a terminal state."""
-        self.ended[state.value] = self.ended.get(state.value, 0) + 1
+        name = state._value_
+        self.ended[name] = self.ended.get(name, 0) + 1
 
     def take_seq(self) -> int:
         """Return the next place in the order of acceptance."""

@@ -71,8 +71,8 @@ class Intake:
             elif used.digest == digests[group.jobs[0].id]:
                 known[at] = used.job_id
             else:
-                error = IdempotencyConflict(group.jobs[0].header.idempotency_key.partition(":")[2])
-                answers[at] = Refusal(error.kind, str(error), used.job_id)
+                _, _, key = group.jobs[0].header.idempotency_key.partition(":")
+                answers[at] = Refusal(IdempotencyConflict.kind, key, used.job_id)
         same = {job.id: lookup.is_same(stored[job.id], job) for job in jobs if job.id in stored}
         if new:
             for at, answer in zip(new, await self._accept([groups[at] for at in new], same, digests), strict=True):

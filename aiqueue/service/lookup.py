@@ -5,11 +5,11 @@ from __future__ import annotations
 from aiqueue.engine.records import Progress, decode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.journal.base import StoredJob
-from aiqueue.protocol import JobView, Submission, decode_header
+from aiqueue.protocol import DeadLettersCall, JobView, Submission, decode_header
 
 
-def view_of(stored: StoredJob, sla_ms: tuple[int, ...]) -> JobView:
-    """Return a stored job as ``get_jobs`` shows it."""
+def view_of(stored: StoredJob, sla_ms: tuple[int, ...], attempts: list[bytes] | None = None) -> JobView:
+    """Return a stored job as ``get_jobs`` shows it; ``attempts``: those before the last one."""
     header = decode_header(stored.header)
     progress = decode_progress(stored.progress) if stored.progress else Progress()
     return JobView(
@@ -27,6 +27,18 @@ def view_of(stored: StoredJob, sla_ms: tuple[int, ...]) -> JobView:
         progress.failure,
         stored.result,
         stored.payload,
+        attempts or [],
+    )
+
+
+def is_wanted(view: JobView, call: DeadLettersCall) -> bool:
+    """Tell whether a dead letter passes the filters of ``call``."""
+    header = view.header
+    return (
+        (not call.kind or (view.failure is not None and view.failure.kind == call.kind))
+        and (not call.model or header.model == call.model)
+        and (not call.tag or call.tag in header.tags)
+        and view.finished_at >= call.since
     )
 
 

@@ -26,6 +26,7 @@ from aiqueue.engine import (
 )
 from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Granted
+from aiqueue.engine.records import decode_progress
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
 from aiqueue.levels import LEVELS
@@ -48,6 +49,7 @@ from aiqueue.providers.registry import job_types_of
 from aiqueue.service import lookup, statistics
 from aiqueue.service.clock import Clock, SteadyClock
 from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.dead_letters import DeadLetters
 from aiqueue.service.event_log import EventLog
 from aiqueue.service.intake import Intake
 from aiqueue.service.parking import ParkedWorkers
@@ -98,6 +100,7 @@ class QueueService:
         self._commits = CommitPipeline(journal, self._publish)
         self._intake = Intake(self._apply, self._engine, journal, self._commits)
         self._retention = Retention(settings.retention, journal, self._commits, self._clock)
+        self.dead_letters = DeadLetters(journal, self._commits, settings.sla_by_rank())
         self._parked = ParkedWorkers()
         self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._park_s = settings.lease.heartbeat_s
@@ -113,7 +116,8 @@ class QueueService:
             for name, entry in self._settings.providers.items()
         ]
         limit = self._settings.limits.max_payload_bytes
-        return Welcome(self._log.last, providers, limit, self._settings.sla_by_rank())
+        retries = self._settings.dead_letter.max_retries
+        return Welcome(self._log.last, providers, limit, self._settings.sla_by_rank(), max_retries=retries)
 
     async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
         """Accept groups of jobs, each whole or not at all; answer when they are on disk.
@@ -153,8 +157,13 @@ class QueueService:
         self._check_open()
         await asyncio.shield(self._commits.settled())
         stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=with_payload)
+        tried = [job.seq for job in stored.values() if job.progress and decode_progress(job.progress).attempt > 1]
+        attempts = await asyncio.to_thread(self._journal.attempts, tried) if tried else {}
         sla_ms = self._engine.core.policy.sla_ms
-        return [lookup.view_of(stored[job_id], sla_ms) if job_id in stored else None for job_id in ids]
+        return [
+            lookup.view_of(job, sla_ms, attempts.get(job.seq)) if (job := stored.get(job_id)) else None
+            for job_id in ids
+        ]
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs. For one that has ended already, ``status`` is its end; for one unknown it is empty."""

@@ -13,6 +13,8 @@ from aiqueue.errors import ModelUnavailable, QueueUnavailable
 from aiqueue.ids import new_id
 from aiqueue.protocol import (
     CancelReply,
+    DeadLettersCall,
+    DeadLettersReply,
     EventsCall,
     EventsReply,
     ExchangeCall,
@@ -87,15 +89,27 @@ class InProcessTransport:
         reply = await self._call("events", self._service.events(sent))
         return protocol.decode_events_reply(protocol.encode(reply))
 
-    async def get_jobs(self, ids: Sequence[str]) -> list[JobView | None]:
+    async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs in the order of ``ids``."""
         sent = protocol.decode_ids(protocol.encode(ids))
-        return protocol.decode_views(protocol.encode(await self._call("get_jobs", self._service.get_jobs(sent))))
+        views = await self._call("get_jobs", self._service.get_jobs(sent, with_payload=with_payload))
+        return protocol.decode_views(protocol.encode(views))
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs."""
         sent = protocol.decode_ids(protocol.encode(ids))
         return protocol.decode_cancel_replies(protocol.encode(await self._call("cancel", self._service.cancel(sent))))
+
+    async def list_dead_letters(self, call: DeadLettersCall) -> DeadLettersReply:
+        """Return dead letters, the newest first."""
+        sent = protocol.decode_dead_letters_call(protocol.encode(call))
+        reply = await self._call("list_dead_letters", self._service.dead_letters.find(sent))
+        return protocol.decode_dead_letters_reply(protocol.encode(reply))
+
+    async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
+        """Forget dead letters; return the ids of those that were there."""
+        sent = protocol.decode_ids(protocol.encode(ids))
+        return list(await self._call("delete_dead_letters", self._service.dead_letters.delete(sent)))
 
     async def stats(self) -> Stats:
         """Return the queue's statistics."""

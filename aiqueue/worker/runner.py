@@ -30,7 +30,8 @@ class JobRunner:
     async def run(self, job: ClaimedJob) -> Outcome:
         """Return how the attempt ended; cancelling this task gives an outcome too (``cancelled``)."""
         try:
-            return Outcome(job.job_id, job.attempt, await self._result(job))
+            result, tokens = await self._result(job)
+            return Outcome(job.job_id, job.attempt, result, tokens=tokens)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -46,7 +47,7 @@ class JobRunner:
             failure = WorkerFault(f"Worker fault: {type(error).__name__}; see the worker's log").to_failure()
         return Outcome(job.job_id, job.attempt, failure=failure)
 
-    async def _result(self, job: ClaimedJob) -> bytes:
+    async def _result(self, job: ClaimedJob) -> tuple[bytes, int]:
         provider = self._provider_of(job.provider)
         timeout_s = job.timeout_ms / 1e3
         request = ProviderRequest(
@@ -67,7 +68,7 @@ class JobRunner:
                 f"the result has {len(encoded)} bytes, over the limit of {self._max_result_bytes}; "
                 "ask for fewer tokens or raise limits.max_result_bytes"
             )
-        return encoded
+        return encoded, answer.usage.total_tokens
 
 
 def _job_result(job: ClaimedJob, answer: ProviderAnswer, latency_ms: float) -> JobResult:

@@ -24,6 +24,15 @@ _DOWN = "The queue does not answer. A submit may have been accepted all the same
 _FULL = "The queue is full."
 _SLOW_BODY = "The body did not arrive in time."
 _NO_ANSWER = "The queue does not answer."
+_MAX_KEY = 255
+_KEY_TAKEN = "The idempotency key was used with another body."
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "a second submit with this key and the same body is the first one",
+    "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_KEY},
+}
 _UNKNOWN = "No job has this id, or it ended and its retention time is over."
 
 
@@ -47,10 +56,10 @@ async def submit_job(request: Request) -> Response:
     """Submit a job. The answer comes when the job is on disk; `Location` is where to follow it.
 
     `priority` may stand beside the payload or in `options`. With a `jobId` of your own in `options` a submit can be
-    repeated safely: the second one of the same job is the first.
+    repeated safely: the second one of the same job is the first. So it can with an `Idempotency-Key`, for 24 hours.
     """
     body = parse_body(SubmitBody, await request.body())
-    options = _options(body)
+    options = _with_key(request, _options(body))
     try:
         job_id = await adapter_of(request).submit_job(body.payload, options)
     except ValidationError as error:
@@ -103,8 +112,13 @@ OPERATIONS = (
         name="submitJob",
         status=202,
         answer=answer(Accepted, "The job is on disk.", _LOCATION),
-        failures={400: _BAD_BODY, 409: "The `jobId` belongs to a job with another body.", **_REFUSALS},
-        extra=json_body(SubmitBody),
+        failures={
+            400: _BAD_BODY,
+            409: "The `jobId` belongs to a job with another body.",
+            422: _KEY_TAKEN,
+            **_REFUSALS,
+        },
+        extra={**json_body(SubmitBody), "parameters": [_KEY]},
     ),
     Operation(
         method="POST",
@@ -146,6 +160,18 @@ def _options(body: SubmitBody) -> JobOptions:
         message = f"{level} here, but {body.options.priority} in options: give one of them"
         raise ValidationError([FieldError("priority", message)])
     return body.options.model_copy(update={"priority": level})
+
+
+def _with_key(request: Request, options: JobOptions) -> JobOptions:
+    """Return the options with the key that the header gives."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return options
+    if not 1 <= len(key) <= _MAX_KEY:
+        raise ValidationError([FieldError("Idempotency-Key", f"must have 1 to {_MAX_KEY} characters")])
+    if options.idempotency_key not in (None, key):
+        raise ValidationError([FieldError("Idempotency-Key", "differs from options.idempotencyKey: give one of them")])
+    return options.model_copy(update={"idempotency_key": key})
 
 
 def _in_payload(error: ValidationError) -> ValidationError:

@@ -23,7 +23,10 @@ from aiqueue.protocol import Failure
 
 
 def every(root: type[AIQueueError]) -> list[type[AIQueueError]]:
-    return [root, *(found for child in root.__subclasses__() for found in every(child))]
+    own = [
+        child for child in root.__subclasses__() if child.__module__ == root.__module__
+    ]
+    return [root, *(found for child in own for found in every(child))]
 
 
 EVERY = [cls for cls in every(AIQueueError) if not cls.__name__.startswith("_")]

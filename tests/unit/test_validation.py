@@ -238,4 +238,4 @@ def test_a_level_is_understood_by_name_and_by_number(priority: Any) -> None:
 def test_no_options_are_the_defaults() -> None:
     assert validate_options(None) == validate_options({}) == JobOptions()
     assert validate_options(given := JobOptions(max_retries=1)) is given
-    assert (JobOptions().max_retries, JobOptions().timeout, JobOptions().priority) == (3, 30_000, "medium")
+    assert (JobOptions().max_retries, JobOptions().timeout, JobOptions().priority) == (None, 30_000, "medium")

@@ -1,0 +1,41 @@
+"""From a job's options to the header that the queue reads."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from aiqueue.models import JobOptions
+
+DEFAULT_SCOPE = "default"  #: idempotency keys of one caller do not meet another caller's
+
+_encode_metadata = msgspec.json.Encoder().encode
+
+
+def header_fields(options: JobOptions, *, owner: str, default_retries: int, batch_id: str) -> tuple[Any, ...]:
+    """Return the fields of a JobHeader from ``level`` on, in its order: equal for all jobs submitted together."""
+    key = options.idempotency_key
+    waits = [wait for wait in (options.expires_in, options.start_timeout) if wait is not None]
+    return (
+        options.priority.rank,
+        owner,
+        default_retries if options.max_retries is None else options.max_retries,
+        options.timeout,
+        options.tags,
+        _encode_metadata(options.metadata) if options.metadata else b"",
+        batch_id,
+        0.0,  # created_at is the queue's to set
+        _seconds(options.run_at),
+        options.delay or 0,
+        _seconds(options.deadline),
+        min(waits, default=0),
+        options.on_gate == "fail",
+        "",
+        f"{DEFAULT_SCOPE}:{key}" if key else "",
+    )
+
+
+def _seconds(moment: datetime | None) -> float:
+    return moment.timestamp() if moment else 0.0

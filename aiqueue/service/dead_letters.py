@@ -1,0 +1,55 @@
+"""Jobs out of attempts: listed, and forgotten on request. To redrive one is to submit it again; clients do that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aiqueue.engine.effects import Effects, Rows
+from aiqueue.engine.states import JobState
+from aiqueue.journal.base import Journal, StoredJob
+from aiqueue.protocol import DeadLettersCall, DeadLettersReply, JobView
+from aiqueue.service import lookup
+from aiqueue.service.commits import CommitPipeline
+
+_PAGE = 500  # rows read at once
+_MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
+
+
+class DeadLetters:
+    """The dead letters of one journal."""
+
+    def __init__(self, journal: Journal, commits: CommitPipeline, sla_ms: tuple[int, ...]) -> None:
+        self._journal, self._commits, self._sla_ms = journal, commits, sla_ms
+
+    async def find(self, call: DeadLettersCall) -> DeadLettersReply:
+        """Return those that pass the filters, the newest first, with their attempts."""
+        await asyncio.shield(self._commits.settled())
+        found: list[tuple[StoredJob, JobView]] = []
+        before, looked_at = call.before_seq, 0
+        while len(found) < call.limit and looked_at < _MOST_READ:
+            page = await asyncio.to_thread(self._journal.dead_letters, before_seq=before, limit=_PAGE)
+            looked_at += len(page)
+            for row in page:
+                before = row.seq
+                view = lookup.view_of(row, self._sla_ms)
+                if lookup.is_wanted(view, call):
+                    found.append((row, view))
+                    if len(found) == call.limit:
+                        break
+            if len(page) < _PAGE:
+                before = before if len(found) == call.limit else 0
+                break
+        attempts = await asyncio.to_thread(self._journal.attempts, [row.seq for row, _ in found])
+        for row, view in found:
+            view.attempts = attempts.get(row.seq, [])
+        return DeadLettersReply([view for _, view in found], before)
+
+    async def delete(self, ids: Sequence[str]) -> list[str]:
+        """Forget dead letters; return the ids of those that were there. Jobs in other states are left alone."""
+        await asyncio.shield(self._commits.settled())
+        stored = await asyncio.to_thread(self._journal.jobs, ids)
+        dead = [job for job in stored.values() if job.state == JobState.DEAD_LETTER]
+        if dead:
+            await asyncio.shield(self._commits.append(Effects(rows=Rows(deletes=[job.seq for job in dead]))))
+        return [job.id for job in dead]

@@ -1,0 +1,100 @@
+"""Dead letters through the client: found, looked at, redriven once, forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from aiqueue.errors import JobNotFound, ProviderServerError
+from aiqueue.providers.base import ProviderRequest
+from aiqueue.testing.jobs import chat
+from tests.tools.client_harness import ClientHarness
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[ClientHarness]:
+    async with ClientHarness() as made:
+        yield made
+
+
+def fail(request: ProviderRequest) -> None:
+    raise ProviderServerError("Provider sim: 500", status=500)
+
+
+async def dead_letter(harness: ClientHarness, client: Any, **options: Any) -> str:
+    harness.provider.behave = fail
+    job_id: str = await client.submit_job(chat(), {"max_retries": 1, **options})
+    assert (await client.wait(job_id)).status == "dead_letter"
+    harness.provider.behave = lambda request: None
+    return job_id
+
+
+async def test_a_dead_letter_is_found_by_reason_model_and_tag_with_its_attempts(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    job_id = await dead_letter(harness, client, tags=["bulk"])
+    for filters in ({}, {"reason": "provider_server_error"}, {"tag": "bulk"}, {"model": "model-a"}):
+        (found,) = await client.dead_letters.find(**filters)
+        assert found.job_id == job_id
+        assert [(attempt.attempt, attempt.outcome) for attempt in found.attempts] == [(1, "failed")]
+        assert (found.attempt, found.error.status) == (2, 500)
+    for filters in ({"reason": "timeout"}, {"tag": "other"}, {"model": "other"}):
+        assert await client.dead_letters.find(**filters) == []
+
+
+async def test_a_dead_letter_is_inspected_with_its_payload(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    job_id = await dead_letter(harness, client)
+    info, payload = await client.dead_letters.inspect(job_id)
+    assert info.job_id == job_id
+    assert msgspec.json.decode(payload)["messages"] == chat()["messages"]
+
+
+async def test_a_redrive_is_one_new_job_however_often_it_is_asked_for(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    job_id = await dead_letter(harness, client)
+    (first,) = await client.dead_letters.redrive([job_id], max_retries=5)
+    (again,) = await client.dead_letters.redrive([job_id], max_retries=5)
+    assert first == again != job_id
+    info = await client.wait(first)
+    assert (info.status, (await client.get_job_status(first)).redriven_from) == ("completed", job_id)
+
+
+async def test_only_dead_letters_are_redriven_and_nothing_else_is_submitted(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    dead = await dead_letter(harness, client)
+    healthy = await client.submit_job(chat())
+    await client.wait(healthy)
+    before = (await client.get_stats()).adapter.total_jobs
+    with pytest.raises(JobNotFound):
+        await client.dead_letters.redrive([dead, healthy])
+    assert (await client.get_stats()).adapter.total_jobs == before
+
+
+async def test_deleting_forgets_dead_letters_and_no_other_job(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    dead = await dead_letter(harness, client)
+    healthy = await client.submit_job(chat())
+    await client.wait(healthy)
+    assert await client.dead_letters.delete([dead, healthy]) == [dead]
+    assert await client.get_job_status(dead) is None
+    assert (await client.get_job_status(healthy)).status == "completed"
+    assert await client.dead_letters.find() == []
+
+
+async def test_a_job_with_an_idempotency_key_is_the_same_job_the_second_time(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    options = {"idempotency_key": "order-7"}
+    first = await client.submit_job(chat(), options)
+    assert await client.submit_job(chat(), options) == first
+    result = await client.submit_job_with_callback(chat(), options)
+    assert result.text
+    assert (await client.get_stats()).adapter.total_jobs == 1
