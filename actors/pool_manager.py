@@ -12,6 +12,7 @@ from ray.exceptions import RayActorError
 
 from actors.llama_worker_actor import LlamaWorkerActor
 from actors.options import worker_options
+from actors.watchdog import Watchdog
 from actors.worker_actor import WorkerActor
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import SentSettings
@@ -31,9 +32,14 @@ class PoolManager:
         self._workers: dict[str, Any] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
+        self._watchdog: asyncio.Task[None] | None = None
+        # After a restart nobody else would call it.
+        ray.get_runtime_context().current_actor.start.remote()
 
     async def start(self) -> list[str]:
-        """Start all workers and return their names. Doing it again changes nothing."""
+        """Start all workers, or find them, and return their names. Doing it again changes nothing."""
+        if self._watchdog is None:
+            self._watchdog = asyncio.create_task(Watchdog(self._queue, self._settings.namespace).run())
         for pool, config in self._settings.pools.items():
             for number in range(config.workers):
                 name = f"aiqueue-worker-{pool}-{number}"
@@ -44,7 +50,10 @@ class PoolManager:
 
     async def stop(self, grace_s: float) -> None:
         """Drain all workers and end them."""
+        await self.start()  # a manager that was just restarted has yet to find them
         self._stopping = True
+        if self._watchdog:
+            self._watchdog.cancel()
         for watch in self._watches.values():
             watch.cancel()
         stops = [worker.stop.remote(grace_s) for worker in self._workers.values()]

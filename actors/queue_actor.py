@@ -6,6 +6,8 @@ import gc
 import os
 import sys
 
+import ray
+
 from aiqueue import protocol
 from aiqueue.config import SentSettings
 from aiqueue.journal.sqlite import SqliteJournal
@@ -73,6 +75,10 @@ class QueueActor:
     async def lose_worker(self, worker_id: str, reason: str) -> int:
         """Take back what a dead worker held."""
         return await self._open().lose_worker(worker_id, reason)
+
+    async def pulse(self) -> tuple[int, str, float]:
+        """Return process id, node id, and for how many seconds a commit has been waiting for the disk."""
+        return os.getpid(), ray.get_runtime_context().get_node_id(), self._open().commit_waits_s()
 
     async def pid(self) -> int:
         """Return the process id, for those who test what happens when it dies."""

@@ -9,6 +9,7 @@ AIQueueError
 ├── QueueFull              429  try again later
 ├── QueueUnavailable       503  the queue actor can't be reached
 │   ├── QueueNotRunning    503  there is none
+│   ├── QueueSilent        503  it did not answer in time
 │   └── JournalUnavailable 503  the queue can't write its journal
 ├── StartError             500  the system could not be brought up
 └── JobError                    why a job did not complete; ``retryable`` says whether another attempt may help
@@ -161,6 +162,12 @@ class QueueNotRunning(QueueUnavailable):
     """There is no queue in this Ray namespace; `aiqueue up` starts one."""
 
     kind = "queue_not_running"
+
+
+class QueueSilent(QueueUnavailable):
+    """The queue actor is there but did not answer in time: it is very busy, or hangs."""
+
+    kind = "queue_silent"
 
 
 class JournalUnavailable(QueueUnavailable):

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from aiqueue import protocol
-from aiqueue.errors import AIQueueError, QueueNotRunning, QueueUnavailable
+from aiqueue.errors import AIQueueError, QueueNotRunning, QueueSilent, QueueUnavailable
 from aiqueue.protocol import (
     CancelReply,
     DeadLettersCall,
@@ -78,6 +78,11 @@ class RayTransport:
         """Return the queue's statistics."""
         return decode_stats(await self._call("stats"))
 
+    async def pulse(self, *, limit_s: float) -> tuple[int, str, float]:
+        """Return the queue's process id, its node, and for how many seconds a commit has been waiting for the disk."""
+        pid, node, stuck_s = await self._call("pulse", limit_s=limit_s)
+        return int(pid), str(node), float(stuck_s)
+
     async def lose_worker(self, worker_id: str, reason: str) -> None:
         """Tell the queue that a worker is dead."""
         await self._call("lose_worker", worker_id, reason)
@@ -89,7 +94,7 @@ class RayTransport:
             async with asyncio.timeout(limit_s):
                 return await getattr(self._actor, method).remote(*args)
         except TimeoutError:
-            raise QueueUnavailable(f"the queue did not answer {method} within {limit_s:g} s") from None
+            raise QueueSilent(f"the queue did not answer {method} within {limit_s:g} s") from None
         except ValueError:
             raise QueueNotRunning(
                 f"no queue is running in the Ray namespace {self._namespace!r}; start one with `aiqueue up`"

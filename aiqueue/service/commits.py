@@ -30,6 +30,7 @@ class CommitPipeline:
         self._publish = publish
         self._waiting: deque[tuple[list[Event], Committed]] = deque()
         self._error: Exception | None = None
+        self._progress_at = self._loop.time()
         self._writer = GroupCommitWriter(journal, on_commit=self._on_commit, on_failure=self._on_failure)
 
     def append(self, effects: Effects) -> Committed:
@@ -40,6 +41,8 @@ class CommitPipeline:
         if not effects.rows:
             return self.settled()
         done: Committed = self._loop.create_future()
+        if not self._waiting:
+            self._progress_at = self._loop.time()
         self._waiting.append((effects.events, done))
         self._writer.append(effects.rows)
         return done
@@ -51,6 +54,12 @@ class CommitPipeline:
         done: Committed = self._loop.create_future()
         done.set_result(None)
         return done
+
+    def waits_s(self) -> float:
+        """Return for how long the oldest commit has been under way; 0 while commits fail: that is no hang."""
+        if not self._waiting or self._error is not None:
+            return 0.0
+        return self._loop.time() - self._progress_at
 
     def check(self) -> None:
         """Raise JournalUnavailable while the last commit has failed: nothing new may be accepted then."""
@@ -75,6 +84,7 @@ class CommitPipeline:
         self._loop.call_soon_threadsafe(self._set_error, error)
 
     def _committed(self, batches: int) -> None:
+        self._progress_at = self._loop.time()
         for _ in range(batches):
             events, done = self._waiting.popleft()
             self._publish(events)

@@ -180,6 +180,10 @@ class QueueService:
         await asyncio.shield(committed)
         return int(count)
 
+    def commit_waits_s(self) -> float:
+        """Return for how long a commit has been waiting for a disk that neither succeeds nor fails."""
+        return self._commits.waits_s()
+
     def stats(self) -> Stats:
         """Return the queue's statistics."""
         return statistics.collect(self._engine.core, self._recent, now=self._clock.now())
