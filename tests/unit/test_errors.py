@@ -23,7 +23,7 @@ from aiqueue.protocol import Failure
 
 
 def every(root: type[AIQueueError]) -> list[type[AIQueueError]]:
-    own = [child for child in root.__subclasses__() if child.__module__ == root.__module__]
+    own = [child for child in root.__subclasses__() if child.__module__.startswith("aiqueue.errors.")]
     return [root, *(found for child in own for found in every(child))]
 
 

@@ -1,0 +1,113 @@
+"""Every error this system raises.
+
+AIQueueError
+├── ValidationError        400  what was submitted is wrong; names every field
+├── PayloadTooLarge        413
+├── DuplicateJob           409  the id is taken by a job with another body
+├── IdempotencyConflict    422  the key was used with another body
+├── JobNotFound            404
+├── QueueFull              429  try again later
+├── QueueUnavailable       503  the queue actor can't be reached
+│   ├── QueueNotRunning    503  there is none
+│   ├── QueueSilent        503  it did not answer in time
+│   └── JournalUnavailable 503  the queue can't write its journal
+├── StartError             500  the system could not be brought up
+└── JobError                    why a job did not complete; ``retryable`` says whether another attempt may help
+    ├── ProviderError      502
+    │   ├── RateLimited               retry
+    │   ├── ProviderServerError       retry
+    │   ├── ProviderConnectionError   retry
+    │   ├── InvalidRequest
+    │   │   ├── ContextLengthExceeded
+    │   │   └── ContentRefused
+    │   ├── AuthenticationFailed
+    │   ├── MalformedResponse         retry
+    │   └── ModelUnavailable
+    ├── JobTimeout         504        retry
+    ├── CircuitOpen        503        retry
+    ├── OutOfMemory        507        retry
+    ├── WorkerLost         503        retry
+    ├── WorkerFault        500
+    ├── PoisonJob          500
+    ├── JobExpired         504
+    └── JobCancelled       499
+
+Errors cross process borders as ``Failure`` values (see ``protocol.py``): ``JobError.to_failure`` and
+``error_from`` are the two ends. All survive pickling: whatever the constructor takes is in ``args``.
+"""
+
+from aiqueue.errors.base import (
+    AIQueueError,
+    DuplicateJob,
+    FieldError,
+    IdempotencyConflict,
+    JobNotFound,
+    JournalUnavailable,
+    PayloadTooLarge,
+    QueueFull,
+    QueueNotRunning,
+    QueueSilent,
+    QueueUnavailable,
+    StartError,
+    ValidationError,
+)
+from aiqueue.errors.job import (
+    JOB_ERRORS,
+    AuthenticationFailed,
+    CircuitOpen,
+    ContentRefused,
+    ContextLengthExceeded,
+    InvalidRequest,
+    JobCancelled,
+    JobError,
+    JobExpired,
+    JobTimeout,
+    MalformedResponse,
+    ModelUnavailable,
+    OutOfMemory,
+    PoisonJob,
+    ProviderConnectionError,
+    ProviderError,
+    ProviderServerError,
+    RateLimited,
+    WorkerFault,
+    WorkerLost,
+    error_from,
+)
+
+__all__ = [
+    "JOB_ERRORS",
+    "AIQueueError",
+    "AuthenticationFailed",
+    "CircuitOpen",
+    "ContentRefused",
+    "ContextLengthExceeded",
+    "DuplicateJob",
+    "FieldError",
+    "IdempotencyConflict",
+    "InvalidRequest",
+    "JobCancelled",
+    "JobError",
+    "JobExpired",
+    "JobNotFound",
+    "JobTimeout",
+    "JournalUnavailable",
+    "MalformedResponse",
+    "ModelUnavailable",
+    "OutOfMemory",
+    "PayloadTooLarge",
+    "PoisonJob",
+    "ProviderConnectionError",
+    "ProviderError",
+    "ProviderServerError",
+    "QueueFull",
+    "QueueNotRunning",
+    "QueueSilent",
+    "QueueUnavailable",
+    "RateLimited",
+    "StartError",
+    "ValidationError",
+    "WorkerFault",
+    "WorkerLost",
+    "error_from",
+]

@@ -1,0 +1,144 @@
+"""What a call can be refused with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class AIQueueError(Exception):
+    """Base of all errors of this package."""
+
+    kind: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing that is wrong with an input: where (``messages.0.role``), what, and in which job of a list."""
+
+    field: str
+    message: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        job = "" if self.index is None else f"job {self.index}: "
+        return f"{job}{self.field}: {self.message}"
+
+
+class ValidationError(AIQueueError, ValueError):
+    """The input can't be accepted; ``errors`` names every field. Nothing was enqueued."""
+
+    kind = "invalid_input"
+    http_status = 400
+    SHOWN: ClassVar[int] = 5  # a message is for people; ``errors`` has them all
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__(errors)
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        more = len(self.errors) - self.SHOWN
+        shown = "; ".join(str(error) for error in self.errors[: self.SHOWN])
+        return shown + (f"; and {more} more" if more > 0 else "")
+
+
+class PayloadTooLarge(ValidationError):
+    """A payload is over the limit of ``max_payload_bytes``."""
+
+    kind = "payload_too_large"
+    http_status = 413
+
+
+class DuplicateJob(AIQueueError):
+    """The job id belongs to a job that was submitted with another body."""
+
+    kind = "duplicate_job"
+    http_status = 409
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"job id {self.job_id} is taken by a job with another body; leave job_id out to have one made"
+
+
+class IdempotencyConflict(AIQueueError):
+    """The idempotency key was used before with another body."""
+
+    kind = "idempotency_conflict"
+    http_status = 422
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"idempotency key {self.key!r} was used with another body; send the same body, or another key"
+
+
+class JobNotFound(AIQueueError, LookupError):
+    """No job has this id (or it ended and its retention time is over)."""
+
+    kind = "job_not_found"
+    http_status = 404
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"Job not found: {self.job_id}"
+
+
+class _Unavailable(AIQueueError):
+    """What these errors share: the same call may succeed after ``retry_after_s`` seconds."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class QueueFull(_Unavailable):
+    """The queue holds as many jobs as its settings allow."""
+
+    kind = "queue_full"
+    http_status = 429
+
+
+class QueueUnavailable(_Unavailable):
+    """The queue actor did not answer in time. A submit may or may not have been accepted: send it again with its id."""
+
+    kind = "queue_unavailable"
+    http_status = 503
+
+
+class QueueNotRunning(QueueUnavailable):
+    """There is no queue in this Ray namespace; `aiqueue up` starts one."""
+
+    kind = "queue_not_running"
+
+
+class QueueSilent(QueueUnavailable):
+    """The queue actor is there but did not answer in time: it is very busy, or hangs."""
+
+    kind = "queue_silent"
+
+
+class JournalUnavailable(QueueUnavailable):
+    """The queue can't write its journal (disk full, I/O error), so it accepts nothing new."""
+
+    kind = "journal_unavailable"
+
+
+class StartError(AIQueueError):
+    """The system could not be started or found; the message says what to do."""
+
+    kind = "start_failed"
