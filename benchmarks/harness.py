@@ -44,13 +44,17 @@ class Figure:
 
 @contextmanager
 def system(*, workers: int = 1, slots: int = 256, http: bool = False, **changes: Any) -> Iterator[launch.System]:
-    """A system with a provider that answers at once, on a Ray of its own, with an empty journal, durability full."""
+    """A system with providers that answer at once, after 5 and after 200 ms, on a Ray of its own, with an empty journal, durability full."""
     with tempfile.TemporaryDirectory(prefix="aiq", ignore_cleanup_errors=True) as folder:
         os.environ["RAY_TMPDIR"] = folder
         settings = Settings(
             namespace="aiqueue-bench",
-            providers={"instant": {"kind": "simulated"}},
-            pools={POOL: {"providers": ["instant"], "workers": workers, "slots": slots}},
+            providers={
+                "instant": {"kind": "simulated"},
+                "five_ms": {"kind": "simulated", "latency_ms": 5},
+                "waiting": {"kind": "simulated", "latency_ms": 200},
+            },
+            pools={POOL: {"providers": ["instant", "five_ms", "waiting"], "workers": workers, "slots": slots}},
             journal={"path": Path(folder) / "journal.db"},
             http={"port": 0},
             **changes,

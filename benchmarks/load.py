@@ -1,0 +1,53 @@
+"""Urgent jobs that meet a backlog, and many jobs that only wait for their provider."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from aiqueue.launch import System
+from benchmarks.harness import PAYLOAD, Figure, at, client, system
+
+_BACKLOG, _URGENT, _EVERY_S = 5_000, 100, 0.02
+_WAITING, _WAIT_S, _SLOTS = 2_000, 0.2, 256
+
+
+def run() -> Iterator[Figure]:
+    """Yield the figures."""
+    with system(slots=8) as running:
+        urgent = asyncio.run(_urgent(running))
+    yield Figure(name="urgent under load, p50", value=at(urgent, 0.5), unit="ms", floor="11", peer="7.9")
+    yield Figure(name="urgent under load, p99", value=at(urgent, 0.99), unit="ms", floor="20", peer="15.2")
+    with system(slots=_SLOTS) as running:
+        rate = asyncio.run(_waiting(running))
+    ideal = _SLOTS / _WAIT_S
+    yield Figure(name="waiting jobs", value=rate, unit="jobs/s", floor="1,178", peer="1,127")
+    yield Figure(name="waiting jobs against the ideal", value=100 * rate / ideal, unit="%", floor="92", peer="88")
+
+
+async def _urgent(running: System) -> list[float]:
+    """From submit to the end of the job, sorted, while a backlog of low jobs keeps all slots busy."""
+    payload = {**PAYLOAD, "provider": "five_ms"}
+    async with client(running) as adapter:
+        await adapter.submit_jobs([payload] * _BACKLOG, {"priority": "low"})
+
+        async def one() -> float:
+            started = time.perf_counter()
+            await adapter.submit_job_with_callback(payload, {"priority": "urgent"})
+            return (time.perf_counter() - started) * 1e3
+
+        tasks = []
+        for _ in range(_URGENT):
+            tasks.append(asyncio.ensure_future(one()))
+            await asyncio.sleep(_EVERY_S)
+        return sorted(await asyncio.gather(*tasks))
+
+
+async def _waiting(running: System) -> float:
+    """Jobs per second of 200 ms each, on one worker with 256 slots, from the first submit to the last result."""
+    payload = {**PAYLOAD, "provider": "waiting"}
+    async with client(running) as adapter:
+        started = time.perf_counter()
+        await adapter.wait_all(await adapter.submit_jobs([payload] * _WAITING))
+        return _WAITING / (time.perf_counter() - started)
