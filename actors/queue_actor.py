@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
 
 import ray
 
+from actors.metrics import QueueMetrics
 from aiqueue import protocol
 from aiqueue.config import SentSettings
 from aiqueue.journal.sqlite import SqliteJournal
@@ -86,7 +88,9 @@ class QueueActor:
 
     async def close(self) -> None:
         """Commit what is pending and close the journal: the last call."""
-        await self._open().close()
+        service = self._open()
+        self._metrics.cancel()
+        await service.close()
 
     async def no_op(self) -> None:
         """Do nothing: what an actor call costs, for the benchmarks."""
@@ -94,4 +98,5 @@ class QueueActor:
     def _open(self) -> QueueService:
         if self._service is None:
             self._service = QueueService(self._settings, self._journal, engine=self._engine, clock=self._clock)
+            self._metrics = asyncio.create_task(QueueMetrics(self._service).run())
         return self._service

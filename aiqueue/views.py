@@ -128,6 +128,14 @@ class WorkerPoolStats(_View):
     average_processing_time_ms: float | None = None
 
 
+class Rates(_View):
+    """Completed jobs per second, over the last 1, 5 and 15 minutes (or since the start, if that is less)."""
+
+    last_1_min: float = 0.0
+    last_5_min: float = 0.0
+    last_15_min: float = 0.0
+
+
 class QueueStats(_View):
     """The queue's own state (``adapter`` in the HTTP answer)."""
 
@@ -140,6 +148,8 @@ class QueueStats(_View):
     failed_jobs: int
     dead_letter_jobs: int
     cancelled_jobs: int
+    expired_jobs: int
+    completed_per_s: Rates
     stale_outcomes: int  #: reports of attempts that had been taken away
     oldest_waiting_s: float
     levels: list[LevelStats]

@@ -9,7 +9,7 @@ from aiqueue.engine.core import HELD, Core
 from aiqueue.engine.states import JobState
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import Event
-from aiqueue.views import LaneStats, LevelStats, OrchestratorStats, QueueStats, Stats, WorkerPoolStats
+from aiqueue.views import LaneStats, LevelStats, OrchestratorStats, QueueStats, Rates, Stats, WorkerPoolStats
 
 _WINDOW = 2_000  # completed jobs per level that percentiles are taken over
 
@@ -20,6 +20,8 @@ class RecentTimes:
     def __init__(self) -> None:
         self.latency_ms: list[deque[float]] = [deque(maxlen=_WINDOW) for _ in LEVELS]
         self.processing_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._since: float | None = None
+        self._per_second: deque[tuple[int, int]] = deque(maxlen=15 * 60)  # second, jobs completed in it
 
     def observe(self, events: list[Event]) -> None:
         """Note the completed jobs among committed events."""
@@ -27,6 +29,21 @@ class RecentTimes:
             if event.name == "job:completed":
                 self.latency_ms[event.level].append((event.at - event.created_at) * 1e3)
                 self.processing_ms.append((event.at - event.started_at) * 1e3)
+                self._count(event.at)
+
+    def _count(self, at: float) -> None:
+        second, count = int(at), 0
+        if self._per_second and self._per_second[-1][0] == second:
+            _, count = self._per_second.pop()
+        self._per_second.append((second, count + 1))
+        self._since = at if self._since is None else self._since
+
+    def rate(self, now: float, minutes: int) -> float:
+        """Return completed jobs per second over the last ``minutes``, or since the first one if that is less."""
+        if self._since is None:
+            return 0.0
+        span_s = min(minutes * 60.0, max(1.0, now - self._since))
+        return sum(count for second, count in self._per_second if second > now - span_s - 1) / span_s
 
 
 def percentile(values: list[float], share: float) -> float | None:
@@ -54,6 +71,10 @@ def collect(core: Core, recent: RecentTimes, *, now: float) -> Stats:
         failed_jobs=ended.get(JobState.FAILED.value, 0),
         dead_letter_jobs=ended.get(JobState.DEAD_LETTER.value, 0),
         cancelled_jobs=ended.get(JobState.CANCELLED.value, 0),
+        expired_jobs=ended.get(JobState.EXPIRED.value, 0),
+        completed_per_s=Rates(
+            last_1_min=recent.rate(now, 1), last_5_min=recent.rate(now, 5), last_15_min=recent.rate(now, 15)
+        ),
         stale_outcomes=core.counters.stale_outcomes,
         oldest_waiting_s=max(0.0, now - min(waiting)) if waiting else 0.0,
         levels=_levels(core, recent),

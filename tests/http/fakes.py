@@ -13,7 +13,7 @@ from aiqueue.ids import new_job_ids
 from aiqueue.models import AIJobType, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
 from aiqueue.validation import CheckedPayload, PayloadChecker, validate_options
-from aiqueue.views import Cancellation, JobInfo, OrchestratorStats, QueueStats, Stats, WorkerPoolStats
+from aiqueue.views import Cancellation, JobInfo, OrchestratorStats, QueueStats, Rates, Stats, WorkerPoolStats
 
 MAX_PAYLOAD_BYTES = 10_000
 PROVIDERS = [
@@ -80,6 +80,8 @@ class DictAdapter:
             failed_jobs=0,
             dead_letter_jobs=0,
             cancelled_jobs=0,
+            expired_jobs=0,
+            completed_per_s=Rates(),
             stale_outcomes=0,
             oldest_waiting_s=0.0,
             levels=[],
