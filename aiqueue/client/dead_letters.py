@@ -1,10 +1,11 @@
-"""Dead letters: look at them, submit them again, forget them. Part of both adapters as ``adapter.dead_letters``."""
+"""Dead letters: look at them, submit them again, forget them. ``adapter.dead_letters`` of both adapters."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ from aiqueue.views import JobInfo, job_info
 
 _AT_ONCE = 200  # redriven together
 
+_T = TypeVar("_T")
 Submit = Callable[[SubmitGroup], Awaitable[str | None]]
 
 
@@ -96,3 +98,34 @@ class DeadLetterClient:
         header.idempotency_key = f"{DEFAULT_SCOPE}:redrive:{view.id}"
         (job_id,) = new_job_ids(1)
         return await self._submit(SubmitGroup([Submission(job_id, header, payload)])) or job_id
+
+
+class Runner(Protocol):
+    """Runs a coroutine on the adapter's loop and returns what it returns."""
+
+    def __call__(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Block until ``call`` has ended."""
+        ...
+
+
+class SyncDeadLetterClient:
+    """As DeadLetterClient; each call blocks until its answer is there."""
+
+    def __init__(self, run: Runner, client: DeadLetterClient) -> None:
+        self._run, self._client = run, client
+
+    def find(self, **filters: Any) -> list[JobInfo]:
+        """Return dead letters, the newest first; filters as in DeadLetterClient.find."""
+        return self._run(self._client.find(**filters))
+
+    def inspect(self, job_id: str) -> tuple[JobInfo, bytes]:
+        """Return a dead letter with all its attempts, and its payload (JSON)."""
+        return self._run(self._client.inspect(job_id))
+
+    def redrive(self, job_ids: Sequence[str], **patch: Any) -> list[str]:
+        """Submit dead letters again; patch and rate as in DeadLetterClient.redrive."""
+        return self._run(self._client.redrive(job_ids, **patch))
+
+    def delete(self, job_ids: Sequence[str]) -> list[str]:
+        """Forget dead letters; return the ids of those that were there."""
+        return self._run(self._client.delete(job_ids))

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
+from aiqueue.client.dead_letters import SyncDeadLetterClient
 from aiqueue.client.listeners import JobEvent, Listener
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import StartError
@@ -103,6 +104,11 @@ class AIQueueAdapter:
     def cancel_job(self, job_id: str) -> Cancellation:
         """Stop a job: at once if it waits, through its worker if it runs."""
         return self._run(self._async.cancel_job(job_id))
+
+    @property
+    def dead_letters(self) -> SyncDeadLetterClient:
+        """List, inspect, redrive and delete jobs that are out of attempts."""
+        return SyncDeadLetterClient(self._run, self._async.dead_letters)
 
     def get_stats(self) -> Stats:
         """Return the queue's statistics."""
