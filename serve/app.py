@@ -10,6 +10,7 @@ import msgspec
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import WebSocketRoute
 
 from aiqueue.config import HttpConfig
 from aiqueue.models import BatchBody, SubmitBody
@@ -17,8 +18,10 @@ from aiqueue.views import Cancellation, JobInfo, Stats
 from serve.http_errors import handle_error
 from serve.limits import DEADLINE_S, EdgeLimits
 from serve.openapi import install_schema
-from serve.routes import jobs, stats
+from serve.routes import events, jobs, stats
 from serve.routes.shared import ExactRoutes, QueueAdapter, RawRoute
+from serve.routes.socket import serve_socket
+from serve.streams import StreamSlots
 
 _BODIES: list[type[BaseModel]] = [SubmitBody, BatchBody]
 _ANSWERS: list[type[msgspec.Struct]] = [
@@ -37,7 +40,7 @@ def create_app(
 ) -> FastAPI:
     """Return the application. It makes and starts its adapter when it starts, in the process that will serve.
 
-    ``deadline_s`` is the longest that a request may take, its body's arrival included.
+    ``deadline_s`` is the longest that a request may take, its body's arrival included. Event streams end when they end.
     """
 
     @asynccontextmanager
@@ -51,12 +54,16 @@ def create_app(
             await adapter.stop()
 
     app = FastAPI(lifespan=lifespan, redoc_url=None)
+    app.state.streams = StreamSlots()
     app.router.route_class = RawRoute
-    app.add_middleware(ExactRoutes, operations=[*jobs.OPERATIONS, *stats.OPERATIONS])
+    app.add_middleware(ExactRoutes, operations=[*jobs.OPERATIONS, *events.OPERATIONS, *stats.OPERATIONS])
     app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)
     app.add_exception_handler(HTTPException, handle_error)
     for operation in jobs.OPERATIONS:
         operation.add_to(app, "jobs")
+    for operation in events.OPERATIONS:
+        operation.add_to(app, "events")
+    app.router.routes.append(WebSocketRoute("/ai/ws", serve_socket))
     for operation in stats.OPERATIONS:
         operation.add_to(app, "system")
     # Serve looks a request's route up once more, for its metrics: ours first, not the pages of the documentation.

@@ -1,6 +1,6 @@
 """What a request may cost: bytes of its body, and seconds. One layer in front of the application, in plain ASGI.
 
-The deadline is ours: Serve's own can be lifted by a header of the client.
+The deadline is ours: Serve's own can be lifted by a header of the client. It ends where a stream of events begins.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class EdgeLimits:
         deadline = asyncio.timeout(self._deadline_s)
         try:
             async with deadline:
+                exchange.deadline = deadline
                 await self._app(scope, exchange.receive, exchange.send)
         except TimeoutError:
             if not deadline.expired():
@@ -66,6 +67,7 @@ class _Exchange:
     bytes_left: int
     body_complete: bool = False
     answering: bool = False
+    deadline: asyncio.Timeout | None = None
 
     async def receive(self) -> Message:
         message = await self.inner_receive()
@@ -78,6 +80,8 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         self.answering = True
+        if self.deadline and message["type"] == "http.response.start" and _is_event_stream(message):
+            self.deadline.reschedule(None)
         await self.inner_send(message)
 
     def timeout_error(self, deadline_s: float) -> AIQueueError:
@@ -112,6 +116,10 @@ def _is_json(content_type: bytes | None, *, from_browser: bool) -> bool:
         return not from_browser
     media_type = content_type.split(b";", 1)[0].strip().lower()
     return media_type == b"application/json" or media_type.endswith(b"+json")
+
+
+def _is_event_stream(start: Message) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in start["headers"])
 
 
 def _too_large(message: str) -> PayloadTooLarge:

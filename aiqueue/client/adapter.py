@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
+from aiqueue.client.event_stream import EventStream
 from aiqueue.client.headers import header_fields
 from aiqueue.client.listeners import Listener, Listeners
 from aiqueue.client.transport import QueueTransport
@@ -184,6 +185,14 @@ class AsyncAIQueueAdapter:
         """Undo ``on``."""
         self._listeners.remove(name, listener)
         self._listen()
+
+    def events(self, after: int | None = None, names: Collection[str] = (), job_id: str | None = None) -> EventStream:
+        """Return an endless asynchronous iterator of events, with a ``Gap`` wherever the log no longer reaches back.
+
+        ``after`` is the number of the last event already seen; None begins when the stream is opened or first asked.
+        ``names`` and ``job_id`` choose. Raises ValueError for an unknown name.
+        """
+        return EventStream(self._transport, after=after, names=names, job_ids=None if job_id is None else [job_id])
 
     def _listen(self) -> None:
         if self._feed and (self._feed.listens or self._listeners.wanted()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aiqueue.client.event_stream import EventStream
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.validation import field_errors
@@ -53,6 +54,9 @@ class QueueAdapter(Protocol):
 
     async def get_stats(self) -> Stats:
         """Return the queue's statistics."""
+
+    def events(self, after: int | None = None, names: Collection[str] = (), job_id: str | None = None) -> EventStream:
+        """Return the events after a cursor, one after another."""
 
     async def ping(self) -> object:
         """Return if the queue answers. Raises QueueUnavailable."""

@@ -1,0 +1,86 @@
+"""Answers that do not end: how many there may be, and how one is sent to a reader who may be slow or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from aiqueue.errors import AIQueueError
+
+#: At once and per replica. Each holds one of the replica's ``max_ongoing_requests`` (1,000), and a parked call at the
+#: queue; the rest is for plain requests.
+MAX_STREAMS = 200
+STUCK_S = 30.0  #: a reader who takes nothing for so long is cut off
+
+
+class TooManyStreams(AIQueueError):
+    """This replica serves as many streams as it may."""
+
+    kind = "too_many_streams"
+    http_status = 503
+    retryable = True
+    retry_after_s = 5.0
+
+
+class StreamSlots:
+    """Counts the streams that are open."""
+
+    def __init__(self, limit: int = MAX_STREAMS) -> None:
+        self._limit = limit
+        self.open = 0
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold one slot while the block runs. Raises TooManyStreams."""
+        if self.open >= self._limit:
+            raise TooManyStreams(f"{self._limit} event streams are open here already; poll the jobs instead, or wait")
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
+class EventResponse(Response):
+    """A stream of server-sent events, piece by piece; it ends with the pieces, or when the reader is gone or stuck."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], slots: StreamSlots) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(None, 200, headers, "text/event-stream")
+        del self.headers["content-length"]
+        self._pieces, self._slots = pieces, slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it all. Raises TooManyStreams before anything is sent."""
+        async with contextlib.aclosing(self._pieces):
+            with self._slots.taken():
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                sending = asyncio.ensure_future(self._send(send))
+                gone = asyncio.ensure_future(_disconnected(receive))
+                try:
+                    await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    sending.cancel()
+                    gone.cancel()
+                    ended, _ = await asyncio.gather(sending, gone, return_exceptions=True)
+                if isinstance(ended, Exception) and not isinstance(ended, TimeoutError | OSError):
+                    raise ended
+
+    async def _send(self, send: Send) -> None:
+        async for piece in self._pieces:
+            await _body(send, piece, more=True)
+        await _body(send, b"", more=False)
+
+
+async def _body(send: Send, body: bytes, *, more: bool) -> None:
+    async with asyncio.timeout(STUCK_S):
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
