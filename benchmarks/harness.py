@@ -44,7 +44,10 @@ class Figure:
 
 @contextmanager
 def system(*, workers: int = 1, slots: int = 256, http: bool = False, **changes: Any) -> Iterator[launch.System]:
-    """A system with providers that answer at once, after 5 and after 200 ms, on a Ray of its own, with an empty journal, durability full."""
+    """A system with providers that answer at once, after 5 and after 200 ms.
+
+    On a Ray of its own, with an empty journal and durability full.
+    """
     with tempfile.TemporaryDirectory(prefix="aiq", ignore_cleanup_errors=True) as folder:
         os.environ["RAY_TMPDIR"] = folder
         settings = Settings(

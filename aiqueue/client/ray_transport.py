@@ -1,4 +1,7 @@
-"""Calls to the queue actor, found by its name. Ray's errors become ours; nothing here repeats a mutation."""
+"""Calls to the queue actor, found by its name. Ray's errors become ours.
+
+What is harmless twice (look-ups, cancels) is asked again while the queue restarts; nothing else is.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ from aiqueue.views import Stats, decode_stats
 QUEUE_ACTOR_NAME = "aiqueue-queue-0"  #: the number is the shard
 
 _CALL_S = 10.0  # a call that does not wait for anything has long been answered by then
+_ASK_S, _FIRST_WAIT_S = 60.0, 0.1  # a restart that loads a million jobs takes ten seconds
 _POLL_MARGIN_S = 15.0  # beyond a long poll's own limit: a queue that hangs must not hang its callers
 
 
@@ -60,23 +64,23 @@ class RayTransport:
 
     async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs in the order of ``ids``."""
-        return protocol.decode_views(await self._call("get_jobs", protocol.encode(ids), with_payload))
+        return protocol.decode_views(await self._ask("get_jobs", protocol.encode(ids), with_payload))
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs."""
-        return protocol.decode_cancel_replies(await self._call("cancel", protocol.encode(ids)))
+        return protocol.decode_cancel_replies(await self._ask("cancel", protocol.encode(ids)))
 
     async def list_dead_letters(self, call: DeadLettersCall) -> DeadLettersReply:
         """Return dead letters, the newest first."""
-        return protocol.decode_dead_letters_reply(await self._call("list_dead_letters", protocol.encode(call)))
+        return protocol.decode_dead_letters_reply(await self._ask("list_dead_letters", protocol.encode(call)))
 
     async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
-        return protocol.decode_ids(await self._call("delete_dead_letters", protocol.encode(ids)))
+        return protocol.decode_ids(await self._ask("delete_dead_letters", protocol.encode(ids)))
 
     async def stats(self) -> Stats:
         """Return the queue's statistics."""
-        return decode_stats(await self._call("stats"))
+        return decode_stats(await self._ask("stats"))
 
     async def pulse(self, *, limit_s: float) -> tuple[int, str, float]:
         """Return the queue's process id, its node, and for how many seconds a commit has been waiting for the disk."""
@@ -86,6 +90,21 @@ class RayTransport:
     async def lose_worker(self, worker_id: str, reason: str) -> None:
         """Tell the queue that a worker is dead."""
         await self._call("lose_worker", worker_id, reason)
+
+    async def _ask(self, method: str, *args: object) -> Any:
+        """As ``_call``, for what may be asked twice: goes on asking while the queue restarts."""
+        loop = asyncio.get_running_loop()
+        give_up_at, wait = loop.time() + _ASK_S, _FIRST_WAIT_S
+        while True:
+            try:
+                return await self._call(method, *args)
+            except QueueNotRunning:
+                raise
+            except QueueUnavailable:
+                if loop.time() + wait > give_up_at:
+                    raise
+            await asyncio.sleep(wait)
+            wait = min(1.0, wait * 2)
 
     async def _call(self, method: str, *args: object, limit_s: float = _CALL_S) -> Any:
         try:

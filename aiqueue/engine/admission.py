@@ -43,6 +43,8 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
 def _no_room(core: Core, fresh: dict[str, Submission]) -> str:
     """Return why these jobs do not fit into the queue; empty if they do."""
     policy = core.policy
+    if not fresh:  # sent again: accepted long ago
+        return ""
     if policy.max_depth is not None and sum(core.waiting) + len(fresh) > policy.max_depth:
         return f"the queue is full: {sum(core.waiting)} jobs wait, {policy.max_depth} may; try again later"
     if any(limit is not None for limit in policy.max_level_depth):

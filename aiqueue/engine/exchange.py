@@ -36,6 +36,7 @@ def claim(core: Core, turn: Turn, command: Claim) -> Granted:
 def _grant(
     core: Core, turn: Turn, worker: Worker, *, again: Sequence[JobRecord] = (), most: int | None = None
 ) -> Granted:
+    _expire(core, turn)  # also when the tick is late: what was to start by now must not start after it
     room = worker.free if most is None else min(worker.free, most)
     granted = Granted([*again, *core.claim(turn, worker, room)], worker.cancels)
     worker.cancels = []
@@ -56,7 +57,7 @@ def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: floa
         core.move(turn, job, JobState.CANCELLED, failure=cancelled, result=outcome.result)
     elif outcome.failure is None:  # by a worker that drains: nothing is held against the job
         core.keep_attempt(turn, job, "handed_back")
-        core.move(turn, job, JobState.QUEUED)
+        _requeue(core, turn, job)
     else:
         _fail(core, turn, job, outcome.failure, draw)
 
@@ -64,10 +65,10 @@ def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: floa
 def _tell_gate(core: Core, turn: Turn, job: JobRecord, outcome: Outcome) -> None:
     gate = core.gates.of(job.lane, now=turn.now)
     if outcome.cancelled:
-        gate.lost()
+        gate.ended(job.started_at)
         return
     if outcome.failure is None:
-        change = gate.succeeded(outcome.tokens, now=turn.now)
+        change = gate.succeeded(outcome.tokens, started_at=job.started_at, now=turn.now)
     else:
         change = gate.failed(outcome.failure, started_at=job.started_at, now=turn.now)
     if change:
@@ -117,7 +118,7 @@ def lose_worker(core: Core, turn: Turn, command: LoseWorker) -> int:
 
 def _crash(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
     job.crashes += 1
-    core.gates.of(job.lane, now=turn.now).lost()
+    core.gates.of(job.lane, now=turn.now).ended(job.started_at)
     lost = WorkerLost(f"Worker {job.worker_id} was lost: {reason}").to_failure()
     if job.state is JobState.CANCELLING:
         core.move(turn, job, JobState.CANCELLED, failure=lost)
@@ -130,22 +131,37 @@ def _crash(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
     else:
         core.keep_attempt(turn, job, "lost", lost)
         core.publish(turn, job, RETRIED, failure=lost)
-    core.move(turn, job, verdict.state, failure=lost)
+    if verdict.state is JobState.QUEUED:
+        _requeue(core, turn, job, lost)
+    else:
+        core.move(turn, job, verdict.state, failure=lost)
+
+
+def _requeue(core: Core, turn: Turn, job: JobRecord, failure: Failure | None = None) -> None:
+    """Bring a job back to its place, unless its gate is closed and it is not to wait there."""
+    core.move(turn, job, JobState.QUEUED, failure=failure)
+    gate = core.gates.of(job.lane, now=turn.now)
+    if job.id in core.fail_fast and turn.now < gate.closed_until:
+        fail_closed(core, turn, job, gate.reason)
 
 
 def tick(core: Core, turn: Turn, command: Tick) -> None:
     """Carry out a Tick."""
     core.leases.extend(command.pause_s)
-    for job_id in core.deadlines.take(turn.now):
-        late = JobExpired("Job was not started before its deadline").to_failure()
-        core.move(turn, core.live[job_id], JobState.EXPIRED, failure=late)
+    _expire(core, turn)
     for job in core.due.take(turn.now):
         job.run_at = 0.0
-        core.move(turn, job, JobState.QUEUED)
+        _requeue(core, turn, job)
     for change in core.gates.reopen(turn.now):
         core.publish_gate(turn, change)
     for worker_id in core.leases.silent(turn.now):
         lose_worker(core, turn, LoseWorker(worker_id, f"no heartbeat for {core.policy.lease_s:g} s"))
+
+
+def _expire(core: Core, turn: Turn) -> None:
+    for job_id in core.deadlines.take(turn.now):
+        late = JobExpired("Job was not started before its deadline").to_failure()
+        core.move(turn, core.live[job_id], JobState.EXPIRED, failure=late)
 
 
 def restore_lease(core: Core, job: JobRecord, *, now: float) -> None:

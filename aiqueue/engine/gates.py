@@ -53,6 +53,7 @@ class StoredGate(Wire):
     closed_until: float = 0.0
     reason: str = ""
     probing: bool = False
+    tripped_at: float = 0.0
 
 
 decode_gate = msgspec.msgpack.Decoder(StoredGate).decode
@@ -64,8 +65,8 @@ class Bucket:
     __slots__ = ("_at", "_level", "_per_s", "_size")
 
     def __init__(self, per_minute: float, *, now: float) -> None:
-        self._size, self._per_s = per_minute, per_minute / 60.0
-        self._level, self._at = per_minute, now
+        self._size, self._per_s = max(1.0, per_minute), per_minute / 60.0  # less than one a minute: one at a time
+        self._level, self._at = self._size, now
 
     def level(self, now: float) -> float:
         """Return what may be spent at ``now``."""
@@ -92,11 +93,12 @@ class Gate:
         self.limit: int | None = None  #: adaptive; None: as many as the workers have slots
         self.probing = False  #: half open: one call tells whether the provider is back
         self._probe_under_way = False
+        self._tripped_at = 0.0  #: when the breaker last opened; calls that started before tell nothing new
         self._failures_in_row = 0
         self._recent: deque[bool] = deque(maxlen=policy.breaker_window)
-        self._flight_ends = 0.0  #: calls that started before this were part of the flight that was cut
+        self._flight_ends = 0.0  #: calls that started before this were part of a flight that was refused already
         self._successes = 0  # since the limit last grew
-        self._refusals = 0  # 429s in a row
+        self._refusals = 0  # flights in a row that met a 429
         self._requests = Bucket(policy.requests_per_minute, now=now) if policy.requests_per_minute else None
         self._tokens = Bucket(policy.tokens_per_minute, now=now) if policy.tokens_per_minute else None
 
@@ -104,9 +106,9 @@ class Gate:
         """Return how many calls may start at ``now``."""
         if now < self.closed_until:
             return 0
-        if self.probing:
-            return 0 if self._probe_under_way else 1
         room = _UNLIMITED
+        if self.probing:
+            room = 0 if self._probe_under_way else 1
         for limit in (self._policy.max_concurrent, self.limit):
             if limit is not None:
                 room = min(room, limit - self.in_flight)
@@ -129,9 +131,9 @@ class Gate:
         if self._requests is not None:
             self._requests.spend(1, now)
 
-    def succeeded(self, tokens: int, *, now: float) -> GateChange | None:
+    def succeeded(self, tokens: int, *, started_at: float, now: float) -> GateChange | None:
         """Count a call that brought an answer (also one that refuses the request: the provider is there)."""
-        self._ended()
+        self.ended(started_at)
         if self._tokens is not None:
             self._tokens.spend(tokens, now)
         self._failures_in_row = self._refusals = 0
@@ -140,33 +142,35 @@ class Gate:
             self._successes += 1
             if self._successes >= self.limit:
                 self.limit, self._successes = self.limit + 1, 0
-        if self.probing:
+        if self._is_probe(started_at):
             self.probing = False
             self._recent.clear()
-            return self._opened()
+            return self._closed() if now < self.closed_until else self._opened()
         return None
 
     def failed(self, failure: Failure, *, started_at: float, now: float) -> GateChange | None:
         """Count a call that failed; return what that did to the gate."""
-        if failure.kind == "rate_limited":
-            self._ended()
-            self._cut(started_at, now)
-            return self._close(now + self._wait_s(failure), "rate limited by the provider")
-        if failure.kind not in _OUTAGE:
-            return self.succeeded(0, now=now)
-        self._ended()
-        if failure.status in _OVERLOADED:
-            self._cut(started_at, now)
+        refused = failure.kind == "rate_limited"
+        if not refused and failure.kind not in _OUTAGE:
+            return self.succeeded(0, started_at=started_at, now=now)
+        self.ended(started_at)
+        if (refused or failure.status in _OVERLOADED) and started_at >= self._flight_ends:
+            self._flight_ends = now
+            self._refusals += refused
+            self._cut()
+        if refused:
+            return self._refused_until(now + self._wait_s(failure))
         self._failures_in_row += 1
         self._recent.append(False)
-        if self.probing or self._is_broken():
-            self.probing, self._failures_in_row = True, 0
-            return self._close(now + self._policy.breaker_open_s, f"circuit breaker open: {failure.message}")
+        if self._is_probe(started_at) if self.probing else self._is_broken():
+            return self._trip(now, failure)
         return None
 
-    def lost(self) -> None:
-        """Count a call out whose worker died: it says nothing about the provider."""
-        self._ended()
+    def ended(self, started_at: float) -> None:
+        """Count a call out. Alone: one that says nothing about the provider, as its worker died or it was stopped."""
+        self.in_flight -= 1
+        if self._is_probe(started_at):
+            self._probe_under_way = False
 
     def reopen(self, now: float) -> GateChange | None:
         """Return the change if the gate's time has come. A tripped breaker then lets one call through."""
@@ -174,15 +178,15 @@ class Gate:
 
     def stored(self) -> StoredGate:
         """Return what to journal."""
-        return StoredGate(self.closed_until, self.reason, self.probing)
+        return StoredGate(self.closed_until, self.reason, self.probing, self._tripped_at)
 
     def restore(self, stored: StoredGate) -> None:
         """Take up what was journaled."""
         self.closed_until, self.reason, self.probing = stored.closed_until, stored.reason, stored.probing
+        self._tripped_at = stored.tripped_at
 
-    def _ended(self) -> None:
-        self.in_flight -= 1
-        self._probe_under_way = False
+    def _is_probe(self, started_at: float) -> bool:
+        return self.probing and started_at > self._tripped_at
 
     def _is_broken(self) -> bool:
         recent, policy = self._recent, self._policy
@@ -191,21 +195,28 @@ class Gate:
         return len(recent) == policy.breaker_window and recent.count(False) >= policy.breaker_ratio * len(recent)
 
     def _wait_s(self, failure: Failure) -> float:
-        self._refusals += 1
-        doubled = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(self._refusals - 1, 10))
+        doubled = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(max(self._refusals - 1, 0), 10))
         return doubled if failure.retry_after_s is None else max(0.0, failure.retry_after_s)
 
-    def _cut(self, started_at: float, now: float) -> None:
-        if self._policy.adaptive and started_at >= self._flight_ends:
+    def _cut(self) -> None:
+        if self._policy.adaptive:
             under_way = self.in_flight + 1
             self.limit, self._successes = max(1, min(under_way, self.limit or under_way) // 2), 0
-            self._flight_ends = now
 
-    def _close(self, until: float, reason: str) -> GateChange | None:
+    def _refused_until(self, until: float) -> GateChange | None:
         if until <= self.closed_until:
             return None
-        self.closed_until, self.reason = until, reason
-        return GateChange(self.key, until, reason)
+        self.closed_until, self.reason = until, "rate limited by the provider"
+        return self._closed()
+
+    def _trip(self, now: float, failure: Failure) -> GateChange:
+        self.probing, self._failures_in_row, self._tripped_at = True, 0, now
+        self.closed_until = max(self.closed_until, now + self._policy.breaker_open_s)
+        self.reason = f"circuit breaker open: {failure.message}"
+        return self._closed()
+
+    def _closed(self) -> GateChange:
+        return GateChange(self.key, self.closed_until, self.reason)
 
     def _opened(self) -> GateChange:
         self.closed_until, self.reason = 0.0, ""

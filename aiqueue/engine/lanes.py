@@ -63,7 +63,7 @@ class Lane:
             if heap:
                 deadline, seq, _ = heap[0]
                 waited = now - deadline + self._sla_s[level]
-                counts_as = max(0, level - int(waited / self._step_s[level]))
+                counts_as = max(0, level - max(0, int(waited / self._step_s[level])))  # a clock may have been set back
                 head = Head(counts_as, deadline, seq, level)
                 best = head if best is None else min(best, head)
         return best

@@ -55,7 +55,7 @@ class Intake:
 
     async def _accept_known(self, groups: Mapping[int, SubmitGroup]) -> tuple[list[Refusal | None], dict[int, str]]:
         jobs = [job for group in groups.values() for job in group.jobs]
-        if len(groups) > 1 and len({job.id for job in jobs}) < len(jobs):  # the same job twice: one after the other
+        if len(groups) > 1 and _twice(jobs):  # one after the other: the first may be refused
             each = [await self._accept_known({at: group}) for at, group in groups.items()]
             return [answer for (answer,), _ in each], {at: used for _, known in each for at, used in known.items()}
         stored, keys = await self._look_up([job.id for job in jobs], _keys(jobs))
@@ -67,7 +67,6 @@ class Intake:
             used = _used_before(group, keys)
             if used is None:
                 new.append(at)
-                keys |= {key: StoredKey(job.id, digests[job.id], 0.0) for job in group.jobs for key in _keys([job])}
             elif used.digest == digests[group.jobs[0].id]:
                 known[at] = used.job_id
             else:
@@ -101,6 +100,12 @@ def _may_be_known(group: SubmitGroup) -> bool:
 
 def _keys(jobs: Iterable[Submission]) -> list[str]:
     return [job.header.idempotency_key for job in jobs if job.header.idempotency_key]
+
+
+def _twice(jobs: Sequence[Submission]) -> bool:
+    """Tell whether two of the jobs have the same id or the same idempotency key."""
+    keys = _keys(jobs)
+    return len({job.id for job in jobs}) < len(jobs) or len(set(keys)) < len(keys)
 
 
 def _used_before(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> StoredKey | None:

@@ -45,5 +45,9 @@ def is_wanted(view: JobView, call: DeadLettersCall) -> bool:
 def is_same(stored: StoredJob, submitted: Submission) -> bool:
     """Tell whether ``submitted`` is the job that was stored: all but who sent it and when must be equal."""
     known = decode_header(stored.header)
+    if known.delay_ms:  # relative to acceptance: the queue has made times of them
+        known.run_at = submitted.header.run_at
+    if known.expires_in_ms:
+        known.expires_at = submitted.header.expires_at
     known.created_at, known.owner = submitted.header.created_at, submitted.header.owner
     return known == submitted.header and stored.payload == submitted.payload

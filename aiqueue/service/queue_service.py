@@ -13,6 +13,7 @@ from typing import Any
 
 from aiqueue.config import Settings
 from aiqueue.engine import (
+    TERMINAL,
     Cancel,
     Claim,
     EnginePolicy,
@@ -196,6 +197,7 @@ class QueueService:
         for worker_id in self._parked:
             self._parked.send_home(worker_id)
         self._log.close()
+        await self._retention.close()
         await self._commits.close()
         self._journal.close()
 
@@ -231,8 +233,7 @@ class QueueService:
         effects = self._engine.handle(command, now=self._clock.now())
         for seq, _, _, payload in effects.rows.jobs:
             self._payloads.put(seq, payload)
-        if isinstance(command, Cancel):
-            self._payloads.drop(seq for seq, _, _ in effects.rows.states)
+        self._payloads.drop(seq for seq, state, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
         return effects.reply, self._commits.append(effects)
 
     def _wake_workers(self) -> None:

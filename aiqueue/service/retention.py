@@ -8,7 +8,6 @@ import logging
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.records import decode_progress
-from aiqueue.errors import AIQueueError
 from aiqueue.journal.base import EndedRow, Journal
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline
@@ -32,9 +31,20 @@ class Retention:
         """Start a step if it is time for one and none is under way."""
         idle = self._step_task is None or self._step_task.done()
         if idle and self._clock.now() >= self._next_pass_at:
-            self._step_task = asyncio.create_task(self._step())
+            self._step_task = asyncio.create_task(self._steps())
 
-    async def _step(self) -> None:
+    async def close(self) -> None:
+        """End the step under way: what it would delete could not be committed any more."""
+        if self._step_task is not None:
+            self._step_task.cancel()
+            await asyncio.wait([self._step_task])
+
+    async def _steps(self) -> None:
+        while await self._step():  # a step full of deletes: more is waiting than one per tick can keep up with
+            pass
+
+    async def _step(self) -> bool:
+        """Look at the next rows; return whether all of them were deleted and there may be more."""
         try:
             if self._after_seq == 0:
                 kept = await asyncio.to_thread(self._journal.count_ended)
@@ -43,10 +53,13 @@ class Retention:
             self._after_seq = rows[-1].seq if len(rows) == _STEP else 0
             if not self._after_seq:
                 self._next_pass_at = self._clock.now() + _REST_S
-            await self._forget([row.seq for row in rows if self._is_over(row)], last=not self._after_seq)
-        except (OSError, AIQueueError) as error:
+            over = [row.seq for row in rows if self._is_over(row)]
+            await self._forget(over, last=not self._after_seq)
+            return len(over) == _STEP and bool(self._after_seq)
+        except Exception as error:  # the journal's own: OSError, the database's error
             self._next_pass_at = self._clock.now() + _REST_S
             _log.warning("ended jobs could not be deleted, the next try is in %g s: %s", _REST_S, error)
+            return False
 
     def _is_over(self, row: EndedRow) -> bool:
         if self._excess > 0:

@@ -42,6 +42,8 @@ def headers(draw: st.DrawFn) -> JobHeader:
         draw(st.sampled_from(["client-a", "client-b"])),
         draw(st.integers(0, 2)),
         batch_id=draw(st.sampled_from(["", "", "batch-1", "batch-2"])),
+        delay_ms=draw(st.sampled_from([0, 0, 0, 2_000, 60_000])),
+        expires_in_ms=draw(st.sampled_from([0, 0, 0, 500, 8_000])),
     )
 
 
@@ -66,6 +68,7 @@ class Job:
     crashes: int = 0
     holder: str = ""
     run_at: float = 0.0
+    expires_at: float = 0.0  #: 0: never, or not any more, since it was started
     ends: int = 0
 
 
@@ -85,11 +88,21 @@ class Model:
         """Return what a worker holds."""
         return [job for job in self.of("processing", "cancelling") if job.holder == worker]
 
-    def submit(self, header: JobHeader) -> Job:
+    def submit(self, header: JobHeader, *, now: float) -> Job:
         """Accept a job."""
         number = len(self.jobs) + 1
         job = self.jobs[f"job-{number}"] = Job(f"job-{number}", number, header)
+        if header.delay_ms:
+            job.state, job.run_at = "scheduled", now + header.delay_ms / 1e3
+        if header.expires_in_ms:
+            job.expires_at = now + header.expires_in_ms / 1e3
         return job
+
+    def expire(self, now: float) -> None:
+        """End what was to be started by now."""
+        for job in self.of("queued", "scheduled"):
+            if job.expires_at and job.expires_at <= now:
+                self._end(job, "expired")
 
     def report(self, worker: str, report: Outcome, *, now: float) -> None:
         """Take an outcome, or refuse it."""
@@ -116,11 +129,12 @@ class Model:
         ready = [job for job in self.of("queued") if POLICY.routes[job.header.provider].pool == pool]
         return min(ready, key=lambda job: (job.header.level, job.seq), default=None)
 
-    def claim(self, worker: str, slots: int) -> list[str]:
+    def claim(self, worker: str, slots: int, *, now: float) -> list[str]:
         """Give ``worker`` what it has room for; return the ids in order."""
+        self.expire(now)
         taken = []
         while len(self.held(worker)) < slots and (job := self.best(POOLS[worker])):
-            job.state, job.holder = "processing", worker
+            job.state, job.holder, job.expires_at = "processing", worker, 0.0
             job.attempt += 1
             taken.append(job.id)
         return taken
@@ -152,6 +166,7 @@ class Model:
 
     def tick(self, now: float) -> None:
         """Let time do its part."""
+        self.expire(now)
         for job in self.of("scheduled"):
             if job.run_at <= now:
                 job.state = "queued"

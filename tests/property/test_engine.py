@@ -54,7 +54,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(target=jobs, wanted=st.lists(headers(), min_size=1, max_size=6))
     def submit(self, wanted: list[JobHeader]) -> object:
-        accepted = [self.model.submit(header) for header in wanted]
+        accepted = [self.model.submit(header, now=self.now) for header in wanted]
         group = SubmitGroup([Submission(job.id, job.header, b"p") for job in accepted])
         assert self.queue.submit_groups(group) == [None]
         return multiple(*(job.id for job in accepted))
@@ -96,7 +96,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.heard[worker] = self.now
         again, new = granted.claims[: len(missed)], granted.claims[len(missed) :]
         assert [(job.id, job.attempt) for job in again] == missed
-        assert ids(new) == self.model.claim(worker, slots)
+        assert ids(new) == self.model.claim(worker, slots, now=self.now)
         cancelling = {(job.id, job.attempt) for job in self.model.held(worker) if job.state == "cancelling"}
         assert set(granted.cancels) == cancelling | {("job-0", 1)}
         return self._granted(worker, ids(new))
@@ -134,7 +134,7 @@ class QueueMachine(RuleBasedStateMachine):
             job = self.model.jobs[each.job_id]
             if job.state == "scheduled" and job.attempt == each.attempt and job.run_at <= self.now:
                 job.run_at = self._wait_of(job.id, job.failures)
-        assert ids(granted.claims) == self.model.claim(worker, slots)
+        assert ids(granted.claims) == self.model.claim(worker, slots, now=self.now)
         return self._granted(worker, ids(granted.claims))
 
     def _wait_of(self, job_id: str, failures: int) -> float:

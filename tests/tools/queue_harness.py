@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from aiqueue.engine import (
     Cancel,
     Claim,
@@ -18,7 +20,7 @@ from aiqueue.engine import (
 )
 from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Granted
-from aiqueue.engine.records import JobRecord
+from aiqueue.engine.records import AttemptRecord, JobRecord, decode_attempt
 from aiqueue.journal.base import Journal
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import CancelReply, Event, Outcome, Refusal, Submission, SubmitGroup
@@ -69,7 +71,7 @@ class QueueHarness:
         self, *ids: str, level: AIJobPriority = AIJobPriority.MEDIUM, model: str = MODEL, **fields: object
     ) -> list[Refusal | None]:
         """Submit jobs by id, one group."""
-        jobs = [submission(job_id, header(level, model=model, **fields)) for job_id in ids]  # type: ignore[arg-type]
+        jobs = [submission(job_id, replace(header(level, model=model), **fields)) for job_id in ids]
         return self.submit_groups(group(*jobs))
 
     def submit_groups(self, *groups: SubmitGroup, journaled: dict[str, bool] | None = None) -> list[Refusal | None]:
@@ -130,6 +132,15 @@ class QueueHarness:
         """Return a job's state as the journal has it."""
         stored = self.journal.jobs([job_id])
         return (stored[job_id].state or "queued") if stored else ""
+
+    def gate_events(self) -> list[tuple[str, float]]:
+        """Return the gates' events: closed with when it opens, opened with 0."""
+        return [(event.name, event.until) for event in self.events if event.name.startswith("gate:")]
+
+    def attempts(self, job_id: str) -> list[AttemptRecord]:
+        """Return the attempts of a job that were not its last one."""
+        seq = self.journal.jobs([job_id])[job_id].seq
+        return [decode_attempt(body) for body in self.journal.attempts([seq]).get(seq, [])]
 
     def names(self, job_id: str) -> list[str]:
         """Return the names of a job's events, in order."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec.structs import replace
+
 from aiqueue.config import Settings
 from aiqueue.journal.base import Journal
 from aiqueue.levels import AIJobPriority
@@ -38,7 +40,7 @@ class ServiceHarness:
 
     async def submit(self, *ids: str, level: AIJobPriority = AIJobPriority.MEDIUM, **fields: object) -> Refusal | None:
         """Submit jobs by id, one group."""
-        jobs = [submission(job_id, header(level, **fields)) for job_id in ids]  # type: ignore[arg-type]
+        jobs = [submission(job_id, replace(header(level), **fields)) for job_id in ids]
         (reply,) = await self.service.submit([group(*jobs)])
         return reply
 

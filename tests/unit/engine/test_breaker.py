@@ -1,0 +1,116 @@
+"""The circuit breaker of a gate, and the call that probes whether the provider is back."""
+
+from __future__ import annotations
+
+import pytest
+
+from aiqueue.testing.jobs import cancelled, completed, failed, final, retryable
+from tests.tools.gated_queue import CLOSED, OPENED, gated, refused, run
+
+
+def test_failures_in_a_row_open_the_breaker() -> None:
+    queue = gated(breaker_failures=3, breaker_open_s=30.0)
+    for number, name in enumerate(run(queue, 3), start=1):
+        assert queue.gate_events() == []
+        queue.exchange(failed(name, failure=retryable("Provider sim: 500")), slots=0)
+        assert bool(queue.gate_events()) == (number == 3)
+    assert queue.gate_events() == [(CLOSED, queue.clock.now() + 30.0)]
+    assert queue.events[-2].reason == "circuit breaker open: Provider sim: 500"
+
+
+def test_an_answer_between_failures_starts_the_row_anew() -> None:
+    queue = gated(breaker_failures=2)
+    first, second, third = run(queue, 3)
+    queue.exchange(failed(first), completed(second), failed(third), slots=0)
+    assert queue.gate_events() == []
+
+
+def test_most_of_the_last_calls_failing_opens_the_breaker_but_not_before_the_window_is_full() -> None:
+    queue = gated(breaker_window=4, breaker_ratio=0.5)
+    a, b, c, d = run(queue, 4)
+    queue.exchange(failed(a), completed(b), failed(c), slots=0)
+    assert queue.gate_events() == []
+    queue.exchange(completed(d), slots=0)
+    assert queue.gate_events() == []  # the last call succeeded; the next failure decides
+    (e,) = run(queue, 1)
+    queue.exchange(failed(e), slots=0)
+    assert [name for name, _ in queue.gate_events()] == [CLOSED]
+
+
+@pytest.mark.parametrize("answer", ["completed", "refused for good"])
+def test_after_its_time_one_probe_goes_through_and_an_answer_opens_the_gate(answer: str) -> None:
+    queue = gated(breaker_failures=1, breaker_open_s=30.0)
+    (broken,) = run(queue, 1)
+    queue.submit("a", "b", "c")
+    queue.exchange(failed(broken), slots=0)
+    queue.tick(30.0)
+    (probe,) = queue.claim(3)
+    assert queue.claim(3) == []
+    attempt = queue.job(probe).attempt
+    queue.exchange(completed(probe, attempt) if answer == "completed" else failed(probe, attempt, final()), slots=0)
+    assert len(queue.claim(3)) == 3 - (probe != broken)
+    assert [name for name, _ in queue.gate_events()] == [CLOSED, OPENED, OPENED]
+    assert [event.reason for event in queue.events if event.name == OPENED] == ["probing", ""]
+
+
+def test_a_probe_that_fails_closes_the_gate_again_for_as_long() -> None:
+    queue = gated(breaker_failures=3, breaker_open_s=30.0)
+    queue.exchange(*map(failed, run(queue, 3)), slots=0)
+    queue.tick(30.0)
+    (probe,) = queue.claim(3)
+    queue.exchange(failed(probe, 2), slots=0)
+    assert queue.gate_events()[-1] == (CLOSED, queue.clock.now() + 30.0)
+    assert queue.claim(3) == []
+    queue.tick(30.0)
+    assert len(queue.claim(3)) == 1
+
+
+@pytest.mark.parametrize("end", ["lost", "handed back"])
+def test_a_probe_that_says_nothing_is_followed_by_another_one(end: str) -> None:
+    queue = gated(breaker_failures=1)
+    queue.exchange(*map(failed, run(queue, 1)), slots=0)
+    queue.submit("a", "b")
+    queue.tick(30.0)
+    (probe,) = queue.claim(3)
+    if end == "lost":
+        queue.lose()
+    else:
+        queue.exchange(cancelled(probe, queue.job(probe).attempt), slots=0)
+    assert len(queue.claim(3)) == 1
+
+
+def test_calls_from_before_the_break_neither_prolong_it_nor_end_it_nor_stand_for_the_probe() -> None:
+    queue = gated(breaker_failures=1, breaker_open_s=30.0)
+    broken, slow, slower, slowest = run(queue, 4)
+    queue.exchange(failed(broken), slots=0)
+    until = queue.clock.now() + 30.0
+    queue.clock.advance(10.0)
+    queue.exchange(failed(slow), completed(slower), slots=0)
+    assert queue.claim() == []
+    assert queue.gate_events() == [(CLOSED, until)]
+    queue.tick(20.0)
+    (probe,) = queue.claim(2)
+    queue.exchange(completed(slowest), slots=0)
+    assert queue.claim(2) == [], "the probe is still under way"
+    queue.exchange(completed(probe, 2), slots=0)
+    assert queue.gate_events()[-1] == (OPENED, 0.0)
+
+
+def test_a_probe_keeps_to_the_limit_of_calls_at_once() -> None:
+    queue = gated(breaker_failures=1, max_concurrent=2)
+    broken, _slow = run(queue, 2)
+    queue.exchange(failed(broken), slots=0)
+    queue.tick(30.0)
+    queue.submit("a", "b")
+    assert len(queue.claim(3)) == 1, "the slow call and the probe"
+
+
+def test_a_breaker_does_not_cut_short_what_the_provider_asked_for() -> None:
+    queue = gated(breaker_failures=1, breaker_open_s=30.0)
+    first, second = run(queue, 2)
+    queue.exchange(failed(first, failure=refused(100.0)), failed(second), slots=0)
+    queue.tick(99.0)
+    assert queue.claim(2) == []
+    queue.restart()
+    queue.tick(1.0)
+    assert len(queue.claim(2)) == 1, "and then it probes"

@@ -1,0 +1,326 @@
+"""Gates: what a provider lets through, and what a job that waits at one keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiqueue.engine.gates import Bucket, GateKey, Gates
+from aiqueue.engine.policy import GatePolicy
+from aiqueue.engine.records import LaneKey
+from aiqueue.engine.states import JobState
+from aiqueue.protocol import Failure, Outcome
+from aiqueue.testing.jobs import PROVIDER, cancelled, completed, failed
+from tests.tools.gated_queue import CLOSED, OPENED, gated, policy, refused, run
+from tests.tools.queue_harness import POLICY, QueueHarness, ids
+
+# --- the provider's own word -----------------------------------------------------------------------------------------
+
+
+def test_retry_after_closes_the_gate_until_then_and_time_opens_it() -> None:
+    queue = gated()
+    queue.submit("a", "b")
+    queue.claim()
+    queue.exchange(failed("a", failure=refused(20.0)), slots=0)
+    until = queue.clock.now() + 20.0
+    assert queue.engine.next_due(now=queue.clock.now()) == until
+    queue.tick(19.999)
+    assert (queue.claim(2), queue.engine.ready("pool", now=queue.clock.now())) == ([], 0)
+    queue.tick(until - queue.clock.now())
+    assert queue.claim(2) == ["a", "b"]
+    assert queue.gate_events() == [(CLOSED, until), (OPENED, 0.0)]
+
+
+def test_a_refused_job_keeps_its_place_and_spends_no_retry() -> None:
+    queue = gated()
+    queue.submit("first", "second", max_retries=0)
+    queue.claim()
+    queue.exchange(failed("first", failure=refused(5.0)), slots=0)
+    assert (queue.job("first").state, queue.job("first").failures) == (JobState.QUEUED, 0)
+    assert "retried" not in queue.names("first")
+    queue.tick(5.0)
+    assert queue.claim(2) == ["first", "second"]
+
+
+def test_without_a_word_from_the_provider_the_wait_doubles_up_to_its_limit() -> None:
+    queue = gated()
+    queue.submit("a")
+    waits = []
+    for attempt in range(1, 9):
+        queue.claim()
+        queue.exchange(failed("a", attempt, refused()), slots=0)
+        waits.append(queue.gate_events()[-1][1] - queue.clock.now())
+        queue.tick(waits[-1])
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+def test_calls_that_were_under_way_together_double_the_wait_once() -> None:
+    queue = gated()
+    for name in run(queue, 6):
+        queue.exchange(failed(name, failure=refused()), slots=0)
+        queue.clock.advance(0.01)
+    assert max(until for _, until in queue.gate_events()) <= queue.clock.now() + 1.0
+
+
+def test_an_answer_resets_the_wait() -> None:
+    queue = gated()
+    queue.submit("a", "b")
+    queue.claim()
+    queue.exchange(failed("a", failure=refused()), slots=0)
+    queue.tick(1.0)
+    assert queue.claim() == ["a"]
+    queue.exchange(completed("a", 2), slots=0)
+    queue.claim()
+    queue.exchange(failed("b", failure=refused()), slots=0)
+    assert queue.gate_events()[-1] == (CLOSED, queue.clock.now() + 1.0)
+
+
+def test_a_later_word_can_only_prolong_the_wait() -> None:
+    queue = gated()
+    first, second = run(queue, 2)
+    queue.exchange(failed(first, failure=refused(60.0)), failed(second, failure=refused(2.0)), slots=0)
+    assert queue.gate_events() == [(CLOSED, queue.clock.now() + 60.0)]
+
+
+def test_a_success_of_an_earlier_call_does_not_open_a_gate_the_provider_closed() -> None:
+    queue = gated()
+    first, second = run(queue, 2)
+    queue.exchange(failed(first, failure=refused(60.0)), completed(second))
+    assert queue.claim() == []
+
+
+def test_refusals_are_waited_out_only_so_often_and_then_count_as_failures() -> None:
+    queue = QueueHarness(policy(retry=replace(POLICY.retry, max_refusals=2)))
+    queue.submit("a", max_retries=0)
+    for attempt in (1, 2, 3):
+        assert queue.claim() == ["a"]
+        queue.exchange(failed("a", attempt, refused(1.0)), slots=0)
+        queue.tick(1.0)
+        queue.restart()  # the count survives
+    assert queue.state_of("a") == "dead_letter"
+    assert queue.engine.core.refusals == {}
+
+
+def test_another_model_of_the_provider_has_its_own_gate() -> None:
+    queue = gated()
+    queue.submit("a", model="m-1")
+    queue.claim()
+    queue.submit("b", model="m-2")
+    queue.exchange(failed("a", failure=refused(60.0)), slots=0)
+    assert queue.claim(2) == ["b"]
+
+
+# --- the adaptive limit ----------------------------------------------------------------------------------------------
+
+
+def overloaded(status: int = 529) -> Failure:
+    return Failure("provider_server_error", f"Provider sim: {status}", True, status)
+
+
+@pytest.mark.parametrize("status", [503, 529])
+def test_an_overload_halves_the_calls_at_once_but_once_per_flight(status: int) -> None:
+    queue = gated(adaptive=True)
+    for name in run(queue, 8):
+        queue.exchange(failed(name, failure=overloaded(status)), slots=0)
+        queue.clock.advance(0.01)
+    assert len(run(queue, 8)) == 4
+
+
+def test_other_failures_halve_nothing() -> None:
+    queue = gated(adaptive=True)
+    queue.exchange(*(failed(name, failure=overloaded(500)) for name in run(queue, 8)), slots=0)
+    assert len(run(queue, 8)) == 8
+
+
+def test_a_429_halves_too_and_the_limit_never_falls_below_one() -> None:
+    queue = gated(adaptive=True)
+    queue.exchange(*(failed(name, failure=refused(1.0)) for name in run(queue, 2)), slots=0)
+    for attempt in (2, 3):
+        queue.tick(1.0)
+        (name,) = queue.claim(2)
+        queue.clock.advance(0.001)
+        queue.exchange(failed(name, attempt, refused(1.0)), slots=0)
+
+
+def test_the_limit_grows_by_one_for_each_window_of_answers() -> None:
+    queue = gated(adaptive=True)
+    first, *rest = run(queue, 4)
+    queue.exchange(failed(first, failure=overloaded()), *map(cancelled, rest), slots=0)
+    queue.submit(*(f"more-{number}" for number in range(40)))
+    flights = []
+    for _ in range(4):
+        claimed = queue.claim(40)
+        flights.append(len(claimed))
+        queue.exchange(*(completed(name, queue.job(name).attempt) for name in claimed), slots=0)
+    assert flights == [2, 3, 4, 5]
+
+
+# --- configured limits -----------------------------------------------------------------------------------------------
+
+
+def test_no_more_calls_at_once_than_max_concurrent_over_all_workers() -> None:
+    queue = gated(max_concurrent=3)
+    queue.submit(*"abcdef")
+    assert (queue.claim(2), queue.claim(2, worker="worker-2")) == (["a", "b"], ["c"])
+    assert queue.claim(2, worker="worker-2") == []
+    queue.exchange(completed("a"), slots=0)
+    assert queue.claim(5, worker="worker-2") == ["d"]
+
+
+def test_a_lost_worker_gives_its_calls_back() -> None:
+    queue = gated(max_concurrent=2)
+    queue.submit(*"abc")
+    queue.claim(2)
+    queue.lose()
+    assert queue.claim(3, worker="worker-2") == ["a", "b"]
+
+
+def test_requests_per_minute_are_spent_and_come_back_steadily() -> None:
+    queue = gated(requests_per_minute=60.0)
+    queue.submit(*(f"job-{number}" for number in range(100)))
+    assert len(queue.claim(100)) == 60
+    assert queue.claim(10) == []
+    due = queue.engine.next_due(now=queue.clock.now())
+    assert due == pytest.approx(queue.clock.now() + 1.0)
+    queue.tick(10.001)
+    assert len(queue.claim(100)) == 10
+
+
+def test_less_than_one_request_a_minute_still_lets_one_through() -> None:
+    queue = gated(requests_per_minute=0.5)
+    queue.submit("a", "b")
+    assert queue.claim(2) == ["a"]
+    queue.exchange(completed("a"), slots=0)
+    queue.tick(119.0)
+    assert queue.claim(2) == []
+    queue.tick(1.001)
+    assert queue.claim(2) == ["b"]
+
+
+def test_tokens_are_counted_when_known_and_an_overdraft_is_waited_out() -> None:
+    queue = gated(tokens_per_minute=600.0)
+    queue.submit(*"abc")
+    queue.claim()
+    queue.exchange(Outcome("a", 1, b"{}", tokens=650), slots=0)
+    assert queue.claim() == []
+    queue.tick(5.0)
+    assert queue.claim() == []
+    queue.tick(0.2)
+    assert queue.claim() == ["b"]
+
+
+@given(st.floats(0.1, 1e6), st.lists(st.tuples(st.floats(0, 600), st.floats(0, 1e4)), max_size=30))
+def test_a_bucket_never_holds_more_than_its_size_and_is_full_again_in_time(
+    per_minute: float, spends: list[tuple[float, float]]
+) -> None:
+    now, size = 1_000.0, max(1.0, per_minute)
+    bucket = Bucket(per_minute, now=now)
+    for wait, amount in spends:
+        now += wait
+        assert bucket.level(now) <= size
+        bucket.spend(amount, now)
+        now = bucket.next_at(now)
+        assert bucket.level(now) >= 1.0 - 1e-3
+    debt = max(0.0, size - bucket.level(now))
+    assert bucket.level(now + debt / per_minute * 60.0 + 1e-3) == pytest.approx(size)
+
+
+# --- who shares a gate, and who does not wait ------------------------------------------------------------------------
+
+
+def test_lanes_of_several_pools_share_the_gate_of_their_provider_credential_and_model() -> None:
+    gates = Gates({PROVIDER: GatePolicy()})
+    here, there = (gates.of(LaneKey(pool, PROVIDER, "m", "KEY"), now=0.0) for pool in ("pool", "other-pool"))
+    assert here is there
+    assert here.key == GateKey(PROVIDER, "KEY", "m")
+    others = [LaneKey("pool", PROVIDER, "m", "KEY-2"), LaneKey("pool", PROVIDER, "m-2", "KEY")]
+    assert all(gates.of(lane, now=0.0) is not here for lane in others)
+
+
+def test_a_job_that_is_not_to_wait_fails_at_once_at_a_closed_gate() -> None:
+    queue = gated()
+    queue.exchange(failed(*run(queue, 1), failure=refused(60.0)), slots=0)
+    assert queue.submit("hasty", fail_fast=True) == [None]
+    assert queue.state_of("hasty") == "failed"
+    failure = queue.events[-1].failure
+    assert failure is not None
+    assert (failure.kind, failure.retryable) == ("circuit_open", True)
+    assert failure.message.startswith("Circuit breaker: ")
+    assert queue.names("hasty") == ["submitted", "failed"]
+
+
+def test_jobs_that_are_not_to_wait_fail_when_their_gate_closes_and_only_they() -> None:
+    queue = gated()
+    (broken,) = run(queue, 1)
+    queue.submit("hasty", fail_fast=True)
+    queue.submit("patient")
+    queue.submit("elsewhere", model="m-2", fail_fast=True)
+    queue.exchange(failed(broken, failure=refused(60.0)), slots=0)
+    assert [queue.state_of(name) for name in ("hasty", "patient", "elsewhere")] == ["failed", "queued", "queued"]
+    names = [event.name for event in queue.events]
+    assert names.index(CLOSED) < names.index("job:failed")
+
+
+@pytest.mark.parametrize("back", ["handed back", "lost", "due"])
+def test_a_job_that_is_not_to_wait_fails_when_it_comes_back_to_a_closed_gate(back: str) -> None:
+    queue = gated()
+    if back == "due":
+        queue.submit("hasty", fail_fast=True, delay_ms=10_000)
+    else:
+        queue.submit("hasty", fail_fast=True)
+        queue.claim(worker="worker-2")
+    queue.exchange(failed(*run(queue, 1), failure=refused(60.0)), slots=0)
+    assert queue.is_live("hasty")
+    if back == "due":
+        queue.tick(10.0)
+    elif back == "lost":
+        queue.lose("worker-2")
+    else:
+        queue.exchange(cancelled("hasty"), worker="worker-2", slots=0)
+    assert queue.state_of("hasty") == "failed"
+
+
+# --- events and restarts ---------------------------------------------------------------------------------------------
+
+
+def test_a_gate_tells_when_it_opens_and_why_it_closed() -> None:
+    queue = gated()
+    queue.exchange(failed(*run(queue, 1), failure=refused(7.0)), slots=0)
+    (event,) = [event for event in queue.events if event.name == CLOSED]
+    assert (event.gate, event.provider, event.model) == ("sim/model-a", PROVIDER, "model-a")
+    assert (event.reason, event.job_id) == ("rate limited by the provider", "")
+
+
+def test_a_closed_gate_is_still_closed_after_a_restart_and_opens_at_its_time() -> None:
+    queue = gated()
+    queue.exchange(failed(*run(queue, 1), failure=refused(60.0)), slots=0)
+    before = queue.engine.fingerprint()
+    queue.restart()
+    assert queue.engine.fingerprint() == before
+    queue.tick(59.0)
+    assert queue.claim() == []
+    queue.tick(1.0)
+    assert len(queue.claim()) == 1
+
+
+def test_a_tripped_breaker_still_probes_after_a_restart() -> None:
+    queue = gated(breaker_failures=2)
+    queue.exchange(*map(failed, run(queue, 2)), slots=0)
+    queue.restart()
+    queue.tick(30.0)
+    queue.restart()
+    assert len(queue.claim(2)) == 1
+    assert queue.claim(2) == []
+
+
+def test_calls_that_run_count_after_a_restart() -> None:
+    queue = gated(max_concurrent=2)
+    queue.submit(*"abc")
+    queue.claim(2)
+    queue.restart()
+    assert queue.claim(3, worker="worker-2") == []
+    queue.exchange(completed("a"), slots=0)
+    assert ids(queue.exchange(worker="worker-2", slots=3).claims) == ["c"]

@@ -1,0 +1,138 @@
+"""What every journal promises about attempts, gates, idempotency keys, and forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from aiqueue.engine.effects import Rows
+from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.journal.base import EndedRow, Journal, StoredKey
+from aiqueue.journal.sqlite import SqliteJournal
+from aiqueue.testing.memory_journal import MemoryJournal
+
+Reopen = Callable[[Journal], Journal]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+    """Return an empty journal of each kind."""
+    made: Journal = MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def after_a_crash(journal: Journal) -> Iterator[Reopen]:
+    """Return a function that gives what another process would find."""
+    opened: list[Journal] = []
+
+    def reopen(old: Journal) -> Journal:
+        if isinstance(old, MemoryJournal):
+            return old.crash()
+        assert isinstance(old, SqliteJournal)
+        old.close()
+        opened.append(SqliteJournal(old.path))
+        return opened[-1]
+
+    yield reopen
+    for other in opened:
+        other.close()
+
+
+def jobs(*seqs: int, state: str = "completed") -> Rows:
+    return Rows(
+        jobs=[(seq, f"job-{seq}", b"h", b"payload") for seq in seqs],
+        states=[(seq, state, b"p%d" % seq) for seq in seqs],
+        results=[(seq, b"r") for seq in seqs],
+        attempts=[(seq, attempt, b"a%d" % attempt) for seq in seqs for attempt in (1, 2)],
+    )
+
+
+def test_attempts_come_back_by_job_and_in_order(journal: Journal) -> None:
+    journal.commit(Rows(attempts=[(1, 10, b"ten"), (1, 2, b"two"), (2, 1, b"other")]))
+    journal.commit(Rows(attempts=[(1, 1, b"one"), (1, 2, b"two again")]))
+    assert journal.attempts([1, 2, 3]) == {1: [b"one", b"two again", b"ten"], 2: [b"other"]}
+    assert journal.attempts([]) == {}
+
+
+def test_the_last_word_on_a_gate_is_what_a_restart_finds(journal: Journal, after_a_crash: Reopen) -> None:
+    journal.commit(Rows(gates=[("g", b"closed"), ("h", b"h")]))
+    journal.commit(Rows(gates=[("g", b"open"), ("g", b"closed again")]))
+    with after_a_crash(journal).recover() as found:
+        assert dict(found.gates) == {"g": b"closed again", "h": b"h"}
+
+
+def test_keys_are_found_with_their_job_digest_and_time(journal: Journal, after_a_crash: Reopen) -> None:
+    journal.commit(Rows(keys=[("a:1", "job-1", b"\x00d", 1.5), ("b:1", "job-2", b"e", 2.5)]))
+    other = after_a_crash(journal)
+    assert other.keys(["a:1", "nobody:1"]) == {"a:1": StoredKey("job-1", b"\x00d", 1.5)}
+    assert other.keys([]) == {}
+
+
+def test_keys_older_than_a_time_are_forgotten_and_no_others(journal: Journal) -> None:
+    journal.commit(Rows(keys=[("old", "job-1", b"d", 1.0), ("just", "job-2", b"d", 2.0), ("new", "job-3", b"d", 3.0)]))
+    journal.commit(Rows(keys_before=2.0))
+    assert set(journal.keys(["old", "just", "new"])) == {"just", "new"}
+
+
+@pytest.mark.parametrize("count", [1, 499, 501, 1_200])
+def test_a_forgotten_job_leaves_nothing(journal: Journal, count: int) -> None:
+    gone = range(1, count + 1)
+    journal.commit(jobs(*gone, count + 1))
+    journal.commit(Rows(deletes=list(gone)))
+    names = [f"job-{seq}" for seq in gone]
+    assert (journal.jobs(names), journal.payloads(list(gone)), journal.attempts(list(gone))) == ({}, {}, {})
+    assert [row.seq for row in journal.ended(after_seq=0, limit=10)] == [count + 1]
+    kept = journal.jobs([f"job-{count + 1}"])[f"job-{count + 1}"]
+    assert (kept.state, kept.result) == ("completed", b"r")
+    assert journal.attempts([count + 1]) == {count + 1: [b"a1", b"a2"]}
+
+
+def test_forgetting_what_is_not_there_is_fine(journal: Journal) -> None:
+    journal.commit(Rows(deletes=[7, 8]))
+    assert journal.count_ended() == 0
+
+
+def test_the_id_of_a_forgotten_job_can_be_used_again(journal: Journal) -> None:
+    journal.commit(jobs(1))
+    journal.commit(Rows(deletes=[1]))
+    journal.commit(Rows(jobs=[(2, "job-1", b"h2", b"second")]))
+    found = journal.jobs(["job-1"], with_payload=True)["job-1"]
+    assert (found.seq, found.state, found.result, found.payload) == (2, "", b"", b"second")
+
+
+def test_ended_jobs_are_read_page_by_page_in_the_order_of_acceptance(journal: Journal) -> None:
+    for seq, state in enumerate(sorted(TERMINAL), start=1):
+        journal.commit(jobs(seq, state=state))
+    for seq, state in enumerate(sorted(set(JobState) - TERMINAL), start=len(TERMINAL) + 1):
+        journal.commit(jobs(seq, state=state))
+    first = journal.ended(after_seq=0, limit=3)
+    assert first[0] == EndedRow(1, min(TERMINAL), b"p1")
+    rest = journal.ended(after_seq=first[-1].seq, limit=100)
+    assert [row.seq for row in (*first, *rest)] == list(range(1, len(TERMINAL) + 1))
+    assert journal.count_ended() == len(TERMINAL)
+
+
+def test_dead_letters_are_read_page_by_page_the_newest_first(journal: Journal) -> None:
+    journal.commit(jobs(1, 3, 4, state="dead_letter"))
+    journal.commit(jobs(2, state="failed"))
+    first = journal.dead_letters(before_seq=2**62, limit=2)
+    assert [(job.seq, job.payload) for job in first] == [(4, b""), (3, b"")]
+    assert [job.seq for job in journal.dead_letters(before_seq=3, limit=2)] == [1]
+    journal.commit(Rows(deletes=[3]))
+    assert [job.seq for job in journal.dead_letters(before_seq=2**62, limit=9)] == [4, 1]
+
+
+def test_all_of_a_commit_is_there_after_a_crash(journal: Journal, after_a_crash: Reopen) -> None:
+    rows = jobs(1, state="dead_letter")
+    rows.gates, rows.keys, rows.counters = [("g", b"x")], [("k", "job-1", b"d", 1.0)], b"c"
+    journal.commit(rows)
+    other = after_a_crash(journal)
+    assert other.attempts([1]) == {1: [b"a1", b"a2"]}
+    assert set(other.keys(["k"])) == {"k"}
+    assert [job.id for job in other.dead_letters(before_seq=9, limit=9)] == ["job-1"]
+    with other.recover() as found:
+        assert (found.counters, list(found.gates), list(found.rows)) == (b"c", [("g", b"x")], [])
