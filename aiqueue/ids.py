@@ -22,21 +22,28 @@ class JobIdFactory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._millis = 0
+        self._time = ""  # the milliseconds as they stand in an id
         self._count = 0
 
     def take(self, count: int, *, shard: int = 0) -> list[str]:
         """Return ``count`` new ids for ``shard`` (0 to 255), in growing order."""
         tails = os.urandom(8 * count).hex()
+        end = f"{shard:02x}"
         with self._lock:
-            self._millis = max(self._millis, time.time_ns() // 1_000_000)
-            return [self._next(tails[at : at + 16], shard) for at in range(0, 16 * count, 16)]
+            self._set_time(max(self._millis, time.time_ns() // 1_000_000))
+            return [self._next(tails[at : at + 16], end) for at in range(0, 16 * count, 16)]
 
-    def _next(self, tail: str, shard: int) -> str:
+    def _next(self, tail: str, end: str) -> str:
         self._count += 1
         if self._count >> _SEQUENCE_BITS:
-            self._millis, self._count = self._millis + 1, 0
-        time_ = f"{self._millis:012x}"
-        return f"{time_[:8]}-{time_[8:]}-7{self._count:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:14]}{shard:02x}"
+            self._set_time(self._millis + 1)
+            self._count = 0
+        return f"{self._time}-7{self._count:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:14]}{end}"
+
+    def _set_time(self, millis: int) -> None:
+        self._millis = millis
+        digits = f"{millis:012x}"
+        self._time = f"{digits[:8]}-{digits[8:]}"
 
 
 _factory = JobIdFactory()

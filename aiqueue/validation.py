@@ -5,7 +5,7 @@ All errors are one tree: ``aiqueue.errors.ValidationError`` with a ``FieldError`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ _MAX_SHOWN = 100  # jobs of a batch whose errors are listed
 #: What pydantic puts into an error's path for the branch of a union it tried; ``list[…]``, ``literal[…]`` … too.
 _BRANCHES = frozenset({*AIJobType, "str", "int", "float", "bool", "none", "list", "dict"})
 _encode = msgspec.json.Encoder().encode
+_validate: Callable[[object], Payload] = PAYLOAD.validator.validate_python  # half a microsecond less per job
 
 
 def field_errors(error: pydantic.ValidationError, *, prefix: str = "", index: int | None = None) -> list[FieldError]:
@@ -59,7 +60,7 @@ def validate_job_payload(payload: Mapping[str, Any] | Payload) -> Payload:
     'm'
     """
     try:
-        return PAYLOAD.validate_python(payload)
+        return _validate(payload)
     except pydantic.ValidationError as error:
         raise ValidationError(field_errors(error)) from None
 
