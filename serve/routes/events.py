@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from uuid import UUID
 
 import msgspec
 from starlette.requests import Request
@@ -17,7 +16,7 @@ from aiqueue.protocol import END_STATES
 from aiqueue.results import JobResult
 from aiqueue.views import ErrorInfo, JobInfo, SlaCompliance, encode_json
 from serve.openapi import JsonObject, Operation, path_parameter
-from serve.routes.shared import QueueAdapter, adapter_of
+from serve.routes.shared import QueueAdapter, adapter_of, parse_job_id
 from serve.streams import EventResponse, StreamSlots
 
 HEARTBEAT_S = 15.0
@@ -77,14 +76,6 @@ async def stream_job(request: Request) -> Response:
         elif not (first := await stream.backlog()):
             return Response(None, 204, {"cache-control": "no-store"})
     return EventResponse(_job_pieces(adapter, stream, job_id, first), _slots(request))
-
-
-def parse_job_id(text: str) -> str:
-    """Return an id in its one spelling. What is no UUID is no job's id, and needs no question."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise JobNotFound(text[:64]) from None
 
 
 def present(info: JobInfo, number: int) -> JobEvent:

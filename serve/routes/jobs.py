@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from uuid import UUID
 
 import msgspec
 from starlette.requests import Request
@@ -15,7 +14,7 @@ from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 from aiqueue.models import BatchBody, JobOptions, SubmitBody
 from aiqueue.views import Cancellation, JobInfo
 from serve.openapi import Operation, answer, json_body, path_parameter
-from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_body
+from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_body, parse_job_id
 
 _BAD_BODY = "The body is not valid JSON, or fields of it are wrong: `errors` names them. Nothing was enqueued."
 _TOO_LARGE = "The body or a payload is over its size limit. Nothing was enqueued."
@@ -85,7 +84,7 @@ async def submit_batch(request: Request) -> Response:
 
 async def get_job(request: Request) -> Response:
     """Look at a job: its status, and its result or error once it has ended."""
-    job_id = _job_id(request)
+    job_id = parse_job_id(request.path_params["job_id"])
     info = await adapter_of(request).get_job_status(job_id)
     if info is None:
         raise JobNotFound(job_id)
@@ -97,7 +96,7 @@ async def cancel_job(request: Request) -> Response:
 
     `cancelled` is false if the job had ended before; `status` is its state after the call.
     """
-    return json_response(await adapter_of(request).cancel_job(_job_id(request)))
+    return json_response(await adapter_of(request).cancel_job(parse_job_id(request.path_params["job_id"])))
 
 
 _LOCATION = {"Location": {"description": "path of the job", "schema": {"type": "string"}}}
@@ -192,12 +191,3 @@ async def _all_bad_jobs(adapter: QueueAdapter, raw: bytes, error: ValidationErro
     except msgspec.MsgspecError:  # the form is worse than it seemed
         pass
     return error
-
-
-def _job_id(request: Request) -> str:
-    """Return the id in the path, in its one spelling. What is no UUID is no job's id, and needs no question."""
-    text: str = request.path_params["job_id"]
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise JobNotFound(text[:64]) from None

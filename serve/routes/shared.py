@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 import msgspec
 import pydantic
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aiqueue.client.event_stream import EventStream
-from aiqueue.errors import FieldError, ValidationError
+from aiqueue.errors import FieldError, JobNotFound, ValidationError
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.validation import field_errors
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
@@ -102,6 +103,14 @@ def adapter_of(request: Request) -> QueueAdapter:
 def json_response(value: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return ``value`` as camelCase JSON. No answer of this API may be kept: jobs move."""
     return Response(encode_json(value), status, {"cache-control": "no-store", **(headers or {})}, "application/json")
+
+
+def parse_job_id(text: str) -> str:
+    """Return an id in its one spelling. What is no UUID is no job's id, and needs no question."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise JobNotFound(text[:64]) from None
 
 
 def parse_body(model: type[Model], raw: bytes) -> Model:

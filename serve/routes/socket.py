@@ -29,8 +29,7 @@ from aiqueue.protocol import END_STATES
 from aiqueue.results import JobResult
 from aiqueue.views import JobInfo, encode_json
 from serve.http_errors import problem_response
-from serve.routes.events import parse_job_id
-from serve.routes.shared import QueueAdapter
+from serve.routes.shared import QueueAdapter, parse_job_id
 from serve.streams import STUCK_S, TooManyStreams
 
 logger = logging.getLogger(__name__)
