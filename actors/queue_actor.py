@@ -15,6 +15,7 @@ from aiqueue.config import SentSettings
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.service.clock import SteadyClock
 from aiqueue.service.queue_service import QueueService, load_engine
+from aiqueue.submit_format import decode_groups
 
 
 class QueueActor:
@@ -43,8 +44,8 @@ class QueueActor:
         return protocol.encode(self._open().welcome())
 
     async def submit(self, groups: bytes, linger_s: float) -> bytes:
-        """Take ``list[SubmitGroup]``, return a SubmitReply when they are on disk."""
-        return protocol.encode(await self._open().submit_and_linger(protocol.decode_groups(groups), linger_s))
+        """Take groups as ``submit_format`` packs them, return a SubmitReply when they are on disk."""
+        return protocol.encode(await self._open().submit_and_linger(decode_groups(groups), linger_s))
 
     async def exchange(self, call: bytes) -> bytes:
         """Take an ExchangeCall, return an ExchangeReply: a worker's long poll."""

@@ -256,7 +256,6 @@ class Welcome(Wire):
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 
-decode_groups = msgspec.msgpack.Decoder(list[SubmitGroup]).decode
 decode_submit_reply = msgspec.msgpack.Decoder(SubmitReply).decode
 decode_exchange_call = msgspec.msgpack.Decoder(ExchangeCall).decode
 decode_exchange_reply = msgspec.msgpack.Decoder(ExchangeReply).decode

@@ -209,9 +209,10 @@ class AsyncAIQueueAdapter:
         chosen = options.job_id
         ids = new_job_ids(len(payloads)) if chosen is None else [str(chosen)]
         shared = header_fields(options, owner=self._client_id, default_retries=self._default_retries, batch_id=batch_id)
+        headers = {what: JobHeader(*what, *shared) for what in {checked[:3] for checked in payloads}}
         jobs = [
-            Submission(job_id, JobHeader(kind, provider, model, *shared), body)
-            for job_id, (kind, provider, model, body) in zip(ids, payloads, strict=True)
+            Submission(job_id, headers[checked[:3]], checked.body)
+            for job_id, checked in zip(ids, payloads, strict=True)
         ]
         return jobs, chosen is not None
 

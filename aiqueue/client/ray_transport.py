@@ -27,6 +27,7 @@ from aiqueue.protocol import (
     SubmitReply,
     Welcome,
 )
+from aiqueue.submit_format import encode_groups
 from aiqueue.views import Stats, decode_stats
 
 QUEUE_ACTOR_NAME = "aiqueue-queue-0"  #: the number is the shard
@@ -50,7 +51,7 @@ class RayTransport:
 
     async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
         """Accept groups, each whole or not at all."""
-        return protocol.decode_submit_reply(await self._call("submit", protocol.encode(groups), linger_s))
+        return protocol.decode_submit_reply(await self._call("submit", encode_groups(groups), linger_s))
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """A worker's long poll."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import SUBMITTED, Core, Turn
-from aiqueue.engine.records import JobRecord
+from aiqueue.engine.records import Common, JobRecord
 from aiqueue.engine.states import JobState
 from aiqueue.errors import CircuitOpen, DuplicateJob, QueueFull, ValidationError
 from aiqueue.levels import LEVELS
@@ -28,15 +29,15 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
             fresh[job.id] = job
         elif not same:
             return Refusal(DuplicateJob.kind, str(DuplicateJob(job.id)), job.id)
-    if not {job.header.level for job in fresh.values()} <= core.levels:
+    headers = {id(job.header): job.header for job in fresh.values()}  # few: jobs submitted together share theirs
+    if not {header.level for header in headers.values()} <= core.levels:
         return Refusal(ValidationError.kind, f"level must be 0 to {len(core.waiting) - 1}")
     if full := _no_room(core, fresh):
         return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S)
-    batch_ids = set()
+    drafts = {key: _draft(core, turn, header) for key, header in headers.items()}
     for job in fresh.values():
-        _enqueue(core, turn, job, command)
-        batch_ids.add(job.header.batch_id)
-    core.counters.batches += len(batch_ids - {""})
+        _enqueue(core, turn, job, drafts[id(job.header)], command)
+    core.counters.batches += len({header.batch_id for header in headers.values()} - {""})
     return None
 
 
@@ -56,15 +57,27 @@ def _no_room(core: Core, fresh: dict[str, Submission]) -> str:
     return ""
 
 
-def _enqueue(core: Core, turn: Turn, submitted: Submission, command: Submit) -> None:
-    header = submitted.header
+class _Draft(NamedTuple):
+    """What is done once for all jobs of a header."""
+
+    common: Common
+    row: bytes
+    state: JobState
+
+
+def _draft(core: Core, turn: Turn, header: JobHeader) -> _Draft:
     _fix_times(header, turn.now)
-    job = core.record(core.counters.take_seq(), submitted.id, header)
+    state = JobState.SCHEDULED if header.run_at > turn.now else JobState.QUEUED
+    return _Draft(core.common(header), encode(header), state)
+
+
+def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft, command: Submit) -> None:
+    header = submitted.header
+    job = core.record(core.counters.take_seq(), submitted.id, header, draft.common)
     core.counters.accepted += 1
-    later = header.run_at > turn.now
-    core.admit(job, JobState.SCHEDULED if later else JobState.QUEUED, now=turn.now)
-    turn.rows.jobs.append((job.seq, job.id, encode(header), submitted.payload))
-    if later:
+    core.admit(job, draft.state, now=turn.now)
+    turn.rows.jobs.append((job.seq, job.id, draft.row, submitted.payload))
+    if draft.state is not JobState.QUEUED:
         core.write(turn, job)  # without a row of its own a job counts as queued
     if header.idempotency_key:
         digest = command.digests.get(job.id, b"")

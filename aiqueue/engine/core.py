@@ -17,6 +17,7 @@ from aiqueue.engine.leases import Leases, Worker
 from aiqueue.engine.policy import EnginePolicy, Route
 from aiqueue.engine.records import (
     AttemptRecord,
+    Common,
     JobRecord,
     LaneKey,
     Progress,
@@ -77,22 +78,24 @@ class Core:
         self._lane_keys: dict[tuple[str, str], LaneKey] = {}
         self._interned: dict[object, object] = {}
 
-    def record(self, seq: int, job_id: str, header: JobHeader) -> JobRecord:
-        """Return a new live job; strings that many jobs share are stored once."""
+    def common(self, header: JobHeader) -> Common:
+        """Return what the jobs of ``header`` have in common; strings that many share are stored once."""
         intern = self._interned.setdefault
-        job = JobRecord(
-            seq=seq,
-            id=job_id,
-            lane=self._lane_key(header.provider, header.model),
-            type=intern(header.type, header.type),  # type: ignore[arg-type]  # a dict of itself keeps the type
-            level=header.level,
-            owner=intern(header.owner, header.owner),  # type: ignore[arg-type]
-            batch_id=intern(header.batch_id, header.batch_id),  # type: ignore[arg-type]
-            max_retries=header.max_retries,
-            timeout_ms=intern(header.timeout_ms, header.timeout_ms),  # type: ignore[arg-type]
-            created_at=header.created_at,
-            run_at=header.run_at or 0.0,  # the one zero, and not a million decoded ones
+        return Common(
+            self._lane_key(header.provider, header.model),
+            intern(header.type, header.type),  # type: ignore[arg-type]  # a dict of itself keeps the type
+            header.level,
+            intern(header.owner, header.owner),  # type: ignore[arg-type]
+            intern(header.batch_id, header.batch_id),  # type: ignore[arg-type]
+            header.max_retries,
+            intern(header.timeout_ms, header.timeout_ms),  # type: ignore[arg-type]
+            header.created_at,
+            header.run_at or 0.0,  # the one zero, and not a million decoded ones
         )
+
+    def record(self, seq: int, job_id: str, header: JobHeader, common: Common | None = None) -> JobRecord:
+        """Return a new live job; ``common``, if the caller has it already."""
+        job = JobRecord(seq, job_id, *(common or self.common(header)))
         if header.expires_at:
             self.deadlines.set(job_id, header.expires_at)
         if header.fail_fast:

@@ -14,7 +14,7 @@ from aiqueue.engine.states import JobState
 from aiqueue.protocol import Failure, Wire
 
 
-class LaneKey(NamedTuple):
+class LaneKey(msgspec.Struct, frozen=True, cache_hash=True):
     """Jobs with one key share a lane: they are served by the same pool and limited together."""
 
     pool: str
@@ -23,7 +23,21 @@ class LaneKey(NamedTuple):
     credential: str
 
 
-class JobRecord(msgspec.Struct, gc=False, kw_only=True):
+class Common(NamedTuple):
+    """What all jobs submitted under one header have in common: the fields of their records from ``lane`` on."""
+
+    lane: LaneKey
+    type: str
+    level: int
+    owner: str
+    batch_id: str
+    max_retries: int
+    timeout_ms: int
+    created_at: float
+    run_at: float
+
+
+class JobRecord(msgspec.Struct, gc=False):
     """A live job. ``seq`` is its place in the order of acceptance, and its key in the journal."""
 
     seq: int
@@ -36,13 +50,13 @@ class JobRecord(msgspec.Struct, gc=False, kw_only=True):
     max_retries: int
     timeout_ms: int
     created_at: float
+    run_at: float  #: scheduled: not before
     state: JobState = JobState.QUEUED
     attempt: int = 0  #: claims so far; 0 until a worker first takes the job
     failures: int = 0  #: attempts that a worker reported as failed
     crashes: int = 0  #: attempts whose worker was lost
     worker_id: str = ""  #: holder of the lease, or of the last one
     started_at: float = 0.0  #: of the current attempt
-    run_at: float = 0.0  #: scheduled: not before
 
 
 class Progress(Wire):

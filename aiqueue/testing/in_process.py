@@ -26,6 +26,7 @@ from aiqueue.protocol import (
 )
 from aiqueue.providers.base import Provider
 from aiqueue.service.queue_service import QueueService
+from aiqueue.submit_format import decode_groups, encode_groups
 from aiqueue.testing.jobs import POOL
 from aiqueue.views import Stats, decode_stats
 from aiqueue.worker.loop import WorkerLoop
@@ -72,7 +73,7 @@ class InProcessTransport:
 
     async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
         """Accept groups, each whole or not at all."""
-        sent = protocol.decode_groups(protocol.encode(groups))
+        sent = decode_groups(encode_groups(groups))
         reply = await self._call("submit", self._service.submit_and_linger(sent, linger_s))
         return protocol.decode_submit_reply(protocol.encode(reply))
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from aiqueue import protocol
-from aiqueue.protocol import Event, ExchangeCall, JobHeader, Outcome, SubmitGroup, Wire
-from aiqueue.testing.jobs import completed, failed, group, header, submission
+from aiqueue.protocol import Event, ExchangeCall, JobHeader, Outcome, Wire
+from aiqueue.testing.jobs import completed, failed, header
 
 
 def every(root: type) -> list[type]:
@@ -18,8 +18,6 @@ MESSAGES = [cls for cls in every(Wire) if cls is not Wire]
 
 
 def test_messages_survive_the_wire() -> None:
-    groups = [group(submission("a", header(tags=("t", "ü")), bytes(range(256))), maybe_known=True), SubmitGroup([])]
-    assert protocol.decode_groups(protocol.encode(groups)) == groups
     call = ExchangeCall("w", "p", 3, [completed("a"), failed("b", 2)], [("c", 4)])
     assert protocol.decode_exchange_call(protocol.encode(call)) == call
 
@@ -46,7 +44,7 @@ def test_a_message_of_a_newer_peer_has_fields_that_are_skipped() -> None:
 def test_a_message_that_is_none_is_refused() -> None:
     for broken in (b"", b"\xff", protocol.encode({"a": 1}), protocol.encode([["a"]])):
         with pytest.raises(msgspec.DecodeError):
-            protocol.decode_groups(broken)
+            protocol.decode_exchange_call(broken)
 
 
 def test_ends_are_the_engines() -> None:

@@ -1,0 +1,49 @@
+"""How submitted jobs travel: in columns, with one header for all jobs that were submitted together.
+
+A header of 18 fields for each of 100,000 jobs costs both sides more than the rest of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from aiqueue.protocol import JobHeader, Submission, SubmitGroup, Wire, encode
+
+
+class _Packed(Wire):
+    """A SubmitGroup in columns."""
+
+    headers: list[JobHeader]
+    which: list[int]  #: by job: the place of its header
+    ids: list[str]
+    payloads: list[bytes]
+    maybe_known: bool
+
+
+_decode = msgspec.msgpack.Decoder(list[_Packed]).decode
+
+
+def encode_groups(groups: Sequence[SubmitGroup]) -> bytes:
+    """Return ``groups`` as msgpack. Jobs whose headers are one object share it on the other side too."""
+    return encode([_pack(group) for group in groups])
+
+
+def decode_groups(sent: bytes) -> list[SubmitGroup]:
+    """Return what ``encode_groups`` was given. Raises msgspec.MsgspecError if it was not made by it."""
+    return [_unpack(packed) for packed in _decode(sent)]
+
+
+def _pack(group: SubmitGroup) -> _Packed:
+    jobs = group.jobs
+    headers = {id(job.header): job.header for job in jobs}
+    places = {key: place for place, key in enumerate(headers)}
+    which = [places[id(job.header)] for job in jobs]
+    ids, payloads = [job.id for job in jobs], [job.payload for job in jobs]
+    return _Packed(list(headers.values()), which, ids, payloads, group.maybe_known)
+
+
+def _unpack(packed: _Packed) -> SubmitGroup:
+    headers = map(packed.headers.__getitem__, packed.which)
+    return SubmitGroup(list(map(Submission, packed.ids, headers, packed.payloads)), packed.maybe_known)

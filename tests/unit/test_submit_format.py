@@ -1,0 +1,34 @@
+"""Submitted jobs on the wire: nothing is lost, and what is shared is sent once."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from aiqueue import protocol
+from aiqueue.protocol import SubmitGroup
+from aiqueue.submit_format import decode_groups, encode_groups
+from aiqueue.testing.jobs import group, header, submission
+
+
+def test_groups_survive_the_wire() -> None:
+    one = submission("a", header(tags=("t", "ü")), bytes(range(256)))
+    groups = [group(one, maybe_known=True), SubmitGroup([]), group("b", "c")]
+    assert decode_groups(encode_groups(groups)) == groups
+
+
+def test_a_header_of_many_jobs_is_sent_once_and_shared_again() -> None:
+    shared, other = header(tags=("a long tag that would be seen twice",)), header(owner="client-b")
+    sent = encode_groups(
+        [group(*(submission(name, what) for name, what in zip("abc", (shared, other, shared), strict=True)))]
+    )
+    assert sent.count(b"a long tag") == 1
+    ((first, second, third),) = (found.jobs for found in decode_groups(sent))
+    assert first.header is third.header
+    assert (first.header, second.header) == (shared, other)
+
+
+@pytest.mark.parametrize("broken", [b"", b"\xff", protocol.encode({"a": 1}), protocol.encode([["a"]])])
+def test_what_is_no_group_is_refused(broken: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_groups(broken)
