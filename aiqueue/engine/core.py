@@ -41,8 +41,8 @@ EVENT_NAMES: Mapping[JobState, str] = {
 SUBMITTED = "job:submitted"
 HELD = frozenset({JobState.PROCESSING, JobState.CANCELLING})  #: a worker has the lease
 RETRIED = EVENT_NAMES[JobState.SCHEDULED]
+_MANY = 10_000
 GATE_CLOSED, GATE_OPENED = "gate:closed", "gate:opened"
-SEPARATOR = "\x1f"  #: between the parts of a gate's key in the journal; no name contains it
 
 
 class IllegalMove(RuntimeError):
@@ -198,7 +198,7 @@ class Core:
         )
         turn.events.append(event)
         stored = self.gates.at(key, now=turn.now).stored()
-        turn.rows.gates.append((SEPARATOR.join(key), encode(stored)))
+        turn.rows.gates.append((key.to_json(), encode(stored)))
 
     def claim(self, turn: Turn, worker: Worker, count: int) -> list[JobRecord]:
         """Give ``worker`` the best jobs of its pool."""
@@ -217,6 +217,16 @@ class Core:
         """Add the counters to the turn's rows, if it changed anything."""
         if turn.rows or turn.counted:
             turn.rows.counters = encode_counters(self.counters)
+
+    def forget_unused(self, now: float) -> None:
+        """Let go of what was kept for models, clients and batches of the past, if it has become much."""
+        if len(self.lanes) > _MANY:
+            self.lanes.prune()
+        if len(self.gates) > _MANY:
+            self.gates.prune(now)
+        for kept in (self._lane_keys, self._interned):  # only savings: an equal one does as well
+            if len(kept) > _MANY:
+                kept.clear()
 
     def _enter_waiting(self, job: JobRecord) -> None:
         self.waiting[job.level] += 1

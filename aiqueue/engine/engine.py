@@ -9,7 +9,7 @@ import msgspec
 
 from aiqueue.engine import admission, cancellation
 from aiqueue.engine.commands import Cancel, Claim, Command, Exchange, LoseWorker, Submit, Tick
-from aiqueue.engine.core import HELD, SEPARATOR, Core, Turn
+from aiqueue.engine.core import HELD, Core, Turn
 from aiqueue.engine.counters import Counters, decode_counters
 from aiqueue.engine.effects import Effects
 from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease, tick
@@ -55,7 +55,7 @@ class QueueEngine:
         for row in rows:
             engine._restore(row, now)
         for key, stored in gates:
-            engine.core.gates.at(GateKey(*key.split(SEPARATOR)), now=now).restore(decode_gate(stored))
+            engine.core.gates.at(GateKey.from_json(key), now=now).restore(decode_gate(stored))
         return engine
 
     def handle(self, command: Command, *, now: float) -> Effects:

@@ -156,6 +156,7 @@ def tick(core: Core, turn: Turn, command: Tick) -> None:
         core.publish_gate(turn, change)
     for worker_id in core.leases.silent(turn.now):
         lose_worker(core, turn, LoseWorker(worker_id, f"no heartbeat for {core.policy.lease_s:g} s"))
+    core.forget_unused(turn.now)
 
 
 def _expire(core: Core, turn: Turn) -> None:

@@ -29,7 +29,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0  # after a 429 that names no time: do
 
 
 class GateKey(NamedTuple):
-    """What a provider limits together."""
+    """What a provider limits together. In the journal: a JSON list, as a model's name may contain anything."""
 
     provider: str
     credential: str
@@ -37,6 +37,15 @@ class GateKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}"
+
+    def to_json(self) -> str:
+        """Return the key as the journal has it."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, stored: str) -> GateKey:
+        """Return the key that ``to_json`` wrote."""
+        return msgspec.json.decode(stored, type=cls)
 
 
 class GateChange(NamedTuple):
@@ -73,6 +82,10 @@ class Bucket:
         self._level = min(self._size, self._level + max(0.0, now - self._at) * self._per_s)
         self._at = max(self._at, now)
         return self._level
+
+    def spent(self, now: float) -> bool:
+        """Tell whether some of the budget has not come back yet."""
+        return self.level(now) < self._size
 
     def spend(self, amount: float, now: float) -> None:
         """Take ``amount``."""
@@ -176,6 +189,12 @@ class Gate:
         """Return the change if the gate's time has come. A tripped breaker then lets one call through."""
         return self._opened() if self.closed_until and now >= self.closed_until else None
 
+    def is_fresh(self, now: float) -> bool:
+        """Tell whether a new gate would do the same: nothing has been learned that still counts."""
+        buckets = [bucket for bucket in (self._requests, self._tokens) if bucket]
+        learned = self.closed_until or self.probing or self.limit is not None or self._refusals or False in self._recent
+        return not (learned or self.in_flight or any(bucket.spent(now) for bucket in buckets))
+
     def stored(self) -> StoredGate:
         """Return what to journal."""
         return StoredGate(self.closed_until, self.reason, self.probing, self._tripped_at)
@@ -233,6 +252,14 @@ class Gates:
 
     def __iter__(self) -> Iterator[Gate]:
         return iter(self._gates.values())
+
+    def __len__(self) -> int:
+        return len(self._gates)
+
+    def prune(self, now: float) -> None:
+        """Forget the gates that know nothing: callers may name any number of models."""
+        self._gates = {key: gate for key, gate in self._gates.items() if not gate.is_fresh(now)}
+        self._of_lane = {lane: gate for lane, gate in self._of_lane.items() if gate.key in self._gates}
 
     def of(self, lane: LaneKey, *, now: float) -> Gate:
         """Return the gate that ``lane`` goes through; lanes of several pools may share one."""

@@ -79,6 +79,11 @@ class Lane:
         self.queued[level] -= 1
         return heapq.heappop(self._heaps[level])[2]
 
+    @property
+    def empty(self) -> bool:
+        """Whether no job is ready; what was discarded may still lie there."""
+        return not any(self.queued)
+
     def in_order(self) -> Iterator[JobRecord]:
         """Yield the ready jobs in the order of service. O(n log n): for tests and pictures."""
         for heap in self._heaps:
@@ -114,14 +119,23 @@ class Lanes:
         """Forget a job that was QUEUED and is not to be claimed any more."""
         self._lanes[job.lane].discard(job)
 
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def prune(self) -> None:
+        """Forget the lanes that nothing waits in: callers may name any number of models."""
+        for lane in [lane for lane in self._lanes.values() if lane.empty]:
+            del self._lanes[lane.key]
+            self._pools[lane.key.pool].remove(lane)
+
     def queued(self, pool: str, room: Room) -> int:
         """Return how many jobs a worker of ``pool`` could claim now, if it had the slots."""
-        return sum(min(sum(lane.queued), room(lane.key)) for lane in self._pools.get(pool, ()) if any(lane.queued))
+        return sum(min(sum(lane.queued), room(lane.key)) for lane in self._pools.get(pool, ()) if not lane.empty)
 
     def take(self, pool: str, count: int, room: Room, *, now: float) -> list[JobRecord]:
         """Remove and return the ``count`` best jobs of ``pool`` that their gates let through (maybe fewer)."""
         lanes = self._pools.get(pool, ())
-        left = [room(lane.key) if any(lane.queued) else 0 for lane in lanes]
+        left = [0 if lane.empty else room(lane.key) for lane in lanes]
         heads = [(head, at) for at, lane in enumerate(lanes) if left[at] and (head := lane.head(now))]
         heapq.heapify(heads)
         taken: list[JobRecord] = []

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from aiqueue.engine.records import JobRecord
 
+_MAX_LOST = 1_000  # most never come back
+
 
 class Worker:
     """One living worker process, as the queue hears it."""
@@ -36,6 +38,7 @@ class Leases:
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
         self._workers: dict[str, Worker] = {}
+        self._lost: dict[str, list[tuple[str, int]]] = {}  #: what workers held when they were given up, by worker
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
@@ -45,6 +48,7 @@ class Leases:
         worker = self._workers.get(worker_id)
         if worker is None:
             worker = self._workers[worker_id] = Worker(worker_id, pool)
+            worker.cancels = self._lost.pop(worker_id, [])
         worker.silent_after = now + self._lease_s
         return worker
 
@@ -63,9 +67,14 @@ class Leases:
             worker.held.pop(job.id, None)
 
     def forget(self, worker_id: str) -> list[JobRecord]:
-        """Remove a worker and return the jobs it held."""
+        """Remove a worker and return the jobs it held. Should it come back, it is told to stop them."""
         worker = self._workers.pop(worker_id, None)
-        return list(worker.held.values()) if worker else []
+        if worker is None or not worker.held:
+            return []
+        self._lost[worker_id] = [(job.id, job.attempt) for job in worker.held.values()]
+        if len(self._lost) > _MAX_LOST:
+            del self._lost[next(iter(self._lost))]
+        return list(worker.held.values())
 
     def extend(self, seconds: float) -> None:
         """Let all leases last ``seconds`` longer."""

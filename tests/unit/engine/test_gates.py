@@ -324,3 +324,14 @@ def test_calls_that_run_count_after_a_restart() -> None:
     assert queue.claim(3, worker="worker-2") == []
     queue.exchange(completed("a"), slots=0)
     assert ids(queue.exchange(worker="worker-2", slots=3).claims) == ["c"]
+
+
+def test_a_model_may_be_called_anything() -> None:
+    queue = gated()
+    odd = "a\x1fb/c\nü"
+    queue.submit("a", model=odd)
+    queue.claim()
+    queue.exchange(failed("a", failure=refused(60.0)), slots=0)
+    queue.restart()
+    (gate,) = queue.engine.core.gates
+    assert (gate.key.model, gate.closed_until) == (odd, queue.clock.now() + 60.0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from aiqueue.engine import core
 from aiqueue.engine.lanes import Lanes
 from aiqueue.engine.states import JobState
 from aiqueue.levels import LEVELS, AIJobPriority
-from aiqueue.testing.jobs import cancelled, failed
+from aiqueue.testing.jobs import cancelled, completed, failed
 from tests.tools.queue_harness import QueueHarness
 
 URGENT, HIGH, MEDIUM, LOW = LEVELS
@@ -118,3 +119,21 @@ def test_counts_by_level_follow_every_move(queue: QueueHarness) -> None:
     (lane,) = queue.engine.core.lanes
     assert lane.queued == [0, 0, 0, 1]
     assert queue.job("c").state is JobState.QUEUED
+
+
+# --- many models -----------------------------------------------------------------------------------------------------
+
+
+def test_models_of_the_past_are_forgotten_and_jobs_that_wait_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "_MANY", 20)
+    queue = QueueHarness()
+    for number in range(50):
+        queue.submit(f"job-{number}", model=f"model-{number}")
+    assert queue.claim(49) == [f"job-{number}" for number in range(49)]
+    queue.tick(1.0)
+    assert [lane.key.model for lane in queue.engine.core.lanes] == ["model-49"]
+    assert len(queue.engine.core.gates) >= 49  # their calls are under way
+    queue.exchange(*(completed(f"job-{number}") for number in range(49)), slots=0)
+    queue.tick(1.0)
+    assert len(queue.engine.core.gates) <= 1
+    assert queue.claim(5) == ["job-49"]

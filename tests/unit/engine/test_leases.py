@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aiqueue.engine import Cancel, LoseWorker
 from aiqueue.engine.states import JobState
 from aiqueue.testing.jobs import completed
 from tests.tools.queue_harness import WORKER, QueueHarness
@@ -107,3 +108,23 @@ def test_a_job_that_was_being_cancelled_is_cancelled_by_its_workers_death(queue:
 def test_a_worker_without_room_has_none(queue: QueueHarness, slots: int) -> None:
     queue.exchange(slots=slots)
     assert queue.engine.free_slots(WORKER) == 0
+
+
+def test_a_worker_that_comes_back_is_told_to_stop_what_was_taken_from_it(queue: QueueHarness) -> None:
+    queue.submit("a", "b")
+    queue.claim(2)
+    queue.tick(90.0)
+    assert queue.exchange(slots=0).cancels == [("a", 1), ("b", 1)]  # an ordinary heartbeat: it knows of nothing
+    assert queue.exchange(slots=0).cancels == []
+
+
+def test_workers_that_never_come_back_are_not_remembered_for_ever(queue: QueueHarness) -> None:
+    for number in range(1_100):
+        queue.submit(f"job-{number}")
+        queue.claim(worker=f"worker-{number}")
+        queue.do(LoseWorker(f"worker-{number}", "died"))
+        queue.do(Cancel([f"job-{number}"]))
+    assert queue.claim(worker="worker-0") == []
+    last = queue.exchange(slots=0, worker="worker-1099")
+    assert last.cancels == [("job-1099", 1)]
+    assert queue.exchange(slots=0, worker="worker-50").cancels == []
