@@ -13,7 +13,7 @@ from aiqueue.client.event_stream import EventStream
 from aiqueue.client.headers import header_fields
 from aiqueue.client.listeners import Listener, Listeners
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import FieldError, JobError, JobNotFound, StartError, ValidationError
+from aiqueue.errors import FieldError, JobError, JobNotFound, PartlySubmitted, StartError, ValidationError
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.models import JobOptions
 from aiqueue.protocol import JobHeader, Submission, SubmitGroup
@@ -82,7 +82,8 @@ class AsyncAIQueueAdapter:
         """Submit many jobs with the same options; return their ids in order.
 
         All are validated before the first is sent (``index`` in an error names the bad ones). With a ``batch_id`` they
-        are accepted together; otherwise in parts of 1,000, in order.
+        are accepted together; otherwise in parts of 1,000, in order: PartlySubmitted names those that were accepted if
+        others were not.
         """
         checked = validate_options(options)
         for name in ("job_id", "idempotency_key"):
@@ -91,7 +92,12 @@ class AsyncAIQueueAdapter:
         jobs, known = self._prepare(self._started(self._checker).check_all(payloads), checked, batch_id)
         part = len(jobs) if batch_id else _PART
         parts = [jobs[at : at + part] for at in range(0, len(jobs), part)]
-        await asyncio.gather(*(self._accept(part, known=known) for part in parts))
+        ends = await asyncio.gather(*(self._accept(part, known=known) for part in parts), return_exceptions=True)
+        if refusals := [end for end in ends if isinstance(end, BaseException)]:
+            accepted = [job.id for part, end in zip(parts, ends, strict=True) if end not in refusals for job in part]
+            if not accepted:
+                raise refusals[0]
+            raise PartlySubmitted(accepted, len(jobs)) from refusals[0]
         return [job.id for job in jobs]
 
     async def check_jobs(self, payloads: Sequence[AnyPayload]) -> None:

@@ -3,6 +3,7 @@
 AIQueueError
 ├── ValidationError        400  what was submitted is wrong; names every field
 ├── PayloadTooLarge        413
+├── PartlySubmitted        503  some jobs of a list were accepted and others not
 ├── DuplicateJob           409  the id is taken by a job with another body
 ├── IdempotencyConflict    422  the key was used with another body
 ├── JobNotFound            404
@@ -43,6 +44,7 @@ from aiqueue.errors.base import (
     IdempotencyConflict,
     JobNotFound,
     JournalUnavailable,
+    PartlySubmitted,
     PayloadTooLarge,
     QueueFull,
     QueueNotRunning,
@@ -95,6 +97,7 @@ __all__ = [
     "MalformedResponse",
     "ModelUnavailable",
     "OutOfMemory",
+    "PartlySubmitted",
     "PayloadTooLarge",
     "PoisonJob",
     "ProviderConnectionError",

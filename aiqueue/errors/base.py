@@ -51,6 +51,25 @@ class PayloadTooLarge(ValidationError):
     http_status = 413
 
 
+class PartlySubmitted(AIQueueError):
+    """A list was accepted in part: ``accepted`` has the ids of the jobs that are on disk, ``__cause__`` what refused
+    the rest."""
+
+    kind = "partly_submitted"
+    http_status = 503
+
+    def __init__(self, accepted: Sequence[str], of: int) -> None:
+        super().__init__(accepted, of)
+        self.accepted = tuple(accepted)
+        self.of = of
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.accepted)} of {self.of} jobs were accepted ({self.__cause__}); error.accepted has their ids: "
+            "submit the others again, or all as one batch"
+        )
+
+
 class DuplicateJob(AIQueueError):
     """The job id belongs to a job that was submitted with another body."""
 

@@ -15,6 +15,7 @@ from aiqueue.errors import (
     FieldError,
     JobError,
     JobNotFound,
+    PartlySubmitted,
     QueueUnavailable,
     ValidationError,
     error_from,
@@ -37,6 +38,8 @@ def made(cls: type[AIQueueError]) -> AIQueueError:
         return cls([FieldError("model", "unknown", 3), FieldError("type", "missing")])
     if issubclass(cls, JobError):
         return cls("Provider sim: no", status=503, retry_after_s=1.5, request_id="req-1")
+    if cls is PartlySubmitted:
+        return PartlySubmitted(["a", "b"], 3)
     if cls in UNAVAILABLE:
         return cls("come back", 7.0)
     return cls("some-id")

@@ -14,8 +14,10 @@ from aiqueue.errors import (
     JobCancelled,
     JobNotFound,
     JobTimeout,
+    PartlySubmitted,
     PayloadTooLarge,
     ProviderServerError,
+    QueueFull,
     QueueUnavailable,
     StartError,
     ValidationError,
@@ -64,6 +66,19 @@ async def test_a_list_keeps_its_order_over_several_parts(system: ClientHarness, 
     job_ids = await client.submit_jobs([chat()] * 2_500)
     assert job_ids == sorted(set(job_ids))
     assert await system.queue.claim(2_500) == job_ids
+
+
+async def test_a_list_that_is_accepted_in_part_names_what_was_accepted() -> None:
+    config = settings(models=("model-a",))
+    limited = config.model_copy(update={"limits": config.limits.model_copy(update={"max_queue_depth": 2_300})})
+    async with ClientHarness(limited) as system:
+        client = await system.client()
+        with pytest.raises(PartlySubmitted, match=r"2000 of 2500 jobs were accepted .*queue is full") as caught:
+            await client.submit_jobs([chat()] * 2_500)
+        assert isinstance(caught.value.__cause__, QueueFull)
+        with pytest.raises(QueueFull):
+            await client.submit_jobs([chat()] * 900)
+        assert await system.queue.claim(2_500) == list(caught.value.accepted)
 
 
 async def test_an_empty_list_submits_nothing(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
