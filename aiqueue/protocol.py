@@ -55,6 +55,11 @@ class JobHeader(Wire):
     idempotency_key: str = ""  #: with its scope in front; empty: none
 
 
+def sla_starts_at(header: JobHeader) -> float:
+    """Return when the clock of the job's SLA starts: on acceptance, or when the time comes that it is to wait for."""
+    return max(header.created_at, header.run_at)
+
+
 class Submission(Wire):
     """One job to accept."""
 
@@ -150,6 +155,7 @@ class Event(Wire):
     gate: str = ""  #: "provider/model" of gate:closed and gate:opened, which are about no job
     until: float = 0.0  #: gate:closed: when it opens by itself
     reason: str = ""
+    since: float = 0.0  #: when the clock of the job's SLA started
 
 
 END_EVENTS = frozenset({"job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired"})

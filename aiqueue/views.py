@@ -10,7 +10,7 @@ import msgspec
 from aiqueue.engine.records import AttemptRecord, decode_attempt
 from aiqueue.errors import JobError, error_from
 from aiqueue.levels import LEVELS
-from aiqueue.protocol import END_STATES, Event, Failure, JobView
+from aiqueue.protocol import END_STATES, Event, Failure, JobView, sla_starts_at
 from aiqueue.results import JobResult, decode_result
 
 
@@ -202,7 +202,7 @@ def job_info(view: JobView) -> JobInfo:
         metadata=msgspec.json.decode(header.metadata) if header.metadata else {},
         result=decode_result(view.result) if view.result else None,
         error=_error_info(view.failure),
-        sla_compliance=_compliance(header.created_at, view.finished_at, view.sla_ms) if completed else None,
+        sla_compliance=_compliance(sla_starts_at(header), view.finished_at, view.sla_ms) if completed else None,
         attempts=[_attempt_info(decode_attempt(body)) for body in view.attempts],
         redriven_from=header.redriven_from or None,
     )
@@ -238,12 +238,12 @@ def event_info(event: Event) -> JobInfo:
         batch_id=event.batch_id or None,
         result=decode_result(event.result) if event.result else None,
         error=_error_info(event.failure),
-        sla_compliance=_compliance(event.created_at, event.at, event.sla_ms) if completed else None,
+        sla_compliance=_compliance(event.since, event.at, event.sla_ms) if completed else None,
     )
 
 
-def _compliance(created_at: float, finished_at: float, target_ms: int) -> SlaCompliance:
-    actual_ms = round((finished_at - created_at) * 1e3, 3)
+def _compliance(since: float, finished_at: float, target_ms: int) -> SlaCompliance:
+    actual_ms = round((finished_at - since) * 1e3, 3)
     return SlaCompliance(met=actual_ms <= target_ms, target_ms=target_ms, actual_ms=actual_ms)
 
 

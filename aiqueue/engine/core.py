@@ -25,7 +25,7 @@ from aiqueue.engine.records import (
     encode_progress,
 )
 from aiqueue.engine.states import MOVES, TERMINAL, JobState
-from aiqueue.protocol import Event, Failure, JobHeader, encode
+from aiqueue.protocol import Event, Failure, JobHeader, encode, sla_starts_at
 
 _NOWHERE = Route(pool="")  # a provider that no pool serves: its jobs wait until one does
 
@@ -90,6 +90,7 @@ class Core:
             header.max_retries,
             intern(header.timeout_ms, header.timeout_ms),  # type: ignore[arg-type]
             header.created_at,
+            sla_starts_at(header),
             header.run_at or 0.0,  # the one zero, and not a million decoded ones
         )
 
@@ -171,6 +172,7 @@ class Core:
             result,
             failure,
             job.failures,
+            since=job.since,
         )
         turn.events.append(event)
 
@@ -242,7 +244,7 @@ class Core:
         self.counters.count_end(job.state)
         if job.state is JobState.COMPLETED:
             self.counters.completed[job.level] += 1
-            in_time = (turn.now - job.created_at) * 1e3 <= self.policy.sla_ms[job.level]
+            in_time = (turn.now - job.since) * 1e3 <= self.policy.sla_ms[job.level]
             self.counters.sla_met[job.level] += in_time
         if job.batch_id:
             self.open_batches[job.batch_id] -= 1

@@ -69,10 +69,10 @@ class Lane:
         return best
 
     def oldest(self) -> float | None:
-        """Return when the ready job that waits longest was accepted, whatever its level."""
+        """Return since when the job waits that has been ready longest, whatever its level."""
         for heap in self._heaps:
             _drop_gone(heap)
-        return min((heap[0][2].created_at for heap in self._heaps if heap), default=None)
+        return min((heap[0][2].since for heap in self._heaps if heap), default=None)
 
     def pop(self, level: int) -> JobRecord:
         """Take the head of ``level``, as ``head`` has just shown it."""
@@ -113,7 +113,7 @@ class Lanes:
         if lane is None:
             lane = self._lanes[job.lane] = Lane(job.lane, self._sla_s, self._ageing)
             self._pools.setdefault(job.lane.pool, []).append(lane)
-        lane.push(job, job.created_at + self._sla_s[job.level])
+        lane.push(job, job.since + self._sla_s[job.level])
 
     def discard(self, job: JobRecord) -> None:
         """Forget a job that was QUEUED and is not to be claimed any more."""

@@ -34,6 +34,7 @@ class Common(NamedTuple):
     max_retries: int
     timeout_ms: int
     created_at: float
+    since: float
     run_at: float
 
 
@@ -50,6 +51,7 @@ class JobRecord(msgspec.Struct, gc=False):
     max_retries: int
     timeout_ms: int
     created_at: float
+    since: float  #: its SLA's clock starts: on acceptance, or when the time came that it was to wait for
     run_at: float  #: scheduled: not before
     state: JobState = JobState.QUEUED
     attempt: int = 0  #: claims so far; 0 until a worker first takes the job

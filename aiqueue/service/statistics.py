@@ -27,7 +27,7 @@ class RecentTimes:
         """Note the completed jobs among committed events."""
         for event in events:
             if event.name == "job:completed":
-                self.latency_ms[event.level].append((event.at - event.created_at) * 1e3)
+                self.latency_ms[event.level].append((event.at - event.since) * 1e3)
                 self.processing_ms.append((event.at - event.started_at) * 1e3)
                 self._count(event.at)
 

@@ -62,6 +62,7 @@ class Job:
     id: str
     seq: int
     header: JobHeader
+    since: float  #: when it was to be ready
     state: str = "queued"
     attempt: int = 0
     failures: int = 0
@@ -91,9 +92,10 @@ class Model:
     def submit(self, header: JobHeader, *, now: float) -> Job:
         """Accept a job."""
         number = len(self.jobs) + 1
-        job = self.jobs[f"job-{number}"] = Job(f"job-{number}", number, header)
+        job = self.jobs[f"job-{number}"] = Job(f"job-{number}", number, header, since=now)
         if header.delay_ms:
             job.state, job.run_at = "scheduled", now + header.delay_ms / 1e3
+            job.since = job.run_at
         if header.expires_in_ms:
             job.expires_at = now + header.expires_in_ms / 1e3
         return job
@@ -125,9 +127,9 @@ class Model:
                 job.state = "scheduled"
 
     def best(self, pool: str) -> Job | None:
-        """Return the job that a worker of ``pool`` must be given next: level, then acceptance."""
+        """Return the job that a worker of ``pool`` must be given next: level, then who is ready since when."""
         ready = [job for job in self.of("queued") if POLICY.routes[job.header.provider].pool == pool]
-        return min(ready, key=lambda job: (job.header.level, job.seq), default=None)
+        return min(ready, key=lambda job: (job.header.level, job.since, job.seq), default=None)
 
     def claim(self, worker: str, slots: int, *, now: float) -> list[str]:
         """Give ``worker`` what it has room for; return the ids in order."""

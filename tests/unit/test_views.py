@@ -27,7 +27,9 @@ def view(status: str = "completed", **fields: object) -> JobView:
 
 
 def event(status: str = "completed", **fields: object) -> Event:
-    made = Event(7, f"job:{status}", 102.5, "a", "me", status, "t", "sim", "m", 2, 2, 100.0, 101.0, 3_000, "b", "w")
+    made = Event(
+        7, f"job:{status}", 102.5, "a", "me", status, "t", "sim", "m", 2, 2, 100.0, 101.0, 3_000, "b", "w", since=100.0
+    )
     for name, value in fields.items():
         setattr(made, name, value)
     return made

@@ -120,3 +120,26 @@ def test_nothing_accepted_after_the_deadline_of_a_job_at_its_bound_goes_before_i
             sla_s = SLA_S[its_level.rank]
             if queue.clock.now() - accepted[name] >= its_level.rank * ageing * sla_s + 1e-3:
                 assert accepted[taken] + SLA_S[taken_level.rank] <= accepted[name] + sla_s + 1e-6
+
+
+def test_a_delayed_job_ages_from_the_time_it_was_to_wait_for() -> None:
+    queue = ageing_queue()
+    queue.submit("delayed", level=LOW, delay_ms=3_600_000)
+    queue.tick(3_599.0)
+    queue.submit("before", level=LOW)
+    queue.tick(1.0)
+    queue.submit("urgent", level=URGENT)
+    queue.submit("after", level=LOW)
+    assert queue.claim(4) == ["urgent", "before", "delayed", "after"]
+
+
+def test_the_sla_of_a_delayed_job_counts_from_the_time_it_was_to_wait_for_also_after_a_restart() -> None:
+    queue = ageing_queue()
+    queue.submit("delayed", level=URGENT, delay_ms=3_600_000)
+    queue.tick(3_600.0)
+    queue.restart()
+    queue.claim()
+    queue.clock.advance(2.0)
+    queue.exchange(completed("delayed"), slots=0)
+    assert queue.engine.core.counters.sla_met[URGENT.rank] == 1
+    assert queue.events[-1].at - queue.events[-1].since == 2.0

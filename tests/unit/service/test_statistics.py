@@ -11,7 +11,7 @@ from aiqueue.service.statistics import RecentTimes, percentile
 
 
 def ended(name: str, *, level: int = 0) -> Event:
-    return Event(1, name, 10.0, "a", "o", "completed", "t", "p", "m", level, 1, 4.0, 7.0, 1)
+    return Event(1, name, 10.0, "a", "o", "completed", "t", "p", "m", level, 1, 4.0, 7.0, 1, since=4.0)
 
 
 def test_only_completed_jobs_are_timed() -> None:
