@@ -15,13 +15,16 @@ from pydantic_core import ErrorDetails
 from aiqueue.errors import FieldError, PayloadTooLarge, ValidationError
 from aiqueue.models import PAYLOAD, AIJobType, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
+from aiqueue.shape import shape_of
 
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
+_MAX_KNOWN = 1_000
 _MAX_SHOWN = 100  # jobs of a batch whose errors are listed
 #: What pydantic puts into an error's path for the branch of a union it tried; ``list[…]``, ``literal[…]`` … too.
 _BRANCHES = frozenset({*AIJobType, "str", "int", "float", "bool", "none", "list", "dict"})
 _encode = msgspec.json.Encoder().encode
 _validate: Callable[[object], Payload] = PAYLOAD.validator.validate_python  # half a microsecond less per job
+_validate_shape: Callable[[object], object] = shape_of(PAYLOAD).validate_python
 
 
 def field_errors(error: pydantic.ValidationError, *, prefix: str = "", index: int | None = None) -> list[FieldError]:
@@ -65,6 +68,19 @@ def validate_job_payload(payload: Mapping[str, Any] | Payload) -> Payload:
         raise ValidationError(field_errors(error)) from None
 
 
+def _target_of(payload: Mapping[str, Any] | Payload) -> tuple[str, str, str]:
+    """Return type, provider and model of a valid payload; raise ValidationError of any other."""
+    if type(payload) is dict:
+        try:
+            _validate_shape(payload)
+        except pydantic.ValidationError:
+            pass  # wrong, or with a model among its values: the full validation tells
+        else:
+            return str(payload["type"]), payload["provider"], payload["model"]
+    model = validate_job_payload(payload)
+    return model.type.value, model.provider, model.model
+
+
 def validate_options(options: Mapping[str, Any] | JobOptions | None) -> JobOptions:
     """Return ``options`` as its model, or raise ValidationError."""
     if isinstance(options, JobOptions):
@@ -90,18 +106,22 @@ class PayloadChecker:
     def __init__(self, welcome: Welcome) -> None:
         self._providers = {entry.name: entry for entry in welcome.providers}
         self._max_bytes = welcome.max_payload_bytes
+        self._known: set[tuple[str, str, str]] = set()  #: targets that were found to exist
 
     def check(self, payload: Mapping[str, Any] | Payload) -> CheckedPayload:
         """Return what the queue must know of a payload, or raise ValidationError (PayloadTooLarge)."""
-        model = validate_job_payload(payload)
-        if error := self._unknown_target(model):
-            raise ValidationError([error])
+        target = _target_of(payload)
+        if target not in self._known:
+            if error := self._unknown_target(*target):
+                raise ValidationError([error])
+            if len(self._known) < _MAX_KNOWN:
+                self._known.add(target)
         encoded = _json_of(payload)
         if len(encoded) > self._max_bytes:
             raise PayloadTooLarge(
                 [FieldError("payload", f"has {len(encoded)} bytes, over the limit of {self._max_bytes}")]
             )
-        return CheckedPayload(model.type.value, model.provider, model.model, encoded)
+        return CheckedPayload(*target, encoded)
 
     def check_all(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> list[CheckedPayload]:
         """Check a list; the error names the index of every bad one, the first 100."""
@@ -120,15 +140,15 @@ class PayloadChecker:
             raise (PayloadTooLarge if too_large else ValidationError)(errors)
         return checked
 
-    def _unknown_target(self, payload: Payload) -> FieldError | None:
-        entry = self._providers.get(payload.provider)
+    def _unknown_target(self, job_type: str, provider: str, model: str) -> FieldError | None:
+        entry = self._providers.get(provider)
         if entry is None:
-            return FieldError("provider", f"unknown provider {payload.provider!r}; configured: {self._names()}")
-        if payload.type.value not in entry.job_types:
-            return FieldError("type", f"provider {entry.name!r} has no {payload.type.value}; {_offer(entry)}")
-        if entry.models and payload.model not in entry.models:
+            return FieldError("provider", f"unknown provider {provider!r}; configured: {self._names()}")
+        if job_type not in entry.job_types:
+            return FieldError("type", f"provider {entry.name!r} has no {job_type}; {_offer(entry)}")
+        if entry.models and model not in entry.models:
             known = ", ".join(entry.models)
-            return FieldError("model", f"provider {entry.name!r} has no model {payload.model!r}; it has: {known}")
+            return FieldError("model", f"provider {entry.name!r} has no model {model!r}; it has: {known}")
         return None
 
     def _names(self) -> str:

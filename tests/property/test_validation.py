@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiqueue.errors import FieldError, ValidationError
-from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
+from aiqueue.models import PAYLOAD, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
+from aiqueue.shape import shape_of
 from aiqueue.testing.jobs import chat, completion, embedding
 from aiqueue.validation import PayloadChecker, validate_job_payload, validate_options
 
@@ -19,6 +20,7 @@ _T = TypeVar("_T")
 
 MODELS = (ChatPayload, CompletionPayload, EmbeddingPayload)
 TYPES = ("chat_completion", "text_completion", "embedding")
+SHAPE = shape_of(PAYLOAD)
 CHECKER = PayloadChecker(Welcome(0, [ProviderEntry("sim", "simulated", TYPES)], 100_000, (1, 2, 3, 4)))
 
 odd_text = st.text(st.characters(exclude_categories=[]), max_size=8)  # lone surrogates too
@@ -69,6 +71,13 @@ def test_anything_at_all_is_a_model_or_a_validation_error(payload: Any) -> None:
 @given(nearly_right())
 def test_a_payload_that_is_nearly_right_is_a_model_or_a_validation_error(payload: Any) -> None:
     _validates_or_says_why(payload)
+
+
+@settings(max_examples=600)
+@given(nearly_right() | anything)
+def test_the_shape_accepts_what_the_models_accept_and_nothing_else(payload: Any) -> None:
+    accepted, _ = _tried(validate_job_payload, payload)
+    assert SHAPE.isinstance_python(payload) == (accepted is not None)
 
 
 @settings(max_examples=600)
