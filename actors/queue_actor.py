@@ -12,6 +12,7 @@ import ray
 from actors.metrics import QueueMetrics
 from aiqueue import protocol
 from aiqueue.config import SentSettings
+from aiqueue.engine.schedule_records import decode_call
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.service.clock import SteadyClock
 from aiqueue.service.queue_service import QueueService, load_engine
@@ -66,6 +67,10 @@ class QueueActor:
     async def delete_dead_letters(self, ids: bytes) -> bytes:
         """Take job ids, return the ids of those that were dead letters and are gone."""
         return protocol.encode(await self._open().dead_letters.delete(protocol.decode_ids(ids)))
+
+    async def schedules(self, call: bytes) -> bytes:
+        """Take a SchedulesCall, return a SchedulesReply."""
+        return protocol.encode(await self._open().schedules.answer(decode_call(call)))
 
     async def cancel(self, ids: bytes) -> bytes:
         """Take job ids, return ``list[CancelReply]``."""

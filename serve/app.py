@@ -14,25 +14,32 @@ from starlette.routing import WebSocketRoute
 
 from aiqueue.config import HttpConfig
 from aiqueue.models import BatchBody, SubmitBody
+from aiqueue.orchestrator.schedule_models import ScheduleBody, ScheduleInfo
 from aiqueue.views import Cancellation, JobInfo, Stats
 from serve.http_errors import handle_error
 from serve.limits import DEADLINE_S, EdgeLimits
 from serve.openapi import install_schema
-from serve.routes import events, jobs, stats
+from serve.routes import events, jobs, schedules, stats
 from serve.routes.shared import ExactRoutes, QueueAdapter, RawRoute
 from serve.routes.socket import serve_socket
 from serve.streams import StreamSlots
 
-_BODIES: list[type[BaseModel]] = [SubmitBody, BatchBody]
+_BODIES: list[type[BaseModel]] = [SubmitBody, BatchBody, ScheduleBody]
 _ANSWERS: list[type[msgspec.Struct]] = [
     jobs.Accepted,
     jobs.BatchAccepted,
     JobInfo,
     Cancellation,
+    ScheduleInfo,
+    schedules.ScheduleList,
+    schedules.NextRuns,
+    schedules.History,
+    schedules.Started,
     Stats,
     stats.Health,
     stats.Alive,
 ]
+OPERATIONS = [*jobs.OPERATIONS, *schedules.OPERATIONS, *events.OPERATIONS, *stats.OPERATIONS]
 
 
 def create_app(
@@ -56,11 +63,13 @@ def create_app(
     app = FastAPI(lifespan=lifespan, redoc_url=None)
     app.state.streams = StreamSlots()
     app.router.route_class = RawRoute
-    app.add_middleware(ExactRoutes, operations=[*jobs.OPERATIONS, *events.OPERATIONS, *stats.OPERATIONS])
+    app.add_middleware(ExactRoutes, operations=OPERATIONS)
     app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)
     app.add_exception_handler(HTTPException, handle_error)
     for operation in jobs.OPERATIONS:
         operation.add_to(app, "jobs")
+    for operation in schedules.OPERATIONS:
+        operation.add_to(app, "schedules")
     for operation in events.OPERATIONS:
         operation.add_to(app, "events")
     app.router.routes.append(WebSocketRoute("/ai/ws", serve_socket))

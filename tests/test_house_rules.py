@@ -38,6 +38,7 @@ PURE_MAY_IMPORT = {
     *("__future__", "abc", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq"),
     *("itertools", "json", "math", "operator", "re", "types", "typing"),
     "msgspec",
+    "aiqueue.cron",  # the same line, zone and time give the same next time; it reads the time zone database, once
 }
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval"}
 

@@ -16,6 +16,7 @@ from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, JobError, JobNotFound, PartlySubmitted, StartError, ValidationError
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.models import JobOptions
+from aiqueue.orchestrator.schedules import ScheduleClient
 from aiqueue.protocol import JobHeader, Submission, SubmitGroup
 from aiqueue.results import JobResult
 from aiqueue.validation import CheckedPayload, Payload, PayloadChecker, validate_options
@@ -166,6 +167,11 @@ class AsyncAIQueueAdapter:
     def dead_letters(self) -> DeadLetterClient:
         """List, inspect, redrive and delete jobs that are out of attempts."""
         return DeadLetterClient(self._transport, self._started(self._coalescer).submit, self._client_id)
+
+    @property
+    def schedules(self) -> ScheduleClient:
+        """Add, list, pause, resume, run and remove jobs that come again by a cron line."""
+        return ScheduleClient(self._transport, self._started(self._checker), self._default_retries)
 
     async def get_stats(self) -> Stats:
         """Return the queue's statistics."""

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from aiqueue import protocol
+from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply, decode_reply
 from aiqueue.errors import AIQueueError, QueueNotRunning, QueueSilent, QueueUnavailable
 from aiqueue.protocol import (
     CancelReply,
@@ -78,6 +79,10 @@ class RayTransport:
     async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
         return protocol.decode_ids(await self._ask("delete_dead_letters", protocol.encode(ids)))
+
+    async def schedules(self, call: SchedulesCall) -> SchedulesReply:
+        """Add, list, pause, resume, remove or run schedules."""
+        return decode_reply(await self._ask("schedules", protocol.encode(call)))
 
     async def stats(self) -> Stats:
         """Return the queue's statistics."""

@@ -14,6 +14,7 @@ from aiqueue.client.dead_letters import SyncDeadLetterClient
 from aiqueue.client.listeners import JobEvent, Listener
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import StartError
+from aiqueue.orchestrator.schedules import SyncScheduleClient
 from aiqueue.results import JobResult
 from aiqueue.views import Cancellation, JobInfo, Stats
 
@@ -109,6 +110,11 @@ class AIQueueAdapter:
     def dead_letters(self) -> SyncDeadLetterClient:
         """List, inspect, redrive and delete jobs that are out of attempts."""
         return SyncDeadLetterClient(self._run, self._async.dead_letters)
+
+    @property
+    def schedules(self) -> SyncScheduleClient:
+        """Add, list, pause, resume, run and remove jobs that come again by a cron line."""
+        return SyncScheduleClient(self._run, self._async.schedules)
 
     def get_stats(self) -> Stats:
         """Return the queue's statistics."""

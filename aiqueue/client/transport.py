@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply
 from aiqueue.protocol import (
     CancelReply,
     DeadLettersCall,
@@ -51,6 +52,10 @@ class QueueTransport(Protocol):
 
     async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
+        ...
+
+    async def schedules(self, call: SchedulesCall) -> SchedulesReply:
+        """Add, list, pause, resume, remove or run schedules. Asked twice, it happens once."""
         ...
 
     async def stats(self) -> Stats:

@@ -1,6 +1,16 @@
 """The pure core: every decision of the queue, without Ray, asyncio, clock, random draw or I/O."""
 
-from aiqueue.engine.commands import Cancel, Claim, Exchange, LoseWorker, Submit, Tick
+from aiqueue.engine.commands import (
+    AddSchedule,
+    Cancel,
+    ChangeSchedule,
+    Claim,
+    Exchange,
+    LoseWorker,
+    RunSchedule,
+    Submit,
+    Tick,
+)
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.engine import QueueEngine
 from aiqueue.engine.policy import EnginePolicy, GatePolicy, RetryPolicy, Route
@@ -9,7 +19,9 @@ from aiqueue.engine.states import MOVES, TERMINAL, JobState
 __all__ = [
     "MOVES",
     "TERMINAL",
+    "AddSchedule",
     "Cancel",
+    "ChangeSchedule",
     "Claim",
     "Effects",
     "EnginePolicy",
@@ -21,6 +33,7 @@ __all__ = [
     "RetryPolicy",
     "Route",
     "Rows",
+    "RunSchedule",
     "Submit",
     "Tick",
 ]

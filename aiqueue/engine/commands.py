@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from aiqueue.engine.schedule_records import ScheduleSpec
 from aiqueue.protocol import Outcome, SubmitGroup
 
 
@@ -64,9 +65,34 @@ class Tick:
     """Time passed: retries come due, silent workers lose their leases. Reply: None.
 
     ``pause_s``: for how long the queue itself was stopped (a suspended process); nobody could be heard meanwhile.
+    ``ahead_s``: of the machine's clock, which people set and schedules follow, before the queue's, which never jumps.
     """
 
     pause_s: float = 0.0
+    ahead_s: float = 0.0
 
 
-Command = Submit | Exchange | Claim | Cancel | LoseWorker | Tick
+@dataclass(frozen=True, slots=True)
+class AddSchedule:
+    """Take a schedule. Reply: its id (of the one that is there, if it says the same), or a Refusal."""
+
+    spec: ScheduleSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSchedule:
+    """``pause``, ``resume`` or ``remove`` the schedule of this id or name. Reply: its id, or a Refusal."""
+
+    schedule: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSchedule:
+    """Start a job of the schedule of this id or name now. Reply: the schedule's id, or a Refusal."""
+
+    schedule: str
+    job_id: str
+
+
+Command = Submit | Exchange | Claim | Cancel | LoseWorker | Tick | AddSchedule | ChangeSchedule | RunSchedule

@@ -24,6 +24,7 @@ from aiqueue.engine.records import (
     encode_attempt,
     encode_progress,
 )
+from aiqueue.engine.schedule_records import Schedules
 from aiqueue.engine.states import MOVES, TERMINAL, JobState
 from aiqueue.protocol import Event, Failure, JobHeader, encode, sla_starts_at
 
@@ -70,6 +71,7 @@ class Core:
         self.gates = Gates(policy.gates)
         self.due = DueTimes()
         self.deadlines = StartDeadlines()
+        self.schedules = Schedules()
         self.fail_fast: set[str] = set()  #: live jobs that would rather fail than wait at a closed gate
         self.refusals: dict[str, int] = {}  #: 429s waited out, of the live jobs that met any
         self.levels = frozenset(range(len(policy.sla_ms)))

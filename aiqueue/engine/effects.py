@@ -22,13 +22,15 @@ class Rows:
     attempts: list[tuple[int, int, bytes]] = field(default_factory=list)  #: seq, attempt, AttemptRecord
     gates: list[tuple[str, bytes]] = field(default_factory=list)  #: key, StoredGate; the last one counts
     keys: list[tuple[str, str, bytes, float]] = field(default_factory=list)  #: idempotency key, job id, digest, time
+    schedules: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+    """Id, ScheduleSpec (empty: as it is), ScheduleState (empty: the schedule is gone); in order."""
     deletes: list[int] = field(default_factory=list)  #: seqs of ended jobs to forget
     keys_before: float = 0.0  #: idempotency keys older than this are forgotten
     counters: bytes = b""  #: Counters; the last one counts
 
     def __bool__(self) -> bool:
         changed = self.jobs or self.states or self.results or self.gates or self.deletes
-        return bool(changed or self.counters or self.keys_before)
+        return bool(changed or self.schedules or self.counters or self.keys_before)
 
     def extend(self, later: Rows) -> None:
         """Append ``later``, which was made after these."""
@@ -38,6 +40,7 @@ class Rows:
         self.attempts += later.attempts
         self.gates += later.gates
         self.keys += later.keys
+        self.schedules += later.schedules
         self.deletes += later.deletes
         self.keys_before = max(self.keys_before, later.keys_before)
         self.counters = later.counters or self.counters

@@ -7,8 +7,19 @@ from typing import Any
 
 import msgspec
 
-from aiqueue.engine import admission, cancellation
-from aiqueue.engine.commands import Cancel, Claim, Command, Exchange, LoseWorker, Submit, Tick
+from aiqueue.engine import admission, cancellation, schedules
+from aiqueue.engine.commands import (
+    AddSchedule,
+    Cancel,
+    ChangeSchedule,
+    Claim,
+    Command,
+    Exchange,
+    LoseWorker,
+    RunSchedule,
+    Submit,
+    Tick,
+)
 from aiqueue.engine.core import HELD, Core, Turn
 from aiqueue.engine.counters import Counters, decode_counters
 from aiqueue.engine.effects import Effects
@@ -16,8 +27,16 @@ from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease,
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.policy import EnginePolicy
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
+from aiqueue.engine.schedules import restore as restore_schedule
 from aiqueue.engine.states import JobState
 from aiqueue.protocol import decode_header
+
+
+def _tick(core: Core, turn: Turn, command: Tick) -> None:
+    tick(core, turn, command)
+    core.schedules.ahead_s = command.ahead_s
+    schedules.fire_due(core, turn)
+
 
 _HANDLERS: Mapping[type, Callable[[Core, Turn, Any], Any]] = {
     Submit: admission.submit,
@@ -25,10 +44,14 @@ _HANDLERS: Mapping[type, Callable[[Core, Turn, Any], Any]] = {
     Claim: claim,
     Cancel: cancellation.cancel,
     LoseWorker: lose_worker,
-    Tick: tick,
+    Tick: _tick,
+    AddSchedule: schedules.add,
+    ChangeSchedule: schedules.change,
+    RunSchedule: schedules.run_now,
 }
 
 StoredRow = tuple[int, str, bytes, str, bytes]  #: seq, id, header, state, Progress
+StoredSchedule = tuple[str, bytes, bytes]  #: id, ScheduleSpec, ScheduleState
 
 
 class QueueEngine:
@@ -45,6 +68,7 @@ class QueueEngine:
         counters: bytes,
         rows: Iterable[StoredRow],
         gates: Iterable[tuple[str, bytes]] = (),
+        schedules: Iterable[StoredSchedule] = (),
         now: float,
     ) -> QueueEngine:
         """Return the engine as it was after the commit that wrote all this (``rows``: jobs that have not ended).
@@ -56,12 +80,16 @@ class QueueEngine:
             engine._restore(row, now)
         for key, stored in gates:
             engine.core.gates.at(GateKey.from_json(key), now=now).restore(decode_gate(stored))
+        for found in schedules:
+            restore_schedule(engine.core, found)
         return engine
 
     def handle(self, command: Command, *, now: float) -> Effects:
         """Carry out ``command`` at ``now`` (seconds since the epoch)."""
         turn = Turn(now)
         turn.reply = _HANDLERS[type(command)](self.core, turn, command)
+        if self.core.schedules.watched:
+            schedules.note_ends(self.core, turn)
         self.core.seal(turn)
         return turn
 
@@ -84,8 +112,9 @@ class QueueEngine:
         return worker is not None and bool(worker.cancels)
 
     def next_due(self, *, now: float) -> float | None:
-        """Return when time alone next changes something: a job comes due or expires, a gate opens."""
-        times = (self.core.due.next_at(), self.core.deadlines.next_at(), self.core.gates.next_at(now))
+        """Return when time alone next changes something: a job comes due or expires, a gate opens, a tick."""
+        core = self.core
+        times = (core.due.next_at(), core.deadlines.next_at(), core.gates.next_at(now), core.schedules.next_at())
         return min((at for at in times if at is not None), default=None)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -102,6 +131,7 @@ class QueueEngine:
             "waiting": list(core.waiting),
             "fail_fast": sorted(core.fail_fast),
             "deadlines": core.deadlines.times(),
+            "schedules": {schedule.spec.id: schedule.facts() for schedule in core.schedules},
             "refusals": dict(core.refusals),
             "gates": {gate.key: stored for gate in core.gates if (stored := gate.stored()) != StoredGate()},
             "calls": {gate.key: gate.in_flight for gate in core.gates if gate.in_flight},

@@ -7,6 +7,8 @@ AIQueueError
 ├── DuplicateJob           409  the id is taken by a job with another body
 ├── IdempotencyConflict    422  the key was used with another body
 ├── JobNotFound            404
+├── ScheduleNotFound       404
+├── ScheduleExists         409  the name is taken by another schedule
 ├── QueueFull              429  try again later
 ├── QueueUnavailable       503  the queue actor can't be reached
 │   ├── QueueNotRunning    503  there is none
@@ -50,6 +52,8 @@ from aiqueue.errors.base import (
     QueueNotRunning,
     QueueSilent,
     QueueUnavailable,
+    ScheduleExists,
+    ScheduleNotFound,
     StartError,
     ValidationError,
 )
@@ -108,6 +112,8 @@ __all__ = [
     "QueueSilent",
     "QueueUnavailable",
     "RateLimited",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "StartError",
     "ValidationError",
     "WorkerFault",

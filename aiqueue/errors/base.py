@@ -112,6 +112,34 @@ class JobNotFound(AIQueueError, LookupError):
         return f"Job not found: {self.job_id}"
 
 
+class ScheduleNotFound(AIQueueError, LookupError):
+    """No schedule has this id or name."""
+
+    kind = "schedule_not_found"
+    http_status = 404
+
+    def __init__(self, schedule: str) -> None:
+        super().__init__(schedule)
+        self.schedule = schedule
+
+    def __str__(self) -> str:
+        return f"Schedule not found: {self.schedule}"
+
+
+class ScheduleExists(AIQueueError):
+    """Another schedule has this name, and says something else."""
+
+    kind = "schedule_exists"
+    http_status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is another schedule {self.name!r}; remove it first, or give this one another name"
+
+
 class _Unavailable(AIQueueError):
     """What these errors share: the same call may succeed after ``retry_after_s`` seconds."""
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from aiqueue.engine.effects import Rows
-from aiqueue.engine.engine import StoredRow
+from aiqueue.engine.engine import StoredRow, StoredSchedule
 
 
 class StoredJob(NamedTuple):
@@ -32,6 +32,7 @@ class Recovered(NamedTuple):
     counters: bytes
     rows: Iterator[StoredRow]
     gates: Sequence[tuple[str, bytes]] = ()  #: key, StoredGate
+    schedules: Sequence[StoredSchedule] = ()
 
 
 class StoredKey(NamedTuple):

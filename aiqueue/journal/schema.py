@@ -23,6 +23,10 @@ STEPS = (
     CREATE INDEX idempotency_by_time ON idempotency (at);
     CREATE INDEX dead_letters ON states (seq) WHERE state = 'dead_letter';
     """,
+    """
+    CREATE TABLE schedules (id TEXT PRIMARY KEY, spec BLOB NOT NULL);
+    CREATE TABLE schedule_states (id TEXT PRIMARY KEY, body BLOB NOT NULL);
+    """,
 )
 VERSION = len(STEPS)
 

@@ -57,6 +57,9 @@ _STORED = """
     SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {payload}
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
+_PUT_SPEC = "INSERT OR REPLACE INTO schedules (id, spec) VALUES (?, ?)"
+_PUT_SCHEDULE_STATE = "INSERT OR REPLACE INTO schedule_states (id, body) VALUES (?, ?)"
+_SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (id) ORDER BY id"
 
 
 class SqliteJournal:
@@ -90,6 +93,7 @@ class SqliteJournal:
             _write(writer, _PUT_ATTEMPTS, rows.attempts)
             _write(writer, _PUT_GATES, rows.gates)
             _write(writer, _PUT_KEYS, rows.keys)
+            _write_schedules(writer, rows.schedules)
             for part in _chunks(rows.deletes):
                 for table in ("jobs", "states", "results", "attempts"):
                     writer.execute(f"DELETE FROM {table} WHERE seq IN {_marks(part)}", part)
@@ -116,7 +120,8 @@ class SqliteJournal:
         with self._reading:
             found = self._reader.execute("SELECT body FROM counters").fetchone()
             gates = self._reader.execute("SELECT key, body FROM gates").fetchall()
-            yield Recovered(found[0] if found else b"", self._reader.execute(_LIVE), gates)
+            schedules = self._reader.execute(_SCHEDULES).fetchall()
+            yield Recovered(found[0] if found else b"", self._reader.execute(_LIVE), gates, schedules)
 
     def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return payloads by seq."""
@@ -190,6 +195,18 @@ def _write(writer: sqlite3.Connection, statements: dict[int, str], rows: Sequenc
         while len(rows) - at >= size:
             writer.execute(statement, list(chain.from_iterable(rows[at : at + size])))
             at += size
+
+
+def _write_schedules(writer: sqlite3.Connection, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """Few rows, and what one says is gone is gone: one statement each, in order."""
+    for schedule_id, spec, state in rows:
+        if spec:
+            writer.execute(_PUT_SPEC, (schedule_id, spec))
+        if state:
+            writer.execute(_PUT_SCHEDULE_STATE, (schedule_id, state))
+        else:
+            writer.execute("DELETE FROM schedules WHERE id = ?", (schedule_id,))
+            writer.execute("DELETE FROM schedule_states WHERE id = ?", (schedule_id,))
 
 
 def _lock(path: Path) -> IO[str]:

@@ -17,6 +17,10 @@ class Clock(Protocol):
         """Return seconds since the epoch."""
         ...
 
+    def ahead_s(self) -> float:
+        """Return by how many seconds the machine's clock is ahead of this one: it was set, or slept."""
+        ...
+
 
 class SteadyClock:
     """Wall time at the start, plus the monotonic time since."""
@@ -27,3 +31,7 @@ class SteadyClock:
     def now(self) -> float:
         """Return seconds since the epoch."""
         return self._offset + time.monotonic()
+
+    def ahead_s(self) -> float:
+        """Return by how many seconds the machine's clock is ahead of this one: it was set, or slept."""
+        return time.time() - self.now()

@@ -56,6 +56,7 @@ from aiqueue.service.intake import Intake
 from aiqueue.service.parking import ParkedWorkers
 from aiqueue.service.payload_cache import PayloadCache
 from aiqueue.service.retention import Retention
+from aiqueue.service.schedules import ScheduleDesk
 from aiqueue.views import Stats
 
 _PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
@@ -102,6 +103,7 @@ class QueueService:
         self._intake = Intake(self._apply, self._engine, journal, self._commits)
         self._retention = Retention(settings.retention, journal, self._commits, self._clock)
         self.dead_letters = DeadLetters(journal, self._commits, settings.sla_by_rank())
+        self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self._parked = ParkedWorkers()
         self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._park_s = settings.lease.heartbeat_s
@@ -267,7 +269,7 @@ class QueueService:
         now = self._clock.now()
         pause_s, self._ticked_at = now - self._ticked_at, now
         try:
-            self._apply(Tick(pause_s if pause_s > _PAUSE_S else 0.0))
+            self._apply(Tick(pause_s if pause_s > _PAUSE_S else 0.0, self._clock.ahead_s()))
             self._retention.tick()
         finally:
             self._arm_timer()

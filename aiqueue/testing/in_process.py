@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiqueue import protocol
+from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply, decode_call, decode_reply
 from aiqueue.errors import ModelUnavailable, QueueUnavailable
 from aiqueue.ids import new_id
 from aiqueue.protocol import (
@@ -111,6 +112,11 @@ class InProcessTransport:
         """Forget dead letters; return the ids of those that were there."""
         sent = protocol.decode_ids(protocol.encode(ids))
         return list(await self._call("delete_dead_letters", self._service.dead_letters.delete(sent)))
+
+    async def schedules(self, call: SchedulesCall) -> SchedulesReply:
+        """Add, list, pause, resume, remove or run schedules."""
+        sent = decode_call(protocol.encode(call))
+        return decode_reply(protocol.encode(await self._call("schedules", self._service.schedules.answer(sent))))
 
     async def stats(self) -> Stats:
         """Return the queue's statistics."""

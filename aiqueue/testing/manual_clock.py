@@ -15,6 +15,7 @@ class ManualClock:
 
     def __init__(self, start: float = START) -> None:
         self._now = start
+        self.set_ahead_s = 0.0  #: what ``ahead_s`` returns
 
     def now(self) -> float:
         """Return the seconds since the epoch that were set."""
@@ -26,3 +27,7 @@ class ManualClock:
             raise ValueError(f"time does not go back, got {seconds}")
         self._now += seconds
         return self._now
+
+    def ahead_s(self) -> float:
+        """Return by how much the machine's clock was set forward, as the test says."""
+        return self.set_ahead_s

@@ -35,6 +35,7 @@ class _Disk:
     attempts: dict[tuple[int, int], bytes] = field(default_factory=dict)
     gates: dict[str, bytes] = field(default_factory=dict)
     keys: dict[str, StoredKey] = field(default_factory=dict)
+    schedules: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     counters: bytes = b""
 
 
@@ -125,7 +126,8 @@ class MemoryJournal:
             ]
             counters = disk.counters
             gates = list(disk.gates.items())
-        yield Recovered(counters, iter(rows), gates)
+            schedules = [(schedule_id, *row) for schedule_id, row in sorted(disk.schedules.items())]
+        yield Recovered(counters, iter(rows), gates, schedules)
 
     def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return payloads by seq."""
@@ -193,6 +195,10 @@ class MemoryJournal:
         disk.attempts.update({(seq, attempt): body for seq, attempt, body in rows.attempts})
         disk.gates.update(rows.gates)
         disk.keys.update({key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows.keys})
+        for schedule_id, spec, state in rows.schedules:
+            known, _ = disk.schedules.pop(schedule_id, (b"", b""))
+            if state and (spec or known):
+                disk.schedules[schedule_id] = (spec or known, state)
         for seq in rows.deletes:
             row = disk.jobs.pop(seq, None)
             if row is not None:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aiqueue.client.event_stream import EventStream
 from aiqueue.errors import FieldError, JobNotFound, ValidationError
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
+from aiqueue.orchestrator.schedules import ScheduleClient
 from aiqueue.validation import field_errors
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
 from serve.openapi import Operation
@@ -52,6 +53,10 @@ class QueueAdapter(Protocol):
 
     async def cancel_job(self, job_id: str) -> Cancellation:
         """Cancel the job. Raises JobNotFound."""
+
+    @property
+    def schedules(self) -> ScheduleClient:
+        """Jobs that come again."""
 
     async def get_stats(self) -> Stats:
         """Return the queue's statistics."""

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from aiqueue.errors import QueueUnavailable
-from serve.routes import events, jobs, stats
+from serve.app import OPERATIONS
+from serve.routes import stats
 from tests.http.conftest import chat, is_problem, served
 from tests.http.fakes import DictAdapter, unavailable
 
@@ -65,13 +66,22 @@ async def test_the_description_names_every_route_and_its_failures(client: httpx.
         ("POST", "/ai/jobs/batch"): {202, 400, 408, 413, 415, 429, 500, 503},
         ("GET", "/ai/jobs/{job_id}"): {200, 404, 500, 503},
         ("DELETE", "/ai/jobs/{job_id}"): {200, 404, 500, 503},
+        ("POST", "/ai/schedules"): {201, 400, 408, 409, 413, 415, 500, 503},
+        ("GET", "/ai/schedules"): {200, 500, 503},
+        ("GET", "/ai/schedules/{schedule}"): {200, 404, 500, 503},
+        ("DELETE", "/ai/schedules/{schedule}"): {200, 404, 500, 503},
+        ("POST", "/ai/schedules/{schedule}/pause"): {200, 404, 500, 503},
+        ("POST", "/ai/schedules/{schedule}/resume"): {200, 400, 404, 500, 503},
+        ("POST", "/ai/schedules/{schedule}/run"): {202, 404, 429, 500, 503},
+        ("GET", "/ai/schedules/{schedule}/next"): {200, 400, 404, 500, 503},
+        ("GET", "/ai/schedules/{schedule}/history"): {200, 404, 500, 503},
         ("GET", "/ai/events"): {200, 400, 500, 503},
         ("GET", "/ai/jobs/{job_id}/events"): {200, 400, 404, 500, 503},
         ("GET", "/ai/stats"): {200, 500, 503},
         ("GET", "/ai/health"): {200, 500, 503},
         ("GET", "/ai/live"): {200, 500},
     }
-    assert all(operation.endpoint.__doc__ for operation in (*jobs.OPERATIONS, *events.OPERATIONS, *stats.OPERATIONS))
+    assert all(operation.endpoint.__doc__ for operation in OPERATIONS)
 
 
 async def test_the_description_is_whole(client: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""What every journal promises about attempts, gates, idempotency keys, and forgetting."""
+"""What every journal promises about attempts, gates, idempotency keys, schedules, and forgetting."""
 
 from __future__ import annotations
 
@@ -63,6 +63,20 @@ def test_the_last_word_on_a_gate_is_what_a_restart_finds(journal: Journal, after
     journal.commit(Rows(gates=[("g", b"open"), ("g", b"closed again")]))
     with after_a_crash(journal).recover() as found:
         assert dict(found.gates) == {"g": b"closed again", "h": b"h"}
+
+
+def test_a_schedule_is_found_as_it_was_said_first_and_is_now(journal: Journal, after_a_crash: Reopen) -> None:
+    journal.commit(Rows(schedules=[("b", b"says", b"new"), ("a", b"other", b"state")]))
+    journal.commit(Rows(schedules=[("b", b"", b"later"), ("b", b"", b"latest")]))
+    with after_a_crash(journal).recover() as found:
+        assert list(found.schedules) == [("a", b"other", b"state"), ("b", b"says", b"latest")]
+
+
+def test_a_schedule_that_was_removed_is_gone_and_stays_gone(journal: Journal, after_a_crash: Reopen) -> None:
+    journal.commit(Rows(schedules=[("a", b"says", b"new"), ("b", b"says", b"new"), ("a", b"", b"")]))
+    journal.commit(Rows(schedules=[("a", b"", b"late"), ("nobody", b"", b"")]))
+    with after_a_crash(journal).recover() as found:
+        assert [row[0] for row in found.schedules] == ["b"]
 
 
 def test_keys_are_found_with_their_job_digest_and_time(journal: Journal, after_a_crash: Reopen) -> None:

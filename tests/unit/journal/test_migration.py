@@ -73,6 +73,9 @@ def test_an_old_database_is_brought_to_the_newest_schema_with_all_it_holds(old: 
 
 def test_a_migrated_database_takes_what_is_new(old: SqliteJournal) -> None:
     old.commit(Rows(attempts=[(2, 1, b"a")], gates=[("g", b"x")], keys=[("k", "job-1", b"d", 1.0)], deletes=[4]))
+    old.commit(Rows(schedules=[("s", b"spec", b"state")]))
+    with old.recover() as found:
+        assert list(found.schedules) == [("s", b"spec", b"state")]
     assert old.attempts([2]) == {2: [b"a"]}
     assert set(old.keys(["k"])) == {"k"}
     assert old.jobs(["job-4"]) == {}

@@ -1,0 +1,87 @@
+"""Schedules, as clients ask about them: one call with an action, answered when what it changed is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiqueue.engine import AddSchedule, ChangeSchedule, QueueEngine, RunSchedule
+from aiqueue.engine.commands import Command
+from aiqueue.engine.schedule_records import Schedule, SchedulesCall, SchedulesReply, ScheduleView
+from aiqueue.errors import DuplicateJob, ScheduleNotFound, ValidationError
+from aiqueue.journal.base import Journal
+from aiqueue.protocol import Refusal
+from aiqueue.service.clock import Clock
+from aiqueue.service.commits import CommitPipeline, Committed
+
+MAX_NEXT = 100  #: coming ticks that are told at once
+
+Apply = Callable[[Command], tuple[Any, Committed]]
+
+
+class ScheduleDesk:
+    """Takes calls about schedules to the engine and shows what it has."""
+
+    def __init__(
+        self, apply: Apply, engine: QueueEngine, journal: Journal, commits: CommitPipeline, clock: Clock
+    ) -> None:
+        self._apply, self._engine, self._journal = apply, engine, journal
+        self._commits, self._clock = commits, clock
+
+    async def answer(self, call: SchedulesCall) -> SchedulesReply:
+        """Carry out a call. Raises JournalUnavailable where something new can't be written."""
+        if call.action in ("list", "get"):
+            return await self._look(call)
+        self._commits.check()
+        command = await self._command(call)
+        if isinstance(command, Refusal):
+            return SchedulesReply(refusal=command)
+        before = self._engine.core.schedules.find(call.schedule)
+        found, committed = self._apply(command)
+        await asyncio.shield(committed)
+        if isinstance(found, Refusal):
+            return SchedulesReply(refusal=found)
+        schedule = self._engine.core.schedules.find(found) or before
+        return SchedulesReply([self._view(schedule, call.next_ticks)] if schedule else [], job_id=call.job_id)
+
+    async def _command(self, call: SchedulesCall) -> Command | Refusal:
+        if call.action == "add" and call.spec is not None:
+            return AddSchedule(call.spec)
+        if call.action in ("pause", "resume", "remove"):
+            return ChangeSchedule(call.schedule, call.action)
+        if call.action == "run" and call.job_id:
+            schedule = self._engine.core.schedules.find(call.schedule)
+            mine = schedule is not None and any(run.job_id == call.job_id for run in schedule.state.runs)
+            await asyncio.shield(self._commits.settled())
+            known = await asyncio.to_thread(self._journal.jobs, [call.job_id])
+            if known and not mine:  # the engine knows only jobs that have not ended
+                return Refusal(DuplicateJob.kind, call.job_id, call.job_id)
+            return RunSchedule(call.schedule, call.job_id)
+        return Refusal(ValidationError.kind, f"action: can't {call.action!r}, or something is missing for it")
+
+    async def _look(self, call: SchedulesCall) -> SchedulesReply:
+        schedules = self._engine.core.schedules
+        if call.schedule:
+            found = schedules.find(call.schedule)
+            chosen = [] if found is None else [found]
+        else:
+            chosen = sorted(schedules, key=lambda each: each.spec.name)
+        # What is shown must be on disk; and as it is now, while it is.
+        views = [self._view(each, call.next_ticks if call.schedule else 0) for each in chosen]
+        if call.with_payload:
+            for view, each in zip(views, chosen, strict=True):
+                view.spec = each.spec
+        await asyncio.shield(self._commits.settled())
+        if call.schedule and not views:
+            return SchedulesReply(refusal=Refusal(ScheduleNotFound.kind, call.schedule))
+        return SchedulesReply(views)
+
+    def _view(self, schedule: Schedule, next_ticks: int) -> ScheduleView:
+        """Return a copy: the engine goes on with its own."""
+        state = schedule.copy_of_state()
+        coming = [state.next_tick] if state.next_tick else []
+        if schedule.cron is not None and next_ticks > 1 and state.enabled:
+            now = self._clock.now() + self._engine.core.schedules.ahead_s
+            coming = schedule.cron.after(max(state.last_tick, now), count=min(next_ticks, MAX_NEXT))
+        return ScheduleView(schedule.spec_without_payload(), state, coming)
