@@ -84,6 +84,10 @@ class QueueActor:
         """Take back what a dead worker held."""
         return await self._open().lose_worker(worker_id, reason)
 
+    async def announce(self, name: str, data: bytes) -> int:
+        """Take a msgpack map, put an event about no job into the log and return its number."""
+        return await self._open().announce(name, protocol.decode_any(data))
+
     async def pulse(self) -> tuple[int, str, float]:
         """Return process id, node id, and for how many seconds a commit has been waiting for the disk."""
         return os.getpid(), ray.get_runtime_context().get_node_id(), self._open().commit_waits_s()

@@ -133,6 +133,11 @@ class HttpConfig(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535, description="0: a free one")
+    route_prefix: str = Field(
+        "",
+        pattern=r"^(/|(/[A-Za-z0-9._-]+)+)?$",
+        description="path below which it is served; empty: /, or one of its own if another application has that",
+    )
     replicas: int = Field(1, ge=1)
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
 

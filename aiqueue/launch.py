@@ -131,22 +131,25 @@ def _connected(namespace: str) -> AIQueueAdapter:
 
 def _start_http(settings: Settings) -> str:
     from serve.deployment import adapter_over_ray, run
+    from serve.running import app_name, running_serve
 
-    folder = _http_folder(settings.namespace)
-    shutil.rmtree(folder, ignore_errors=True)
-    return run(settings.http, partial(adapter_over_ray, settings.namespace), private_dir=folder)
+    folder, namespace = _http_folder(), settings.namespace
+    if running_serve() is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return run(settings.http, partial(adapter_over_ray, namespace), private_dir=folder, name=app_name(namespace))
 
 
 def _stop_http(namespace: str) -> None:
     from serve.deployment import shutdown
+    from serve.running import app_name
 
-    shutdown()
-    shutil.rmtree(_http_folder(namespace), ignore_errors=True)
+    if shutdown(app_name(namespace)):
+        shutil.rmtree(_http_folder(), ignore_errors=True)
 
 
-def _http_folder(namespace: str) -> Path:
-    """This system's folder for HAProxy's sockets: short, since a socket's path has at most 107 bytes."""
-    session = f"{os.getuid()} {ray.get_runtime_context().gcs_address} {namespace}"
+def _http_folder() -> Path:
+    """The folder of HAProxy's sockets, one for each Ray: short, since a socket's path has at most 107 bytes."""
+    session = f"{os.getuid()} {ray.get_runtime_context().gcs_address}"
     return Path(tempfile.gettempdir()) / f"aiq-{hashlib.sha256(session.encode()).hexdigest()[:12]}"
 
 

@@ -131,7 +131,7 @@ class ExchangeReply(Wire):
 
 
 class Event(Wire):
-    """One visible change of one job. ``number`` grows without gaps over the life of the journal."""
+    """One visible change, mostly of one job. ``number`` grows without gaps over the life of the journal."""
 
     number: int
     name: str  #: "job:completed" …
@@ -156,8 +156,18 @@ class Event(Wire):
     until: float = 0.0  #: gate:closed: when it opens by itself
     reason: str = ""
     since: float = 0.0  #: when the clock of the job's SLA started
+    data: bytes = b""  #: JSON object of what was announced, and is about no job
 
 
+#: Events that others than the engine may announce.
+ANNOUNCED = frozenset(
+    {
+        "worker-pool:scaled-up",
+        "worker-pool:scaled-down",
+        "worker-pool:worker-unhealthy",
+        "worker-pool:worker-replaced",
+    }
+)
 END_EVENTS = frozenset({"job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired"})
 END_STATES = frozenset({"completed", "failed", "dead_letter", "cancelled", "expired"})
 
@@ -183,10 +193,14 @@ class EventsCall(Wire):
     watching: list[str] = []
     limit: int = 5_000
     wait_s: float = 20.0
+    also: list[str] = []  #: names of events wanted besides, whatever they are about
 
 
 class EventsReply(Wire):
-    """Events in order. ``gap``: some between ``after`` and the first of these are gone; look the jobs up instead."""
+    """Events in order, about 4 MiB of them at most.
+
+    ``gap``: some between ``after`` and the first of these are gone; look the jobs up instead.
+    """
 
     events: list[Event]
     after: int  #: cursor for the next call
@@ -210,7 +224,7 @@ class JobView(Wire):
     failure: Failure | None = None
     result: bytes = b""
     payload: bytes = b""
-    attempts: list[bytes] = []  #: AttemptRecords of the attempts before the last one
+    attempts: list[bytes] = []  #: AttemptRecords of the attempts after which the job went on
 
 
 class DeadLettersCall(Wire):

@@ -10,7 +10,7 @@ import msgspec
 from aiqueue.engine.records import AttemptRecord, decode_attempt
 from aiqueue.errors import JobError, error_from
 from aiqueue.levels import LEVELS
-from aiqueue.protocol import END_STATES, Event, Failure, JobView, sla_starts_at
+from aiqueue.protocol import END_STATES, Event, Failure, JobHeader, JobView, sla_starts_at
 from aiqueue.results import JobResult, decode_result
 
 
@@ -37,7 +37,7 @@ class ErrorInfo(_View):
 
 
 class AttemptInfo(_View, omit_defaults=True):
-    """One attempt that was not the job's last one (that one is in the job itself)."""
+    """One attempt that ended while its job went on. The one that ended the job, or runs, is in the job itself."""
 
     attempt: int
     outcome: str  #: ``failed``, ``refused`` (rate limited, no retry spent), ``lost`` (with its worker), ``handed_back``
@@ -57,9 +57,9 @@ class JobInfo(_View, omit_defaults=True):
     provider: str
     model: str
     created_at: datetime
-    started_at: datetime | None = None
+    started_at: datetime | None = None  #: of the attempt that runs or that ended the job; None while it waits
     finished_at: datetime | None = None
-    run_at: datetime | None = None  #: a retry waits until then
+    run_at: datetime | None = None  #: it waits until then
     attempt: int = 0
     retry_count: int = 0
     worker_id: str | None = None
@@ -69,7 +69,7 @@ class JobInfo(_View, omit_defaults=True):
     result: JobResult | None = None
     error: ErrorInfo | None = None
     sla_compliance: SlaCompliance | None = None
-    attempts: list[AttemptInfo] = []  #: before the last one
+    attempts: list[AttemptInfo] = []  #: those after which the job went on, the first one first
     redriven_from: str | None = None  #: the dead letter that this job repeats
 
     def exception(self) -> JobError | None:
@@ -171,6 +171,8 @@ class Stats(_View):
     orchestrator: OrchestratorStats
 
 
+_ENDED_BY_AN_ATTEMPT = frozenset({"completed", "dead_letter"})  # the other ends may come while a job waits
+
 encode_json = msgspec.json.Encoder().encode
 decode_stats = msgspec.msgpack.Decoder(Stats).decode
 
@@ -183,6 +185,8 @@ def moment(seconds: float) -> datetime | None:
 def job_info(view: JobView) -> JobInfo:
     """Return ``view`` as users see it."""
     header, completed = view.header, view.status == "completed"
+    attempts = [_attempt_info(decode_attempt(body)) for body in view.attempts]
+    waits = bool(attempts) and attempts[-1].attempt == view.attempt  # or waited when it ended: no attempt ended it
     return JobInfo(
         job_id=view.id,
         status=view.status,
@@ -191,19 +195,19 @@ def job_info(view: JobView) -> JobInfo:
         provider=header.provider,
         model=header.model,
         created_at=datetime.fromtimestamp(header.created_at, UTC),
-        started_at=moment(view.started_at),
+        started_at=None if waits else moment(view.started_at),
         finished_at=moment(view.finished_at),
-        run_at=moment(view.run_at),
+        run_at=None if view.status in END_STATES else moment(view.run_at),
         attempt=view.attempt,
         retry_count=view.failures,
-        worker_id=view.worker_id or None,
+        worker_id=None if waits else view.worker_id or None,
         batch_id=header.batch_id or None,
         tags=header.tags,
-        metadata=msgspec.json.decode(header.metadata) if header.metadata else {},
+        metadata=_metadata(header),
         result=decode_result(view.result) if view.result else None,
         error=_error_info(view.failure),
         sla_compliance=_compliance(sla_starts_at(header), view.finished_at, view.sla_ms) if completed else None,
-        attempts=[_attempt_info(decode_attempt(body)) for body in view.attempts],
+        attempts=attempts,
         redriven_from=header.redriven_from or None,
     )
 
@@ -219,8 +223,13 @@ def _attempt_info(record: AttemptRecord) -> AttemptInfo:
     )
 
 
-def event_info(event: Event) -> JobInfo:
-    """Return the job as it was when ``event`` happened. Tags and metadata are not part of an event."""
+def tells_all(event: Event) -> bool:
+    """Tell whether this end of a job, with the job's header, is all that a look-up would show: no earlier attempt."""
+    return event.attempt == 0 or (event.attempt == 1 and event.status in _ENDED_BY_AN_ATTEMPT)
+
+
+def event_info(event: Event, header: JobHeader | None = None) -> JobInfo:
+    """Return the job as it was when ``event`` happened. Tags and metadata are in its ``header``, not in the event."""
     completed = event.status == "completed"
     ended = event.at if event.status in END_STATES else 0.0
     return JobInfo(
@@ -234,12 +243,20 @@ def event_info(event: Event) -> JobInfo:
         started_at=moment(event.started_at),
         finished_at=moment(ended),
         attempt=event.attempt,
+        retry_count=event.retry_count,
         worker_id=event.worker_id or None,
         batch_id=event.batch_id or None,
+        tags=header.tags if header else (),
+        metadata=_metadata(header) if header else {},
         result=decode_result(event.result) if event.result else None,
         error=_error_info(event.failure),
         sla_compliance=_compliance(event.since, event.at, event.sla_ms) if completed else None,
+        redriven_from=(header.redriven_from if header else "") or None,
     )
+
+
+def _metadata(header: JobHeader) -> dict[str, Any]:
+    return msgspec.json.decode(header.metadata) if header.metadata else {}
 
 
 def _compliance(since: float, finished_at: float, target_ms: int) -> SlaCompliance:

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 
 from aiqueue.config import HttpConfig
 from aiqueue.models import BatchBody, SubmitBody
@@ -19,12 +19,20 @@ from aiqueue.views import Cancellation, JobInfo, Stats
 from serve.http_errors import handle_error
 from serve.limits import DEADLINE_S, EdgeLimits
 from serve.openapi import install_schema
-from serve.routes import events, jobs, schedules, stats
+from serve.routes import dead_letters, events, jobs, schedules, socket_io, stats
 from serve.routes.shared import ExactRoutes, QueueAdapter, RawRoute
 from serve.routes.socket import serve_socket
+from serve.routes.socket_io import SocketIoHub
 from serve.streams import StreamSlots
 
-_BODIES: list[type[BaseModel]] = [SubmitBody, BatchBody, ScheduleBody]
+_BODIES: list[type[BaseModel]] = [
+    SubmitBody,
+    BatchBody,
+    ScheduleBody,
+    dead_letters.RedrivePatch,
+    dead_letters.RedriveBody,
+    dead_letters.DeleteBody,
+]
 _ANSWERS: list[type[msgspec.Struct]] = [
     jobs.Accepted,
     jobs.BatchAccepted,
@@ -35,11 +43,22 @@ _ANSWERS: list[type[msgspec.Struct]] = [
     schedules.NextRuns,
     schedules.History,
     schedules.Started,
+    dead_letters.DeadLetterPage,
+    dead_letters.DeadLetter,
+    dead_letters.Redriven,
+    dead_letters.Deleted,
     Stats,
     stats.Health,
     stats.Alive,
 ]
-OPERATIONS = [*jobs.OPERATIONS, *schedules.OPERATIONS, *events.OPERATIONS, *stats.OPERATIONS]
+
+_PARTS = (
+    ("jobs", jobs.OPERATIONS),
+    ("schedules", schedules.OPERATIONS),
+    ("events", events.OPERATIONS),
+    ("dead letters", dead_letters.OPERATIONS),
+    ("system", stats.OPERATIONS),
+)
 
 
 def create_app(
@@ -58,23 +77,24 @@ def create_app(
         try:
             yield
         finally:
+            await hub.close()
             await adapter.stop()
 
     app = FastAPI(lifespan=lifespan, redoc_url=None)
     app.state.streams = StreamSlots()
     app.router.route_class = RawRoute
-    app.add_middleware(ExactRoutes, operations=OPERATIONS)
+    app.add_middleware(ExactRoutes, operations=[found for _, part in _PARTS for found in part])
     app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)
     app.add_exception_handler(HTTPException, handle_error)
-    for operation in jobs.OPERATIONS:
-        operation.add_to(app, "jobs")
-    for operation in schedules.OPERATIONS:
-        operation.add_to(app, "schedules")
-    for operation in events.OPERATIONS:
-        operation.add_to(app, "events")
-    app.router.routes.append(WebSocketRoute("/ai/ws", serve_socket))
-    for operation in stats.OPERATIONS:
-        operation.add_to(app, "system")
+    for tag, operations in _PARTS:
+        for operation in operations:
+            operation.add_to(app, tag)
+    hub = SocketIoHub(app.state)
+    app.router.routes += [
+        WebSocketRoute("/ai/ws", serve_socket),
+        WebSocketRoute(socket_io.PATH, hub),
+        Route(socket_io.PATH, socket_io.refuse_polling, methods=["GET", "POST"]),
+    ]
     # Serve looks a request's route up once more, for its metrics: ours first, not the pages of the documentation.
     app.router.routes.sort(key=lambda route: isinstance(route, RawRoute), reverse=True)
     install_schema(app, bodies=_BODIES, answers=_ANSWERS, version=_version())

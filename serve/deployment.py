@@ -29,10 +29,10 @@ from aiqueue.errors import StartError
 from serve.app import create_app
 from serve.environment import free_ports, http_environment, is_loopback
 from serve.routes.shared import QueueAdapter
+from serve.running import APP_NAME, check_address, prefix_for, running_serve
 
 logger = logging.getLogger(__name__)
 
-APP_NAME = "aiqueue"
 DEPLOYMENT_NAME = "http"
 START_TIMEOUT_S = 120.0
 _POLL_S = 0.1
@@ -86,38 +86,49 @@ def run(
     name: str = APP_NAME,
     timeout_s: float = START_TIMEOUT_S,
 ) -> str:
-    """Start Serve on this Ray, deploy the application and return its URL once it answers.
+    """Start Serve on this Ray or join the one it has, deploy the application and return its URL once it answers.
 
-    ``make_adapter`` must be picklable: a function of a module, or ``functools.partial`` of one. ``private_dir`` is a
-    folder for HAProxy's files. Raises StartError, which says what to do.
+    Beside another application it is served under a path of its own, on the address that Serve has. ``make_adapter``
+    must be picklable: a function of a module, or ``functools.partial`` of one. ``private_dir`` is a folder for
+    HAProxy's files, used by who starts Serve. Raises StartError, which says what to do.
     """
-    if not is_loopback(http.host):
-        logger.warning("HTTP on %s without authentication: whoever reaches it can use your providers", http.host)
-    if http.port == 0 and ray_serve.status().proxies:
-        raise StartError("Ray Serve is running on this cluster already: give the address it listens on as http.port")
-    port = http.port or free_ports(http.host, 1)[0]
+    running = running_serve()
+    host = running.host if running else http.host
+    if not is_loopback(host):
+        logger.warning("HTTP on %s without authentication: whoever reaches it can use your providers", host)
     try:
-        environment = http_environment(http, private_dir, drain_s=drain_s)
+        if running is None:
+            port, prefix = http.port or free_ports(http.host, 1)[0], http.route_prefix or "/"
+            environment: Mapping[str, str] = http_environment(http, private_dir, drain_s=drain_s)
+            ray_serve.start(
+                http_options={"host": host, "port": port},
+                controller_options={"runtime_env": {"env_vars": environment}},
+            )
+        else:
+            check_address(http, running)
+            port, prefix = running.port, prefix_for(name, http, running.prefixes)
+            environment = running.environment
         application = front(http.replicas, environment).bind(make_adapter, http)
-        ray_serve.start(
-            http_options={"host": http.host, "port": port},
-            controller_options={"runtime_env": {"env_vars": environment}},
-        )
-        ray_serve.run(application, name=name, route_prefix="/")
+        ray_serve.run(application, name=name, route_prefix=prefix)
+    except StartError:
+        raise
     except (RayServeException, RuntimeError, TimeoutError, ValueError) as error:
         raise StartError(f"Ray Serve did not start the HTTP front: {error}") from error
-    return _wait_until_live(_url(http.host, port), timeout_s)
+    return _wait_until_live(_url(host, port) + prefix.rstrip("/"), timeout_s)
 
 
-def shutdown(name: str = APP_NAME) -> None:
-    """Stop serving: the application, and Serve with it unless others use it too."""
+def shutdown(name: str = APP_NAME) -> bool:
+    """Stop serving: the application, and Serve with it unless others use it too. Tell whether Serve has ended."""
     try:
-        if set(ray_serve.status().applications) - {name}:
+        applications = ray_serve.status().applications
+        if name in applications and len(applications) > 1:
             ray_serve.delete(name)
-        else:
+        elif name in applications:
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
+            return True
     except RayActorError:
         logger.info("Serve was stopped by someone else")
+    return False
 
 
 class BuildArgs(BaseModel):
@@ -160,6 +171,6 @@ def _wait_until_live(url: str, timeout_s: float) -> str:
             said = error
         time.sleep(_POLL_S)
     raise StartError(
-        f"{url} did not answer within {timeout_s:g} s ({said}). If Ray Serve was running on this cluster before, it "
-        "keeps its own address: stop it, or give that address as http.host and http.port"
+        f"{url} did not answer within {timeout_s:g} s ({said}); the logs of Ray Serve (in Ray's folder, logs/serve) "
+        "may say why. If another program has the port, give another http.port"
     )

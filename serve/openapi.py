@@ -31,9 +31,9 @@ _RETRY_AFTER = {"Retry-After": {"description": "seconds to wait before the next 
 _BUG = "A bug in the server; its log has the details."
 
 
-def json_body(model: type[BaseModel]) -> JsonObject:
+def json_body(model: type[BaseModel], *, required: bool = True) -> JsonObject:
     """Return the part of an operation that describes its request body."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref(model.__name__)}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": _ref(model.__name__)}}}}
 
 
 def path_parameter(name: str, description: str) -> JsonObject:

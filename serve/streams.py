@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from aiqueue.errors import AIQueueError
 
-#: At once and per replica. Each holds one of the replica's ``max_ongoing_requests`` (1,000), and a parked call at the
-#: queue; the rest is for plain requests.
+#: At once and per replica. Each holds one of the replica's ``max_ongoing_requests`` (1,000); the rest is for plain
+#: requests.
 MAX_STREAMS = 200
 STUCK_S = 30.0  #: a reader who takes nothing for so long is cut off
 

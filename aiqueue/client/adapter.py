@@ -39,7 +39,7 @@ class AsyncAIQueueAdapter:
     def __init__(self, transport: QueueTransport) -> None:
         self._transport = transport
         self._client_id = new_id("client")
-        self._listeners = Listeners()
+        self._listeners = Listeners(self._listen)
         self._coalescer: SubmitCoalescer | None = None
         self._feed: EventFeed | None = None
         self._checker: PayloadChecker | None = None
@@ -166,7 +166,8 @@ class AsyncAIQueueAdapter:
     @property
     def dead_letters(self) -> DeadLetterClient:
         """List, inspect, redrive and delete jobs that are out of attempts."""
-        return DeadLetterClient(self._transport, self._started(self._coalescer).submit, self._client_id)
+        submit, check = self._started(self._coalescer).submit, self._started(self._checker).check
+        return DeadLetterClient(self._transport, submit, check, self._client_id)
 
     @property
     def schedules(self) -> ScheduleClient:
@@ -184,8 +185,9 @@ class AsyncAIQueueAdapter:
     def on(self, name: str, listener: Listener | None = None) -> Any:
         """Call ``listener`` (a function or a coroutine function) on every event called ``name``, of any client's job.
 
-        Names are ``job:submitted processing retried completed failed dead-letter cancelled`` and ``job:*``. Usable as
-        a decorator: ``@adapter.on("job:completed")``.
+        Names are ``job:submitted processing retried completed failed dead-letter cancelled expired``, ``gate:closed
+        opened`` and ``worker-pool:scaled-up scaled-down worker-unhealthy worker-replaced``; wildcards ``job:*``,
+        ``gate:*``, ``worker-pool:*`` and ``*``. Usable as a decorator: ``@adapter.on("job:completed")``.
         """
         if listener is None:
             return lambda function: self.on(name, function) or function
@@ -193,8 +195,16 @@ class AsyncAIQueueAdapter:
         self._listen()
         return None
 
+    def once(self, name: str, listener: Listener | None = None) -> Any:
+        """As ``on``, for the next such event alone. ``off`` undoes it as long as there was none."""
+        if listener is None:
+            return lambda function: self.once(name, function) or function
+        self._listeners.add(name, listener, once=True)
+        self._listen()
+        return None
+
     def off(self, name: str, listener: Listener) -> None:
-        """Undo ``on``."""
+        """Undo ``on`` or ``once``."""
         self._listeners.remove(name, listener)
         self._listen()
 
@@ -204,7 +214,8 @@ class AsyncAIQueueAdapter:
         ``after`` is the number of the last event already seen; None begins when the stream is opened or first asked.
         ``names`` and ``job_id`` choose. Raises ValueError for an unknown name.
         """
-        return EventStream(self._transport, after=after, names=names, job_ids=None if job_id is None else [job_id])
+        shared, job_ids = self._started(self._feed).subscriptions, None if job_id is None else [job_id]
+        return EventStream(self._transport, shared, after=after, names=names, job_ids=job_ids)
 
     def _listen(self) -> None:
         if self._feed and (self._feed.listens or self._listeners.wanted()):

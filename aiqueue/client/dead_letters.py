@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -11,22 +11,26 @@ import msgspec
 
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import JobNotFound
+from aiqueue.errors import DeadLetterNotFound, FieldError, ValidationError
 from aiqueue.ids import new_job_ids
 from aiqueue.protocol import DeadLettersCall, JobView, Submission, SubmitGroup
+from aiqueue.validation import CheckedPayload, validate_options
 from aiqueue.views import JobInfo, job_info
 
-_AT_ONCE = 200  # redriven together
+_AT_ONCE = 50  # redriven together: their payloads are in memory at the same time
+_LOOKUP = 1_000  # jobs per call
+_MOST = 1_000  # of one page
 
 _T = TypeVar("_T")
 Submit = Callable[[SubmitGroup], Awaitable[str | None]]
+Check = Callable[[Mapping[str, Any]], CheckedPayload]
 
 
 class DeadLetterClient:
     """The dead letters of the system that the adapter has joined."""
 
-    def __init__(self, transport: QueueTransport, submit: Submit, owner: str) -> None:
-        self._transport, self._submit, self._owner = transport, submit, owner
+    def __init__(self, transport: QueueTransport, submit: Submit, check: Check, owner: str) -> None:
+        self._transport, self._submit, self._check, self._owner = transport, submit, check, owner
 
     async def find(
         self,
@@ -39,17 +43,40 @@ class DeadLetterClient:
     ) -> list[JobInfo]:
         """Return dead letters, the newest first. ``reason`` is an error's kind (``timeout``, ``poison_job`` …)."""
         found: list[JobInfo] = []
-        call = DeadLettersCall(kind=reason, model=model, tag=tag, since=since.timestamp() if since else 0.0)
-        while len(found) < limit and call.before_seq:
-            call.limit = min(1_000, limit - len(found))
-            reply = await self._transport.list_dead_letters(call)
-            found += map(job_info, reply.jobs)
-            call.before_seq = reply.before_seq
+        cursor: int | None = None
+        while len(found) < limit:
+            page, cursor = await self.page(
+                reason=reason, model=model, tag=tag, since=since, limit=limit - len(found), cursor=cursor
+            )
+            found += page
+            if cursor is None:
+                break
         return found
 
+    async def page(
+        self,
+        *,
+        reason: str = "",
+        model: str = "",
+        tag: str = "",
+        since: datetime | None = None,
+        limit: int = 100,
+        cursor: int | None = None,
+    ) -> tuple[list[JobInfo], int | None]:
+        """Return at most ``limit`` (1,000) dead letters behind ``cursor``, and the cursor of the next page.
+
+        A page may be short where a filter is rare; only without a cursor there are no more.
+        """
+        call = DeadLettersCall(kind=reason, model=model, tag=tag, since=since.timestamp() if since else 0.0)
+        call.limit = min(_MOST, limit)
+        if cursor is not None:
+            call.before_seq = cursor
+        reply = await self._transport.list_dead_letters(call)
+        return [job_info(view) for view in reply.jobs], reply.before_seq or None
+
     async def inspect(self, job_id: str) -> tuple[JobInfo, bytes]:
-        """Return a dead letter with all its attempts, and its payload (JSON). Raises JobNotFound."""
-        view = (await self._views([job_id]))[0]
+        """Return a dead letter with all its attempts, and its payload (JSON). Raises DeadLetterNotFound."""
+        view = (await self._views([job_id], with_payload=True))[0]
         return job_info(view), view.payload
 
     async def redrive(
@@ -60,44 +87,55 @@ class DeadLetterClient:
         max_retries: int | None = None,
         per_second: float | None = None,
     ) -> list[str]:
-        """Submit dead letters again, with a patch and not faster than ``per_second``; return the new jobs' ids.
+        """Submit dead letters again, with a patch; return the new jobs' ids in order.
 
-        A redrive is a new job with ``redriven_from``. The same dead letter twice gives the same new job: a call that
-        got no answer can be repeated. Raises JobNotFound, before anything is submitted, if one is no dead letter.
+        A redrive is a new job with ``redriven_from``. With ``per_second`` all are accepted at once, and the queue
+        starts them no faster than that. The same dead letter and patch twice gives the same new job (for 24 hours): a
+        call that got no answer can be repeated.
+
+        Raises DeadLetterNotFound, before anything is submitted, if one is no dead letter; ValidationError for a patch
+        that does not fit; IdempotencyConflict for one that was redriven with another patch.
         """
-        views = await self._views(job_ids)
+        validate_options({} if max_retries is None else {"max_retries": max_retries})
+        if per_second is not None and not per_second > 0:
+            raise ValidationError([FieldError("per_second", "must be above 0")])
+        for at in range(0, len(job_ids), _LOOKUP):
+            await self._views(job_ids[at : at + _LOOKUP], with_payload=False)
         started: list[str] = []
-        for at in range(0, len(views), _AT_ONCE if per_second is None else 1):
-            part = views[at : at + (_AT_ONCE if per_second is None else 1)]
-            started += await asyncio.gather(*(self._submit_again(view, model, max_retries) for view in part))
-            if per_second is not None and at + 1 < len(views):
-                await asyncio.sleep(1 / per_second)
+        for at in range(0, len(job_ids), _AT_ONCE):
+            views = await self._views(job_ids[at : at + _AT_ONCE], with_payload=True)
+            jobs = [self._again(view, model, max_retries) for view in views]
+            if per_second is not None:
+                for place, job in enumerate(jobs, at):
+                    job.header.delay_ms = round(place * 1_000 / per_second)
+            accepted = await asyncio.gather(*(self._submit(SubmitGroup([job])) for job in jobs))
+            started += [earlier or job.id for earlier, job in zip(accepted, jobs, strict=True)]
         return started
 
     async def delete(self, job_ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
         return await self._transport.delete_dead_letters(list(job_ids))
 
-    async def _views(self, job_ids: Sequence[str]) -> list[JobView]:
-        views = await self._transport.get_jobs(list(job_ids), with_payload=True)
+    async def _views(self, job_ids: Sequence[str], *, with_payload: bool) -> list[JobView]:
+        views = await self._transport.get_jobs(list(job_ids), with_payload=with_payload)
         dead = [view for view in views if view is not None and view.status == "dead_letter"]
         if len(dead) < len(job_ids):
             known = {view.id for view in dead}
-            raise JobNotFound(next(job_id for job_id in job_ids if job_id not in known))
+            raise DeadLetterNotFound(next(job_id for job_id in job_ids if job_id not in known))
         return dead
 
-    async def _submit_again(self, view: JobView, model: str | None, max_retries: int | None) -> str:
+    def _again(self, view: JobView, model: str | None, max_retries: int | None) -> Submission:
+        """Return the new job that repeats a dead letter."""
         header, payload = view.header, view.payload
         if model is not None:
-            body = msgspec.json.decode(payload)
-            payload, header.model = msgspec.json.encode({**body, "model": model}), model
+            checked = self._check({**msgspec.json.decode(payload), "model": model})
+            payload, header.model = checked.body, checked.model
         if max_retries is not None:
             header.max_retries = max_retries
-        header.owner, header.redriven_from = self._owner, view.id
-        header.batch_id, header.run_at, header.expires_at = "", 0.0, 0.0
+        header.owner, header.redriven_from, header.batch_id = self._owner, view.id, ""
+        header.run_at, header.delay_ms, header.expires_at, header.expires_in_ms = 0.0, 0, 0.0, 0
         header.idempotency_key = f"{DEFAULT_SCOPE}:redrive:{view.id}"
-        (job_id,) = new_job_ids(1)
-        return await self._submit(SubmitGroup([Submission(job_id, header, payload)])) or job_id
+        return Submission(new_job_ids(1)[0], header, payload)
 
 
 class Runner(Protocol):
@@ -117,6 +155,10 @@ class SyncDeadLetterClient:
     def find(self, **filters: Any) -> list[JobInfo]:
         """Return dead letters, the newest first; filters as in DeadLetterClient.find."""
         return self._run(self._client.find(**filters))
+
+    def page(self, **filters: Any) -> tuple[list[JobInfo], int | None]:
+        """Return a page of dead letters and the next one's cursor, as DeadLetterClient.page."""
+        return self._run(self._client.page(**filters))
 
     def inspect(self, job_id: str) -> tuple[JobInfo, bytes]:
         """Return a dead letter with all its attempts, and its payload (JSON)."""

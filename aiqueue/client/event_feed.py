@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
+from aiqueue.client.subscriptions import Subscription, Subscriptions
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import QueueUnavailable
-from aiqueue.protocol import END_EVENTS, END_STATES, Event, EventsCall, EventsReply
-from aiqueue.views import JobInfo, event_info, job_info
+from aiqueue.protocol import END_EVENTS, END_STATES, Event, EventsCall, EventsReply, JobHeader, JobView
+from aiqueue.views import JobInfo, event_info, job_info, tells_all
 
 _log = logging.getLogger(__name__)
 _LOOKUP = 1_000  # jobs per call
 _WATCHED = 500  # ids named in each poll; for more, the ends of all jobs cost less
 _RETRY_S = 0.3
+_NO_NAME = "-"  # of no event
 #: Between an answer and the next poll. Who just got a result may submit again: that call goes first, and the poll does
 #: not get in its way at the queue. Under load more events share a poll.
 _PAUSE_S = 0.0015
@@ -33,12 +35,18 @@ class EventFeed:
         self._transport, self._client_id = transport, client_id
         self._after = after
         self._waiting: dict[str, list[asyncio.Future[JobInfo]]] = {}
+        self._headers: dict[str, JobHeader] = {}  # of jobs waited for, where they were looked up
+        self._unsure: dict[str, Event] = {}  # ends that do not tell all about their jobs, which are looked up
+        self._settling: asyncio.Task[None] | None = None
         self._foreign: set[str] = set()  # waited for, but submitted by others
         self._listen: Callable[[Event], None] | None = None
         self._listened: frozenset[str] = frozenset()
         self._widened = asyncio.Event()
+        self._wider = 0  # how often more was wanted from the same cursor on
         self._task: asyncio.Task[None] | None = None
+        self._asks_for_all = False  # the poll under way
         self._stopping = False
+        self.subscriptions = Subscriptions(self._admit_soon)  #: the streams of this process
 
     def expect(self, job_id: str) -> asyncio.Future[JobInfo]:
         """Return a future of the end of a job that this process is about to submit."""
@@ -54,7 +62,7 @@ class EventFeed:
             futures.remove(future)
         if not futures:
             self._waiting.pop(job_id, None)
-            self._foreign.discard(job_id)
+            self._let_go(job_id)
 
     async def join(self, job_ids: Iterable[str]) -> list[asyncio.Future[JobInfo]]:
         """Return futures of the ends of jobs that may be anyone's and may have ended already.
@@ -66,7 +74,7 @@ class EventFeed:
         try:
             if foreign := await self._look_up(ids):
                 self._foreign.update(foreign)
-                self._widened.set()
+                self._widen()
                 await self._look_up(foreign)  # one may have ended after the first look and before the wider poll
         except BaseException:
             for job_id, future in zip(ids, futures, strict=True):
@@ -82,17 +90,24 @@ class EventFeed:
     def listen(self, names: Iterable[str], listener: Callable[[Event], None]) -> None:
         """Hand every event of ``names`` to ``listener``, whoever's job it is about; the last call counts."""
         self._listened, self._listen = frozenset(names), listener
-        self._widened.set()
+        self._widen()
         self._start()
 
     async def stop(self) -> None:
         """End the poll; whoever still waits gets QueueUnavailable."""
         self._stopping = True
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        self.subscriptions.close()
+        if tasks := [task for task in (self._task, self._settling) if task]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         for job_id in list(self._waiting):
             self._fail(job_id, QueueUnavailable("the client was stopped; the job goes on without it"))
+
+    def _widen(self) -> None:
+        """Let the poll under way count for nothing: it asks for less than is wanted now, from this cursor on."""
+        self._wider += 1
+        self._widened.set()
 
     def _start(self) -> None:
         if self._task is None:
@@ -101,12 +116,13 @@ class EventFeed:
     async def _run(self) -> None:
         while True:
             try:
+                if joining := self.subscriptions.joining():
+                    await self._admit(joining)
+                    continue
                 reply = await self._poll()
                 if reply is None:
                     continue
-                if reply.gap:
-                    await self._look_up(list(self._waiting))
-                self._after = reply.after
+                await self._move_to(reply)
             except Exception as error:
                 # Whatever it was: without this task everyone in the process would wait for ever.
                 _log.info("event feed: %s", error, exc_info=not isinstance(error, QueueUnavailable))
@@ -115,13 +131,41 @@ class EventFeed:
             self.take(reply.events)
             await asyncio.sleep(_PAUSE_S)
 
+    async def _move_to(self, reply: EventsReply) -> None:
+        if reply.gap:
+            await self._look_up(list(self._waiting))
+            self.subscriptions.lost(reply.after)
+        self._after = reply.after
+
+    def _admit_soon(self) -> None:
+        """Let new streams join: at once if the poll under way brings all that they want, else before the next one."""
+        if self._asks_for_all:
+            self.subscriptions.join(self.subscriptions.joining(), self._after)
+        else:
+            self._widened.set()
+            self._start()
+
+    async def _admit(self, joining: Collection[Subscription]) -> None:
+        """Let streams join at the log's end: what happened before it is not fetched for them, they ask for it."""
+        while not self._wants_all():  # else the next poll brings what they want, from the same cursor on
+            call = self._call(wait_s=0.0)
+            if not (self._waiting or self._listened or self.subscriptions.any_joined()):
+                call.names, call.watching, call.also = [_NO_NAME], [], []  # only the way to the end is wanted
+            asked = self._wider
+            reply = await self._transport.events(call)
+            if self._wider != asked:
+                return  # what somebody else has begun to wait for may be before its end
+            await self._move_to(reply)
+            self.take(reply.events)
+            if not reply.events or reply.events[-1].number < reply.after:
+                break
+        self.subscriptions.join(joining, self._after)
+
     async def _poll(self) -> EventsReply | None:
         """Return the next events; None when what is wanted has grown meanwhile, so that the poll is out of date."""
         self._widened.clear()
-        names = [] if "*" in self._listened else [*{*END_EVENTS, *self._listened}]
-        everyones = bool(self._listened) or len(self._foreign) > _WATCHED
-        watching = [] if everyones else list(self._foreign)
-        call = EventsCall(self._client_id, self._after, names, everyones, watching)
+        call = self._call()
+        self._asks_for_all = call.all_owners and not call.names
         poll = asyncio.ensure_future(self._transport.events(call))
         widened = asyncio.ensure_future(self._widened.wait())
         try:
@@ -133,6 +177,26 @@ class EventFeed:
                 poll.cancel()
             elif not poll.done():
                 poll.add_done_callback(_ignore)  # the next poll sends it home; cancelling it would be a call more
+
+    def _wants_all(self) -> bool:
+        return self.subscriptions.want_all or "*" in self._listened
+
+    def _call(self, wait_s: float = 20.0) -> EventsCall:
+        """Return the poll for what is wanted now: the ends of one's own jobs, and whatever others in here ask for."""
+        jobs, names = self.subscriptions.wanted()
+        if self._wants_all():
+            return EventsCall(self._client_id, self._after, all_owners=True, wait_s=wait_s)
+        watching = self._foreign | jobs if jobs else self._foreign
+        everyones = len(watching) > _WATCHED
+        return EventsCall(
+            self._client_id,
+            self._after,
+            names=[] if jobs else [*END_EVENTS],
+            all_owners=everyones,
+            watching=[] if everyones else list(watching),
+            also=[*names, *self._listened],
+            wait_s=wait_s,
+        )
 
     def take(self, events: Iterable[Event]) -> None:
         """Resolve whoever waits and tell whoever listens.
@@ -150,22 +214,46 @@ class EventFeed:
         """Resolve whoever waits for the end of a job. Listeners hear of the same events in their order, by the poll."""
         for event in events:
             if event.job_id in self._waiting:
-                self._resolve(event_info(event))
+                self._ended(event)
 
     def _dispatch(self, event: Event) -> None:
         if event.status in END_STATES and event.job_id in self._waiting:
-            self._resolve(event_info(event))
+            self._ended(event)
+        if self.subscriptions:
+            self.subscriptions.publish(event)
         if self._listen and (event.name in self._listened or "*" in self._listened):
             self._listen(event)
 
+    def _ended(self, event: Event) -> None:
+        if tells_all(event):
+            self._resolve(event_info(event, self._headers.get(event.job_id)))
+            return
+        self._unsure[event.job_id] = event
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.create_task(self._settle())
+
+    async def _settle(self) -> None:
+        """Look up the jobs whose end does not tell all; so a waiter sees the same job as who looks it up."""
+        while unsure := self._unsure:
+            self._unsure = {}
+            try:
+                await self._look_up(list(unsure))
+            except QueueUnavailable:
+                self._unsure = unsure | self._unsure
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for job_id, event in unsure.items():
+                if job_id in self._waiting:  # forgotten by the queue since
+                    self._resolve(event_info(event, self._headers.get(job_id)))
+
     def _resolve(self, info: JobInfo) -> None:
-        self._foreign.discard(info.job_id)
+        self._let_go(info.job_id)
         for future in self._waiting.pop(info.job_id, ()):
             if not future.done():
                 future.set_result(info)
 
     def _fail(self, job_id: str, error: Exception) -> None:
-        self._foreign.discard(job_id)
+        self._let_go(job_id)
         for future in self._waiting.pop(job_id, ()):
             if not future.done():
                 future.set_exception(error)
@@ -179,10 +267,23 @@ class EventFeed:
                 if view is None:
                     continue
                 if view.status in END_STATES:
-                    self._resolve(job_info(view))
-                elif view.header.owner != self._client_id and view.id not in self._foreign:
+                    self._show(view)
+                    continue
+                if view.id in self._waiting:
+                    self._headers[view.id] = view.header
+                if view.header.owner != self._client_id and view.id not in self._foreign:
                     watched.append(view.id)
         return watched
+
+    def _show(self, view: JobView) -> None:
+        try:
+            self._resolve(job_info(view))
+        except Exception as error:  # a result that is none
+            self._fail(view.id, error)
+
+    def _let_go(self, job_id: str) -> None:
+        self._foreign.discard(job_id)
+        self._headers.pop(job_id, None)
 
 
 def _ignore(poll: asyncio.Future[EventsReply]) -> None:

@@ -1,23 +1,26 @@
 """Events one after another, from a cursor on: what ``adapter.events()`` gives and the HTTP streams are made of.
 
-A stream asks the queue's log for the next few events when its reader has taken the last ones. So a slow reader holds
-no memory anywhere; one that is too slow for the log's window gets a ``Gap`` and goes on behind it.
+Streams share their process's one long poll. One that begins behind it, or whose reader is too slow for its buffer,
+asks the queue's log for the next few events when its reader has taken the last ones. So a slow reader holds little
+memory; one that is too slow for the log's window gets a ``Gap`` and goes on behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections import deque
 from collections.abc import Collection, Iterable
 
 import msgspec
 
-from aiqueue.client.listeners import EVENTS, JobEvent, job_event
+from aiqueue.client.listeners import EVENTS, AnyEvent, seen_event
+from aiqueue.client.subscriptions import Interest, Subscription, Subscriptions
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import QueueUnavailable
+from aiqueue.errors import QueueUnavailable, StartError
 from aiqueue.ids import new_id
-from aiqueue.protocol import EventsCall, EventsReply
+from aiqueue.protocol import Event, EventsCall
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.3
@@ -41,6 +44,7 @@ class EventStream:
     def __init__(
         self,
         transport: QueueTransport,
+        shared: Subscriptions,
         *,
         after: int | None = None,
         names: Collection[str] = (),
@@ -53,36 +57,41 @@ class EventStream:
         """
         if unknown := set(names) - EVENTS:
             raise ValueError(f"unknown event {min(unknown)!r}; there are: {', '.join(sorted(EVENTS))}")
-        self._transport = transport
-        self._client_id = new_id("stream")  # of its own: the queue parks one poll for each client
+        self._transport, self._shared = transport, shared
+        self._client_id = new_id("stream")  # for what it asks the log itself
         self._after = after
-        self._names = sorted(names)
-        self._job_ids = None if job_ids is None else list(job_ids)
-        self._fetching: asyncio.Task[EventsReply] | None = None
+        self._names = frozenset(names)
+        self._subscription = Subscription(Interest(None if job_ids is None else frozenset(job_ids), self._names))
+        self._letting_go: weakref.finalize[..., EventStream] | None = None
+        self._fetching: asyncio.Task[list[AnyEvent | Gap]] | None = None
         self._woken = asyncio.Event()
-        self._ready: deque[JobEvent | Gap] = deque()
+        self._ready: deque[AnyEvent | Gap] = deque()
 
     async def open(self) -> int:
         """Fix where the stream begins, if it was not given; return the cursor. Raises QueueUnavailable."""
         if self._after is None:
             self._after = await self.newest()
+        if self._letting_go is None:
+            # Also for a reader that leaves a loop over the stream and closes nothing.
+            self._letting_go = weakref.finalize(self, self._shared.remove, self._subscription)
+            self._shared.add(self._subscription)
         return self._after
 
     async def newest(self) -> int:
         """Return the number of the newest event there is. Raises QueueUnavailable."""
         return (await self._transport.hello()).last_event
 
-    async def backlog(self) -> list[JobEvent | Gap]:
+    async def backlog(self) -> list[AnyEvent | Gap]:
         """Return the next events that have happened already, without waiting. Raises QueueUnavailable."""
         await self.open()
-        return self._take(await self._transport.events(self._call(wait_s=0.0)))
+        return await self._ask()
 
-    async def poll(self, wait_s: float) -> list[JobEvent | Gap]:
+    async def poll(self, wait_s: float) -> list[AnyEvent | Gap]:
         """Return the next events, at most ``BATCH``; nothing when there is none for ``wait_s`` seconds, or on ``wake``.
 
         While the queue does not answer, the stream asks again with the same cursor.
         """
-        fetching = self._fetching = self._fetching or asyncio.create_task(self._fetch())
+        fetching = self._fetching = self._fetching or asyncio.create_task(self._next())
         woken = asyncio.ensure_future(self._woken.wait())
         try:
             await asyncio.wait({fetching, woken}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
@@ -92,14 +101,13 @@ class EventStream:
         if self._fetching is not fetching or not fetching.done():  # `watch` may have come in between
             return []
         self._fetching = None
-        return self._take(fetching.result())
+        return fetching.result()
 
-    def watch(self, job_ids: Iterable[str]) -> None:
-        """From now on return only the events of these jobs."""
-        self._job_ids = list(job_ids)
-        if self._fetching is not None:
-            # The next poll sends the one at the queue home; what it brings is asked for again with the same cursor.
-            self._fetching.cancel()
+    def watch(self, job_ids: Iterable[str], also: Collection[str] = ()) -> None:
+        """From now on return only the events of these jobs, and those of the names in ``also``."""
+        self._shared.change(self._subscription, Interest(frozenset(job_ids), self._names, frozenset(also)))
+        if self._fetching is not None and not self._fetching.done():
+            self._fetching.cancel()  # an answer under way is not about these jobs; its cursor was not passed yet
             self._fetching = None
         self.wake()
 
@@ -109,6 +117,8 @@ class EventStream:
 
     async def aclose(self) -> None:
         """Let go of the queue."""
+        if self._letting_go is not None:
+            self._letting_go()
         fetching, self._fetching = self._fetching, None
         if fetching is not None:
             fetching.cancel()
@@ -124,32 +134,53 @@ class EventStream:
     def __aiter__(self) -> EventStream:
         return self
 
-    async def __anext__(self) -> JobEvent | Gap:
+    async def __anext__(self) -> AnyEvent | Gap:
         while not self._ready:
             self._ready.extend(await self.poll(_WAIT_S))
         return self._ready.popleft()
 
-    async def _fetch(self) -> EventsReply:
+    async def _next(self) -> list[AnyEvent | Gap]:
+        """Return the next events, at least one."""
+        shared = self._subscription
         while True:
             try:
-                await self.open()
-                return await self._transport.events(self._call())
+                after = await self.open()
+                if shared.closed:
+                    raise StartError("the adapter was stopped, and this stream of events with it")
+                if not shared.joined:
+                    shared.news.clear()
+                elif found := await self._ask() if shared.lags(after) else self._seen(shared.take(after, BATCH)):
+                    return found
+                elif shared.lags(self._after or 0):
+                    continue  # what waits here comes after what is still to be asked for
+                await shared.news.wait()
             except QueueUnavailable as error:
                 _log.info("event stream: %s; asking again", error)
                 await asyncio.sleep(_RETRY_S)
 
-    def _call(self, wait_s: float = 20.0) -> EventsCall:
-        everyones, watching = self._job_ids is None, self._job_ids or []
-        return EventsCall(self._client_id, self._after or 0, self._names, everyones, watching, BATCH, wait_s)
+    async def _ask(self) -> list[AnyEvent | Gap]:
+        """Ask the log for what comes behind the cursor."""
+        after, (jobs, names, also) = self._after or 0, self._subscription.interest
+        self._subscription.asked = False
+        call = EventsCall(
+            self._client_id, after, sorted(names), jobs is None, sorted(jobs or ()), BATCH, 0.0, sorted(also)
+        )
+        try:
+            reply = await self._transport.events(call)
+        except BaseException:
+            self._subscription.asked = True
+            raise
+        found: list[AnyEvent | Gap] = [Gap(after, reply.after)] if reply.gap else []
+        found += self._seen(reply.events)
+        self._after = reply.after
+        return found
 
-    def _take(self, reply: EventsReply) -> list[JobEvent | Gap]:
-        taken: list[JobEvent | Gap] = []
-        if reply.gap:
-            taken.append(Gap(self._after or 0, reply.after))
-        for event in reply.events:
+    def _seen(self, events: list[Event]) -> list[AnyEvent | Gap]:
+        seen: list[AnyEvent | Gap] = []
+        for event in events:
+            self._after = event.number
             try:
-                taken.append(job_event(event))
+                seen.append(seen_event(event))
             except Exception:  # a result that is none: it must not stop the stream for good
                 _log.exception("event stream: event %d can't be read", event.number)
-        self._after = reply.after
-        return taken
+        return seen

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import msgspec
 
 from aiqueue.errors import JobError, error_from
-from aiqueue.protocol import Event
+from aiqueue.protocol import ANNOUNCED, Event
 from aiqueue.results import JobResult
-from aiqueue.views import JobInfo, SlaCompliance, event_info
+from aiqueue.views import JobInfo, SlaCompliance, event_info, moment
 
 _log = logging.getLogger(__name__)
 
-EVENTS = frozenset(
+JOB_EVENTS = frozenset(
     {
         "job:submitted",
         "job:processing",
@@ -27,20 +28,48 @@ EVENTS = frozenset(
         "job:dead-letter",
         "job:cancelled",
         "job:expired",
-        "gate:closed",
-        "gate:opened",
     }
 )
+GATE_EVENTS = frozenset({"gate:closed", "gate:opened"})
+EVENTS = JOB_EVENTS | GATE_EVENTS | ANNOUNCED
 ALL = "job:*"
+WILDCARDS: Mapping[str, frozenset[str]] = {
+    ALL: JOB_EVENTS,
+    "gate:*": GATE_EVENTS,
+    "worker-pool:*": ANNOUNCED,
+    "*": EVENTS,
+}
 
-Listener = Callable[["JobEvent"], Any]
+Listener = Callable[[Any], Any]  #: of a JobEvent, GateEvent or SystemEvent, as its event's name says
 
 
-class JobEvent(msgspec.Struct, kw_only=True):
-    """What a listener is given: the fields of the specification's events."""
+class QueueEvent(msgspec.Struct, kw_only=True):
+    """What every listener is given."""
 
     name: str
     number: int  #: grows by one from event to event
+
+
+class GateEvent(QueueEvent):
+    """``gate:closed`` and ``gate:opened``: whether a provider's model may be asked."""
+
+    gate: str  #: "provider/model"
+    provider: str
+    model: str
+    until: datetime | None  #: when it opens by itself; None of one that opened
+    reason: str  #: why it closed; of one that opened ``probing``, if only one call may go first
+
+
+class SystemEvent(QueueEvent):
+    """``worker-pool:…``: something about the system as a whole."""
+
+    at: datetime
+    data: dict[str, Any]  #: the event's own fields, as ``previous_size`` and ``new_size``
+
+
+class JobEvent(QueueEvent):
+    """What happened to a job: the fields of the specification's events."""
+
     job_id: str
     job: JobInfo
     result: JobResult | None = None
@@ -49,8 +78,29 @@ class JobEvent(msgspec.Struct, kw_only=True):
     sla_compliance: SlaCompliance | None = None
 
 
-def job_event(event: Event) -> JobEvent:
+AnyEvent = JobEvent | GateEvent | SystemEvent
+
+
+def seen_event(event: Event) -> AnyEvent:
     """Return ``event`` as listeners see it."""
+    if event.job_id:
+        return job_event(event)
+    if event.gate:
+        return GateEvent(
+            name=event.name,
+            number=event.number,
+            gate=event.gate,
+            provider=event.provider,
+            model=event.model,
+            until=moment(event.until),
+            reason=event.reason,
+        )
+    data = msgspec.json.decode(event.data or b"{}", type=dict[str, Any])
+    return SystemEvent(name=event.name, number=event.number, at=datetime.fromtimestamp(event.at, UTC), data=data)
+
+
+def job_event(event: Event) -> JobEvent:
+    """Return an event about a job as listeners see it."""
     info = event_info(event)
     return JobEvent(
         name=event.name,
@@ -64,44 +114,73 @@ def job_event(event: Event) -> JobEvent:
     )
 
 
-class Listeners:
-    """Listeners by event name. One that raises is logged and does not stop the others."""
+class _Entry(NamedTuple):
+    listener: Listener
+    once: bool
 
-    def __init__(self) -> None:
-        self._by_name: dict[str, list[Listener]] = {}
+
+class Listeners:
+    """Listeners by event name. One that raises is logged and does not stop the others.
+
+    ``on_change`` is called when one that was to be called once has been.
+    """
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self._on_change = on_change
+        self._by_name: dict[str, list[_Entry]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def add(self, name: str, listener: Listener) -> None:
-        """Call ``listener`` for every event called ``name`` (``job:*``: all). Raises ValueError for an unknown name."""
-        if name != ALL and name not in EVENTS:
-            raise ValueError(f"unknown event {name!r}; there are: {', '.join(sorted(EVENTS))} and {ALL}")
-        self._by_name.setdefault(name, []).append(listener)
+    def add(self, name: str, listener: Listener, *, once: bool = False) -> None:
+        """Call ``listener`` for every event called ``name``, or whose group it is (the keys of ``WILDCARDS``).
+
+        ``once``: for the first one only. Raises ValueError for an unknown name.
+        """
+        if name not in EVENTS and name not in WILDCARDS:
+            known = f"{', '.join(sorted(EVENTS))} and {', '.join(WILDCARDS)}"
+            raise ValueError(f"unknown event {name!r}; there are: {known}")
+        self._by_name.setdefault(name, []).append(_Entry(listener, once))
 
     def remove(self, name: str, listener: Listener) -> None:
         """Call ``listener`` no more; nothing happens if it was not there."""
-        listeners = self._by_name.get(name, [])
-        if listener in listeners:
-            listeners.remove(listener)
-        if not listeners:
-            self._by_name.pop(name, None)
+        for entry in self._by_name.get(name, ()):
+            if entry.listener == listener:
+                self._drop(name, entry)
+                return
+
+    def _drop(self, name: str, entry: _Entry) -> None:
+        self._by_name[name].remove(entry)
+        if not self._by_name[name]:
+            del self._by_name[name]
 
     def wanted(self) -> frozenset[str]:
         """Return the names that somebody listens to; ``*`` stands for all."""
-        return frozenset("*" if name == ALL else name for name in self._by_name)
+        if {ALL, "*"} & self._by_name.keys():  # to sort out the few that are about no job costs less here
+            return frozenset({"*"})
+        return frozenset().union(*(WILDCARDS.get(name, {name}) for name in self._by_name))
 
     def tell(self, event: Event) -> None:
         """Call everyone who listens to this event's name."""
-        listeners = [*self._by_name.get(event.name, ()), *self._by_name.get(ALL, ())]
-        if listeners:
-            seen = job_event(event)
-            for listener in listeners:
-                self._call(listener, seen)
+        names = [
+            event.name,
+            *(group for group in WILDCARDS.keys() & self._by_name.keys() if event.name in WILDCARDS[group]),
+        ]
+        told = [(name, entry) for name in names for entry in self._by_name.get(name, ())]
+        if not told:
+            return
+        over = [(name, entry) for name, entry in told if entry.once]
+        for name, entry in over:  # before they are called: whatever a listener does then, it is not called again
+            self._drop(name, entry)
+        seen = seen_event(event)
+        for _, entry in told:
+            self._call(entry.listener, seen)
+        if over:
+            self._on_change()
 
-    def _call(self, listener: Listener, event: JobEvent) -> None:
+    def _call(self, listener: Listener, event: AnyEvent) -> None:
         try:
             answer = listener(event)
         except Exception:
-            _log.exception("listener %r failed on %s of job %s", listener, event.name, event.job_id)
+            _log.exception("listener %r failed on event %d, %s", listener, event.number, event.name)
             return
         if inspect.isawaitable(answer):
             task = asyncio.ensure_future(answer)

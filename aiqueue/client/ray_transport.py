@@ -6,7 +6,7 @@ What is harmless twice (look-ups, cancels) is asked again while the queue restar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -96,6 +96,12 @@ class RayTransport:
     async def lose_worker(self, worker_id: str, reason: str) -> None:
         """Tell the queue that a worker is dead."""
         await self._call("lose_worker", worker_id, reason)
+
+    async def announce(self, name: str, data: Mapping[str, Any]) -> None:
+        """Tell all who listen of something that is about no job. Raises ValueError for a name that is no event's."""
+        if name not in protocol.ANNOUNCED:
+            raise ValueError(f"unknown event {name!r}; there are: {', '.join(sorted(protocol.ANNOUNCED))}")
+        await self._call("announce", name, protocol.encode(data))
 
     async def _ask(self, method: str, *args: object) -> Any:
         """As ``_call``, for what may be asked twice: goes on asking while the queue restarts."""

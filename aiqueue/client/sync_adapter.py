@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.dead_letters import SyncDeadLetterClient
-from aiqueue.client.listeners import JobEvent, Listener
+from aiqueue.client.listeners import AnyEvent, Listener
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import StartError
 from aiqueue.orchestrator.schedules import SyncScheduleClient
@@ -35,7 +36,8 @@ class AIQueueAdapter:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="aiqueue-client", daemon=True)
         self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="aiqueue-listeners")
-        self._handed_over: dict[tuple[str, Listener], Listener] = {}
+        self._listener_loop = asyncio.new_event_loop()  # of that thread, for listeners that are coroutine functions
+        self._handed_over: dict[tuple[str, Listener], list[Listener]] = {}
         self._thread.start()
 
     def start(self) -> None:
@@ -48,6 +50,8 @@ class AIQueueAdapter:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        # What listeners still have to do comes first; nobody waits for it.
+        self._listener_thread.submit(self._listener_loop.close)
         self._listener_thread.shutdown(wait=False)
 
     async def _finish(self) -> None:
@@ -125,22 +129,42 @@ class AIQueueAdapter:
         self._run(self._async.ping())
 
     def on(self, name: str, listener: Listener | None = None) -> Any:
-        """Call ``listener`` on every event called ``name``; usable as a decorator."""
+        """Call ``listener`` (a function or a coroutine function) on every event called ``name``; also a decorator."""
         if listener is None:
             return lambda function: self.on(name, function) or function
+        self._add(name, listener, once=False)
+        return None
 
-        def hand_over(event: JobEvent) -> None:
-            self._listener_thread.submit(_tell, listener, event)
-
-        self._handed_over[name, listener] = hand_over
-        self._run(self._in_loop(self._async.on, name, hand_over))
+    def once(self, name: str, listener: Listener | None = None) -> Any:
+        """As ``on``, for the next such event alone. ``off`` undoes it as long as there was none."""
+        if listener is None:
+            return lambda function: self.once(name, function) or function
+        self._add(name, listener, once=True)
         return None
 
     def off(self, name: str, listener: Listener) -> None:
-        """Undo ``on``."""
-        hand_over = self._handed_over.pop((name, listener), None)
-        if hand_over is not None:
-            self._run(self._in_loop(self._async.off, name, hand_over))
+        """Undo ``on`` or ``once``."""
+        if handed_over := self._handed_over.get((name, listener)):
+            self._run(self._in_loop(self._async.off, name, handed_over.pop()))
+
+    def _add(self, name: str, listener: Listener, *, once: bool) -> None:
+        def hand_over(event: AnyEvent) -> None:
+            if once and hand_over in known:
+                known.remove(hand_over)
+            self._listener_thread.submit(self._tell, listener, event)
+
+        known = self._handed_over.setdefault((name, listener), [])
+        self._run(self._in_loop(self._async.once if once else self._async.on, name, hand_over))
+        known.append(hand_over)
+
+    def _tell(self, listener: Listener, event: AnyEvent) -> None:
+        """Call a listener; runs in the listeners' thread."""
+        try:
+            answer = listener(event)
+            if inspect.isawaitable(answer):
+                self._listener_loop.run_until_complete(answer)
+        except Exception:
+            _log.exception("listener %r failed on event %d, %s", listener, event.number, event.name)
 
     @staticmethod
     async def _in_loop(function: Callable[..., Any], *args: object) -> None:
@@ -151,10 +175,3 @@ class AIQueueAdapter:
             call.close()
             raise StartError("the adapter was stopped; make a new one")
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
-
-
-def _tell(listener: Listener, event: JobEvent) -> None:
-    try:
-        listener(event)
-    except Exception:
-        _log.exception("listener %r failed on %s of job %s", listener, event.name, event.job_id)

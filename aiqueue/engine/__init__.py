@@ -2,6 +2,7 @@
 
 from aiqueue.engine.commands import (
     AddSchedule,
+    Announce,
     Cancel,
     ChangeSchedule,
     Claim,
@@ -20,6 +21,7 @@ __all__ = [
     "MOVES",
     "TERMINAL",
     "AddSchedule",
+    "Announce",
     "Cancel",
     "ChangeSchedule",
     "Claim",

@@ -95,4 +95,12 @@ class RunSchedule:
     job_id: str
 
 
-Command = Submit | Exchange | Claim | Cancel | LoseWorker | Tick | AddSchedule | ChangeSchedule | RunSchedule
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Something happened outside the engine that listeners shall hear of in its order. Reply: the event's number."""
+
+    name: str
+    data: bytes
+
+
+Command = Submit | Exchange | Claim | Cancel | LoseWorker | Tick | AddSchedule | ChangeSchedule | RunSchedule | Announce

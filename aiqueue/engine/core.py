@@ -181,28 +181,24 @@ class Core:
     def publish_gate(self, turn: Turn, change: GateChange) -> None:
         """Append an event about a gate, and journal it."""
         key = change.key
-        event = Event(
-            self.counters.take_event(),
-            GATE_CLOSED if change.until else GATE_OPENED,
-            turn.now,
-            job_id="",
-            owner="",
-            status="",
-            type="",
-            provider=key.provider,
-            model=key.model,
-            level=0,
-            attempt=0,
-            created_at=0.0,
-            started_at=0.0,
-            sla_ms=0,
-            gate=str(key),
-            until=change.until,
-            reason=change.reason,
-        )
-        turn.events.append(event)
+        name = GATE_CLOSED if change.until else GATE_OPENED
+        event = self._publish_jobless(turn, name, provider=key.provider, model=key.model)
+        event.gate, event.until, event.reason = str(key), change.until, change.reason
         stored = self.gates.at(key, now=turn.now).stored()
         turn.rows.gates.append((key.to_json(), encode(stored)))
+
+    def publish_announced(self, turn: Turn, name: str, data: bytes) -> int:
+        """Append an event that somebody else announced; return its number, which the turn's commit makes durable."""
+        event = self._publish_jobless(turn, name)
+        event.data, turn.counted = data, True
+        return event.number
+
+    def _publish_jobless(self, turn: Turn, name: str, *, provider: str = "", model: str = "") -> Event:
+        """Append an event about no job and return it, to be filled in."""
+        number = self.counters.take_event()
+        event = Event(number, name, turn.now, "", "", "", "", provider, model, 0, 0, 0.0, 0.0, 0)
+        turn.events.append(event)
+        return event
 
     def claim(self, turn: Turn, worker: Worker, count: int) -> list[JobRecord]:
         """Give ``worker`` the best jobs of its pool."""

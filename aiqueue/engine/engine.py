@@ -10,6 +10,7 @@ import msgspec
 from aiqueue.engine import admission, cancellation, schedules
 from aiqueue.engine.commands import (
     AddSchedule,
+    Announce,
     Cancel,
     ChangeSchedule,
     Claim,
@@ -48,6 +49,7 @@ _HANDLERS: Mapping[type, Callable[[Core, Turn, Any], Any]] = {
     AddSchedule: schedules.add,
     ChangeSchedule: schedules.change,
     RunSchedule: schedules.run_now,
+    Announce: lambda core, turn, command: core.publish_announced(turn, command.name, command.data),
 }
 
 StoredRow = tuple[int, str, bytes, str, bytes]  #: seq, id, header, state, Progress

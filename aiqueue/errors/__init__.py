@@ -7,6 +7,7 @@ AIQueueError
 ├── DuplicateJob           409  the id is taken by a job with another body
 ├── IdempotencyConflict    422  the key was used with another body
 ├── JobNotFound            404
+│   └── DeadLetterNotFound 404
 ├── ScheduleNotFound       404
 ├── ScheduleExists         409  the name is taken by another schedule
 ├── QueueFull              429  try again later
@@ -41,6 +42,7 @@ Errors cross process borders as ``Failure`` values (see ``protocol.py``): ``JobE
 
 from aiqueue.errors.base import (
     AIQueueError,
+    DeadLetterNotFound,
     DuplicateJob,
     FieldError,
     IdempotencyConflict,
@@ -88,6 +90,7 @@ __all__ = [
     "CircuitOpen",
     "ContentRefused",
     "ContextLengthExceeded",
+    "DeadLetterNotFound",
     "DuplicateJob",
     "FieldError",
     "IdempotencyConflict",

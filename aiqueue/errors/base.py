@@ -112,6 +112,15 @@ class JobNotFound(AIQueueError, LookupError):
         return f"Job not found: {self.job_id}"
 
 
+class DeadLetterNotFound(JobNotFound):
+    """No dead letter has this id: the job ended otherwise or has not ended, was deleted, or never was."""
+
+    kind = "dead_letter_not_found"
+
+    def __str__(self) -> str:
+        return f"No dead letter has the id {self.job_id}"
+
+
 class ScheduleNotFound(AIQueueError, LookupError):
     """No schedule has this id or name."""
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from itertools import accumulate
 from typing import NamedTuple
 
 from aiqueue.protocol import END_EVENTS, Event, EventsCall, EventsReply
 
 _EVENT_BYTES = 500  # about what an event weighs beside its result
 _SLICE = 1_000
+_REPLY_BYTES = 4 * 2**20  # of events in one answer, about; the first one goes out however large it is
 _LATER_S = 0.1  # when a reader hears of an event that its client should have by another way already
 
 _NONE = frozenset[int]()
@@ -27,7 +29,7 @@ class _Reader(NamedTuple):
 
     wants: _Filter
     waiter: asyncio.Future[None]
-    own_jobs_of: str | None  #: the client, if it asks for its own jobs only
+    own_jobs_of: str | None  #: the client, if nobody there but who waits for its jobs asks
 
     def wake(self) -> None:
         if not self.waiter.done():
@@ -71,7 +73,7 @@ class EventLog:
         if not events:
             return
         self._events += events
-        self._bytes += sum(len(event.result) + _EVENT_BYTES for event in events)
+        self._bytes += sum(map(_weight, events))
         self._trim()
         told = self._tell_lingering(events) if self._lingering else {}
         for reader in self._parked.values():
@@ -130,7 +132,8 @@ class EventLog:
 
     async def _park(self, call: EventsCall, wants: _Filter) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        reader = _Reader(wants, waiter, None if call.all_owners else call.client_id)
+        own_only = call.names and not call.all_owners and not call.also
+        reader = _Reader(wants, waiter, call.client_id if own_only else None)
         self._parked[call.client_id] = reader
         try:
             await asyncio.wait_for(waiter, call.wait_s)
@@ -149,10 +152,13 @@ class EventLog:
         if not 0 <= start <= len(self._events):  # behind the window; or ahead of a journal that lost its end
             return EventsReply([], self.last, gap=True)
         found: list[Event] = []
+        size = 0
         for at in range(start, len(self._events), _SLICE):
-            found += [event for event in self._events[at : at + _SLICE] if wants(event)]
-            if len(found) >= call.limit:
-                del found[call.limit :]
+            wanted = [event for event in self._events[at : at + _SLICE] if wants(event)]
+            size += sum(map(_weight, wanted))
+            found += wanted
+            if len(found) >= call.limit or size > _REPLY_BYTES:
+                del found[max(1, min(call.limit, _count_within(found, _REPLY_BYTES))) :]
                 return EventsReply(found, found[-1].number)
         return EventsReply(found, max(call.after, self.last))
 
@@ -160,17 +166,36 @@ class EventLog:
         # A quarter at a time: deleting from the front of a list moves all the rest.
         while self._events and (len(self._events) > self._max_events * 5 // 4 or self._bytes > self._max_bytes):
             drop = max(1, len(self._events) - self._max_events, len(self._events) // 4)
-            self._bytes -= sum(len(event.result) + _EVENT_BYTES for event in self._events[:drop])
+            self._bytes -= sum(map(_weight, self._events[:drop]))
             del self._events[:drop]
             self._first += drop
+
+
+def _weight(event: Event) -> int:
+    """Return about how many bytes an event takes."""
+    return len(event.result) + len(event.data) + _EVENT_BYTES
+
+
+def _count_within(events: list[Event], limit: int) -> int:
+    """Return how many of the first events have together at most ``limit`` bytes."""
+    for count, size in enumerate(accumulate(map(_weight, events))):
+        if size > limit:
+            return count
+    return len(events)
 
 
 def _filter(call: EventsCall) -> _Filter:
     """Return the test that says which events the caller wants; it runs for every event, so it looks up no attribute
     twice."""
     names, client_id, watching = frozenset(call.names), call.client_id, frozenset(call.watching)
+    also = frozenset(call.also)
     if call.all_owners:
-        return (lambda event: event.name in names) if names else (lambda event: True)
-    if names:
+        named = names | also
+        return (lambda event: event.name in named) if names else (lambda event: True)
+    if not names:
+        return lambda event: event.owner == client_id or event.job_id in watching or event.name in also
+    if not also:
         return lambda event: event.name in names and (event.owner == client_id or event.job_id in watching)
-    return lambda event: event.owner == client_id or event.job_id in watching
+    return lambda event: (
+        event.name in also or (event.name in names and (event.owner == client_id or event.job_id in watching))
+    )

@@ -129,7 +129,7 @@ def _digest(job: Submission) -> bytes:
         header.timeout_ms,
         header.tags,
         header.metadata,
-        header.delay_ms,
+        0 if header.redriven_from else header.delay_ms,  # when a redrive's turn comes is not what it is
         header.run_at,
         header.expires_in_ms,
         header.expires_at,

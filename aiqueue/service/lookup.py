@@ -7,6 +7,8 @@ from aiqueue.engine.states import JobState
 from aiqueue.journal.base import StoredJob
 from aiqueue.protocol import DeadLettersCall, JobView, Submission, decode_header
 
+_IN_AN_ATTEMPT = frozenset({JobState.PROCESSING, JobState.CANCELLING, JobState.COMPLETED, JobState.DEAD_LETTER})
+
 
 def view_of(stored: StoredJob, sla_ms: tuple[int, ...], attempts: list[bytes] | None = None) -> JobView:
     """Return a stored job as ``get_jobs`` shows it; ``attempts``: those before the last one."""
@@ -29,6 +31,12 @@ def view_of(stored: StoredJob, sla_ms: tuple[int, ...], attempts: list[bytes] | 
         stored.payload,
         attempts or [],
     )
+
+
+def has_history(stored: StoredJob) -> bool:
+    """Tell whether there may be records of earlier attempts: also of the last one, if the job waits or waited then."""
+    attempt = decode_progress(stored.progress).attempt if stored.progress else 0
+    return attempt > 1 or (attempt == 1 and stored.state not in _IN_AN_ATTEMPT)
 
 
 def is_wanted(view: JobView, call: DeadLettersCall) -> bool:

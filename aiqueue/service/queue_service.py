@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from aiqueue.config import Settings
 from aiqueue.engine import (
     TERMINAL,
+    Announce,
     Cancel,
     Claim,
     EnginePolicy,
@@ -27,11 +30,11 @@ from aiqueue.engine import (
 )
 from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Granted
-from aiqueue.engine.records import decode_progress
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import (
+    ANNOUNCED,
     CancelReply,
     ClaimedJob,
     Event,
@@ -60,6 +63,7 @@ from aiqueue.service.schedules import ScheduleDesk
 from aiqueue.views import Stats
 
 _PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
+_MAX_ANNOUNCED = 4_096  # bytes of an announced event's data
 _TICK_S = 1.0  # how often silent workers are looked for; retries that come due are timed exactly
 
 
@@ -160,7 +164,7 @@ class QueueService:
         self._check_open()
         await asyncio.shield(self._commits.settled())
         stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=with_payload)
-        tried = [job.seq for job in stored.values() if job.progress and decode_progress(job.progress).attempt > 1]
+        tried = [job.seq for job in stored.values() if lookup.has_history(job)]
         attempts = await asyncio.to_thread(self._journal.attempts, tried) if tried else {}
         sla_ms = self._engine.core.policy.sla_ms
         return [
@@ -182,6 +186,21 @@ class QueueService:
         count, committed = self._apply(LoseWorker(worker_id, reason))
         await asyncio.shield(committed)
         return int(count)
+
+    async def announce(self, name: str, data: Mapping[str, Any]) -> int:
+        """Put an event that is about no job into the log, in its order; return its number when it is on disk.
+
+        ``name`` is one of ``protocol.ANNOUNCED``; ``data`` becomes JSON (snake_case keys, as Python listeners see
+        them). Raises ValueError for another name or for more than 4 KiB of data.
+        """
+        if name not in ANNOUNCED:
+            raise ValueError(f"unknown event {name!r}; what can be announced: {', '.join(sorted(ANNOUNCED))}")
+        body = msgspec.json.encode(data)
+        if len(body) > _MAX_ANNOUNCED:
+            raise ValueError(f"the data of {name} has {len(body)} bytes; at most {_MAX_ANNOUNCED} are kept in the log")
+        number, committed = self._apply(Announce(name, body))
+        await asyncio.shield(committed)
+        return int(number)
 
     def commit_waits_s(self) -> float:
         """Return for how long a commit has been waiting for a disk that neither succeeds nor fails."""

@@ -122,6 +122,11 @@ class InProcessTransport:
         """Return the queue's statistics."""
         return decode_stats(protocol.encode(await self._call("stats", self._stats())))
 
+    async def announce(self, name: str, data: Mapping[str, Any]) -> None:
+        """Tell all who listen of something that is about no job."""
+        sent = protocol.decode_any(protocol.encode(data))
+        await self._call("announce", self._service.announce(name, sent))
+
     async def _welcome(self) -> Welcome:
         return self._service.welcome()
 

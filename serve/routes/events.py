@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from aiqueue.client.event_stream import EventStream, Gap
-from aiqueue.client.listeners import EVENTS, JobEvent
+from aiqueue.client.listeners import EVENTS, AnyEvent, JobEvent
 from aiqueue.errors import FieldError, JobNotFound, QueueUnavailable, ValidationError
 from aiqueue.protocol import END_STATES
-from aiqueue.results import JobResult
-from aiqueue.views import ErrorInfo, JobInfo, SlaCompliance, encode_json
+from aiqueue.views import JobInfo, encode_json
+from serve.event_views import event_data, event_name
 from serve.openapi import JsonObject, Operation, path_parameter
 from serve.routes.shared import QueueAdapter, adapter_of, parse_job_id
 from serve.streams import EventResponse, StreamSlots
@@ -27,28 +26,8 @@ _HEARTBEAT = b":\n\n"
 _END_NAMES = {state: f"job:{state.replace('_', '-')}" for state in END_STATES}
 
 
-class JobEventView(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
-    """The data of one event. ``job`` is the job then, without what stands beside it: result, error and compliance."""
-
-    number: int
-    job_id: str
-    status: str
-    job: JobInfo
-    result: JobResult | None = None
-    error: ErrorInfo | None = None
-    retry_count: int = 0
-    sla_compliance: SlaCompliance | None = None
-
-
-class GapView(msgspec.Struct, rename="camel"):
-    """The data of ``event: gap``: the events after ``after``, up to ``number``, are gone. Look up what matters."""
-
-    after: int
-    number: int
-
-
 async def stream_events(request: Request) -> Response:
-    """Follow all jobs: server-sent events whose `id` is the event's number and whose `event` is its name.
+    """Follow all jobs, gates and pools of workers: server-sent events; `id` is an event's number, `event` its name.
 
     A stream that was cut goes on where it was with the `Last-Event-ID` header (browsers send it by themselves) or
     `?after=`. `event: gap` means that the server no longer has some of them. A comment comes every 15 seconds.
@@ -69,7 +48,7 @@ async def stream_job(request: Request) -> Response:
     info = await adapter.get_job_status(job_id)
     if info is None:
         raise JobNotFound(job_id)
-    first: list[JobEvent | Gap] = []
+    first: list[AnyEvent | Gap] = []
     if info.status in END_STATES:
         if after is None:
             first = [present(info, await stream.newest())]
@@ -105,7 +84,7 @@ async def _all_pieces(stream: EventStream) -> AsyncGenerator[bytes, None]:
 
 
 async def _job_pieces(
-    adapter: QueueAdapter, stream: EventStream, job_id: str, first: Sequence[JobEvent | Gap]
+    adapter: QueueAdapter, stream: EventStream, job_id: str, first: Sequence[AnyEvent | Gap]
 ) -> AsyncGenerator[bytes, None]:
     items = list(first)
     try:
@@ -120,7 +99,7 @@ async def _job_pieces(
                     if info.status in END_STATES:
                         yield _piece(present(info, await _newest(stream, item.number)))
                         return
-                elif item.job.status in END_STATES:
+                elif isinstance(item, JobEvent) and item.job.status in END_STATES:
                     return
             items = await stream.poll(HEARTBEAT_S)
             if not items:
@@ -144,21 +123,10 @@ async def _newest(stream: EventStream, otherwise: int) -> int:
         return otherwise
 
 
-def _piece(item: JobEvent | Gap) -> bytes:
+def _piece(item: AnyEvent | Gap) -> bytes:
     """Return one event on the wire. Its JSON has no line breaks."""
-    if isinstance(item, Gap):
-        return b"id: %d\nevent: gap\ndata: %b\n\n" % (item.number, encode_json(GapView(item.after, item.number)))
-    view = JobEventView(
-        number=item.number,
-        job_id=item.job_id,
-        status=item.job.status,
-        job=msgspec.structs.replace(item.job, result=None, error=None, sla_compliance=None),
-        result=item.result,
-        error=item.job.error,
-        retry_count=item.retry_count,
-        sla_compliance=item.sla_compliance,
-    )
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (item.number, item.name.encode(), encode_json(view))
+    data = encode_json(event_data(item))
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (item.number, event_name(item).encode(), data)
 
 
 def _slots(request: Request) -> StreamSlots:

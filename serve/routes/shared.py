@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_stream import EventStream
 from aiqueue.errors import FieldError, JobNotFound, ValidationError
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
@@ -58,6 +59,10 @@ class QueueAdapter(Protocol):
     def schedules(self) -> ScheduleClient:
         """Jobs that come again."""
 
+    @property
+    def dead_letters(self) -> DeadLetterClient:
+        """Jobs out of attempts."""
+
     async def get_stats(self) -> Stats:
         """Return the queue's statistics."""
 
@@ -91,12 +96,19 @@ class ExactRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
-        endpoint = self._endpoints.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        endpoint = self._endpoints.get((scope["method"], path_of(scope))) if scope["type"] == "http" else None
         if endpoint is None:
             await self._app(scope, receive, send)
             return
         response = await endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path below the one that the application is served at."""
+    path: str = scope["path"]
+    root = scope.get("root_path")
+    return path.removeprefix(root) if root else path
 
 
 def adapter_of(request: Request) -> QueueAdapter:

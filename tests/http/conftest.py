@@ -9,9 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from aiqueue.client import event_feed, event_stream
 from aiqueue.config import HttpConfig
 from serve.app import create_app
 from tests.http.fakes import DictAdapter
+from tests.http.rig import Rig
 
 MAX_BODY_BYTES = 100_000
 
@@ -27,6 +29,16 @@ async def client(adapter: DictAdapter) -> AsyncIterator[httpx.AsyncClient]:
     """Return an HTTP client of the application."""
     async with served(adapter) as client:
         yield client
+
+
+@pytest.fixture
+async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    """Return a system without a worker."""
+    monkeypatch.setattr(event_stream, "_RETRY_S", 0.0)
+    monkeypatch.setattr(event_feed, "_RETRY_S", 0.0)
+    async with Rig() as made, made.serving():
+        made.adapter = await made.client()
+        yield made
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import socketio
 from websockets.asyncio.client import connect
 
 from serve.streams import STUCK_S
@@ -74,6 +75,27 @@ async def test_updates_arrive_by_websocket_over_serve(
             assert heard["event"] == "job:update"
     assert heard["data"]["status"] == "completed"
     assert heard["data"]["result"]["response"]["choices"]
+
+
+async def test_updates_arrive_at_a_client_of_socket_io_over_serve(
+    client: httpx.AsyncClient, base_url: str, payload: dict[str, Any]
+) -> None:
+    updates: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    listener = socketio.AsyncClient(reconnection=False)
+    listener.on("job:update", updates.put)
+    async with asyncio.timeout(LIMIT_S):
+        await listener.connect(base_url, transports=["websocket"])
+        try:
+            job_id = (await submit(client, payload, 1))[0]
+            await listener.emit("subscribe:job", job_id)
+            while (heard := await updates.get())["status"] not in ("completed", "failed"):
+                assert heard["jobId"] == job_id
+        finally:
+            await listener.disconnect()
+    assert heard["status"] == "completed"
+    assert heard["result"]["response"]["choices"]
+    refused = await client.get("/socket.io/?EIO=4&transport=polling")
+    assert refused.status_code == 400
 
 
 async def test_many_open_streams_leave_room_for_plain_requests(client: httpx.AsyncClient, base_url: str) -> None:

@@ -17,7 +17,7 @@ def test_a_job_that_is_no_dead_letter_is_neither_shown_nor_redriven(aiqueue: Ter
     for command in ("show", "redrive"):
         result = aiqueue("dead-letters", command, str(uuid4()))
         assert result.exit_code == 1
-        assert "Job not found" in result.stderr
+        assert "No dead letter has the id" in result.stderr
 
 
 def test_deleting_what_is_not_there_prints_nothing(aiqueue: Terminal) -> None:

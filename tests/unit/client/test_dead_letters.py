@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from aiqueue.errors import JobNotFound, ProviderServerError
+from aiqueue.errors import JobNotFound, ProviderServerError, ValidationError
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
@@ -63,6 +63,39 @@ async def test_a_redrive_is_one_new_job_however_often_it_is_asked_for(harness: C
     assert first == again != job_id
     info = await client.wait(first)
     assert (info.status, (await client.get_job_status(first)).redriven_from) == ("completed", job_id)
+
+
+async def test_a_redrive_starts_anew_whatever_times_the_dead_letter_had(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    job_id = await dead_letter(harness, client, expires_in=60_000, run_at="2001-01-01T00:00:00Z")
+    (again,) = await client.dead_letters.redrive([job_id])
+    (view,) = await harness.transport.get_jobs([again])
+    header = view.header
+    assert (header.delay_ms, header.run_at, header.expires_in_ms, header.expires_at) == (0, 0.0, 0, 0.0)
+
+
+async def test_a_patch_that_does_not_fit_is_refused(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    job_id = await dead_letter(harness, client)
+    for patch in ({"max_retries": 11}, {"per_second": 0.0}, {"model": "model-z"}):
+        with pytest.raises(ValidationError):
+            await client.dead_letters.redrive([job_id], **patch)
+    assert (await client.get_stats()).adapter.total_jobs == 1
+
+
+async def test_pages_go_on_where_the_last_one_ended(harness: ClientHarness) -> None:
+    await harness.work()
+    client = await harness.client()
+    made = [await dead_letter(harness, client, max_retries=0) for _ in range(3)]
+    seen, cursor = [], None
+    for _ in range(3):
+        page, cursor = await client.dead_letters.page(limit=1, cursor=cursor)
+        seen += [info.job_id for info in page]
+    assert seen == made[::-1]
+    assert (await client.dead_letters.page(cursor=cursor))[0] == []
+    assert [info.job_id for info in await client.dead_letters.find()] == seen
 
 
 async def test_only_dead_letters_are_redriven_and_nothing_else_is_submitted(harness: ClientHarness) -> None:

@@ -95,6 +95,34 @@ async def test_a_foreign_job_that_ends_behind_the_cursor_while_its_watch_begins_
     assert transport.lookups >= 3
 
 
+async def test_a_foreign_job_that_ends_while_a_stream_is_opened_is_not_missed(system: ClientHarness) -> None:
+    class SlowEvents(InProcessTransport):
+        """Polls that set out and arrive when they are let go."""
+
+        def __init__(self) -> None:
+            super().__init__(system.queue.service)
+            self.gate = asyncio.Event()
+            self.polls = 0
+
+        async def events(self, call: EventsCall) -> EventsReply:
+            self.polls += 1
+            await self.gate.wait()
+            return await super().events(call)
+
+    transport = SlowEvents()
+    other, client = await system.client(), await system.client(transport)
+    job_id = await other.submit_job(chat())
+    async with client.events(job_id="nobody"):
+        await until(lambda: transport.polls == 1)  # on its way to the log's end
+        wait = asyncio.create_task(client.wait(job_id))
+        await until(lambda: transport.calls["get_jobs"] == 3)  # so the last look at the job is made, too
+        await turns(20)
+        await system.queue.claim()
+        await finish(system, job_id)
+        transport.gate.set()
+        assert (await asyncio.wait_for(wait, 10.0)).status == "completed"
+
+
 async def test_more_foreign_jobs_than_a_poll_can_name_are_heard_too(
     system: ClientHarness, client: AsyncAIQueueAdapter
 ) -> None:

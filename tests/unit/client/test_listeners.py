@@ -8,9 +8,10 @@ import logging
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
-from aiqueue.client.listeners import EVENTS, JobEvent, Listeners, job_event
+from aiqueue.client.listeners import EVENTS, GateEvent, JobEvent, Listeners, SystemEvent, job_event
 from aiqueue.engine.core import EVENT_NAMES, GATE_CLOSED, GATE_OPENED, SUBMITTED
-from aiqueue.errors import ProviderServerError
+from aiqueue.errors import ProviderServerError, RateLimited
+from aiqueue.protocol import ANNOUNCED
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
@@ -162,6 +163,40 @@ async def test_a_listener_that_was_taken_off_hears_no_more(system: ClientHarness
     assert not client._feed.listens
 
 
+async def test_a_listener_put_on_for_once_hears_once_whatever_it_does(
+    system: ClientHarness, client: AsyncAIQueueAdapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    every, wild = Seen(), Seen()
+    once: list[str] = []
+
+    @client.once("job:submitted")
+    async def note(event: JobEvent) -> None:
+        once.append(event.job_id)
+        raise ZeroDivisionError
+
+    client.once("job:*", wild)
+    client.on("job:submitted", every)
+    job_ids = [await client.submit_job(chat()) for _ in range(3)]
+    await until(lambda: len(every.events) == 3)
+    assert note.__name__ == "note"
+    assert once == job_ids[:1]
+    assert [event.job_id for event in wild.events] == job_ids[:1]
+    assert "an asynchronous listener failed" in caplog.text
+
+
+async def test_the_poll_asks_for_no_more_once_nobody_listens(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    seen = Seen()
+    client.once("job:submitted", seen)
+    client.once("job:failed", seen)
+    client.off("job:failed", seen)
+    await client.submit_job(chat())
+    await until(lambda: seen.events)
+    assert client._feed is not None
+    assert not client._feed.listens
+
+
 async def test_a_listener_put_on_before_the_start_hears_too(system: ClientHarness) -> None:
     seen, client = Seen(), AsyncAIQueueAdapter(system.transport)
     client.on("job:submitted", seen)
@@ -171,12 +206,52 @@ async def test_a_listener_put_on_before_the_start_hears_too(system: ClientHarnes
 
 
 async def test_an_event_nobody_sends_is_refused(client: AsyncAIQueueAdapter) -> None:
-    with pytest.raises(ValueError, match=r"unknown event 'job:finished'; there are: gate:closed, .* and job:\*"):
+    with pytest.raises(ValueError, match=r"unknown event 'job:finished'; there are: gate:closed, .* and job:\*, .*"):
         client.on("job:finished", Seen())
 
 
 def test_every_event_of_the_queue_can_be_listened_to() -> None:
-    assert {*EVENT_NAMES.values(), SUBMITTED, GATE_CLOSED, GATE_OPENED} == EVENTS
+    assert {*EVENT_NAMES.values(), SUBMITTED, GATE_CLOSED, GATE_OPENED, *ANNOUNCED} == EVENTS
+
+
+async def test_what_is_announced_is_heard_in_its_place_and_is_no_jobs_event(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    scaled: list[SystemEvent] = []
+    jobs, everything = Seen(), Seen()
+    client.on("worker-pool:*", scaled.append)
+    client.on("job:*", jobs)
+    client.on("*", everything)
+    first = await client.submit_job(chat())
+    await system.transport.announce("worker-pool:scaled-up", {"previous_size": 1, "new_size": 3})
+    await client.submit_job(chat())
+    await until(lambda: len(everything.events) == 3)
+    assert [event.number for event in everything.events] == [1, 2, 3]
+    assert [event.number for event in jobs.events] == [1, 3]
+    assert jobs.events[0].job_id == first
+    (event,) = scaled
+    assert (event.name, event.number, event.data) == (
+        "worker-pool:scaled-up",
+        2,
+        {"previous_size": 1, "new_size": 3},
+    )
+
+
+async def test_a_gates_event_says_until_when_and_why(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
+    def refuse(request: ProviderRequest) -> None:
+        raise RateLimited("sim", retry_after_s=40.0)
+
+    heard: list[GateEvent] = []
+    client.on("gate:closed", heard.append)
+    system.provider.behave = refuse
+    await system.work()
+    await client.submit_job(chat())
+    await until(lambda: heard)
+    (event,) = heard
+    assert (event.gate, event.provider, event.model) == ("sim/model-a", "sim", "model-a")
+    assert event.reason == "rate limited by the provider"
+    assert event.until is not None
+    assert event.until.timestamp() == system.queue.clock.now() + 40.0
 
 
 def test_nobody_is_told_when_nobody_listens() -> None:
@@ -184,5 +259,5 @@ def test_nobody_is_told_when_nobody_listens() -> None:
     assert listeners.wanted() == frozenset()
     listeners.add("job:*", Seen())
     listeners.add("job:failed", Seen())
-    assert listeners.wanted() == {"*", "job:failed"}
+    assert listeners.wanted() == {"*"}
     assert callable(job_event)

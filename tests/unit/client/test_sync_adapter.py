@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -164,6 +165,52 @@ def test_a_listener_that_was_taken_off_hears_no_more(connected: Connected) -> No
     job_id = connected.adapter.submit_job(chat())
     assert heard.get(timeout=WAIT_S) == job_id
     assert off == []
+
+
+def test_coroutine_functions_are_awaited_one_after_the_other_and_one_that_raises_stops_no_other(
+    connected: Connected, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: Queue[tuple[str, str]] = Queue()
+
+    @connected.adapter.on("job:completed")
+    async def stumble(event: JobEvent) -> None:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    @connected.adapter.on("job:completed")
+    async def note(event: JobEvent) -> None:
+        heard.put(("begins", event.job_id))
+        await asyncio.sleep(0)
+        info = connected.adapter.get_job_status(event.job_id)
+        heard.put((info.status if info else "unknown", event.job_id))
+
+    connected.work()
+    job_ids = [connected.adapter.submit_job(chat()) for _ in range(2)]
+    seen = [heard.get(timeout=WAIT_S) for _ in range(4)]
+    assert [what for what, _ in seen] == ["begins", "completed"] * 2
+    assert {job_id for _, job_id in seen} == set(job_ids)
+    assert seen[0][1] == seen[1][1]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_listener_put_on_for_once_hears_once_and_can_be_taken_off_before(connected: Connected) -> None:
+    heard: Queue[str] = Queue()
+    once: Queue[str] = Queue()
+    off: list[JobEvent] = []
+
+    @connected.adapter.once("job:submitted")
+    def note_once(event: JobEvent) -> None:
+        once.put(event.job_id)
+
+    connected.adapter.once("job:submitted", off.append)
+    connected.adapter.off("job:submitted", off.append)
+    connected.adapter.on("job:submitted", lambda event: heard.put(event.job_id))
+    job_ids = [connected.adapter.submit_job(chat()) for _ in range(3)]
+    assert [heard.get(timeout=WAIT_S) for _ in range(3)] == job_ids
+    assert once.get(timeout=WAIT_S) == job_ids[0]
+    assert once.empty()
+    assert off == []
+    connected.adapter.off("job:submitted", note_once)
 
 
 def test_other_threads_that_wait_are_told_when_the_adapter_stops(connected: Connected) -> None:

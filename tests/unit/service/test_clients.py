@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from aiqueue.levels import AIJobPriority
-from aiqueue.protocol import EventsCall
+from aiqueue.protocol import EventsCall, Failure
 from aiqueue.testing.jobs import cancelled, completed, failed, group, settings, submission
+from aiqueue.views import job_info
 from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import turns
 
@@ -66,6 +69,42 @@ async def test_a_job_is_shown_with_all_that_happened_to_it(queue: ServiceHarness
     assert view.run_at == queue.clock.now() + 1.0
     assert view.failure == failed("a").failure
     assert (view.worker_id, view.header.tags, view.finished_at) == ("worker-2", ("t",), 0.0)
+
+
+async def test_a_job_cancelled_while_it_waits_shows_its_attempts_once_each(queue: ServiceHarness) -> None:
+    await queue.submit("a", "b")
+    await queue.claim(2)
+    late = Failure("timeout", "Provider sim: no answer", retryable=True)  # a 503 would leave the gate one call
+    await queue.exchange(failed("a", 1, late), failed("b", 1, late), slots=0)
+    queue.clock.advance(5.0)
+    assert await queue.claim(2) == ["a", "b"]
+    await queue.exchange(failed("b", 2, late), slots=0)
+    await queue.service.lose_worker("worker-1", "killed")
+    await queue.service.lose_worker("worker-1", "killed")
+    await queue.service.cancel(["a", "b"])
+    for job_id, outcomes in (("a", ["failed", "lost"]), ("b", ["failed", "failed"])):
+        info = job_info(await queue.view(job_id))
+        assert [(each.attempt, each.outcome) for each in info.attempts] == [*enumerate(outcomes, 1)]
+        assert all(each.worker_id == "worker-1" and each.started_at for each in info.attempts)
+        assert (info.status, info.started_at, info.worker_id) == ("cancelled", None, None)
+        assert info.error is not None
+        assert info.error.kind == "cancelled"
+
+
+async def test_a_job_that_waits_for_its_second_attempt_shows_the_first_one_among_its_attempts(
+    queue: ServiceHarness,
+) -> None:
+    await queue.submit("a")
+    await queue.claim()
+    await queue.exchange(failed("a"), slots=0)
+    waiting = job_info(await queue.view("a"))
+    assert [(each.attempt, each.outcome) for each in waiting.attempts] == [(1, "failed")]
+    assert (waiting.status, waiting.started_at, waiting.worker_id) == ("scheduled", None, None)
+    queue.clock.advance(5.0)
+    await queue.claim()
+    running = job_info(await queue.view("a"))
+    assert (running.attempts, running.worker_id) == (waiting.attempts, "worker-1")
+    assert running.started_at is not None
 
 
 async def test_a_lookup_waits_for_what_was_submitted_before_it(queue: ServiceHarness) -> None:
@@ -181,3 +220,21 @@ async def test_close_sends_waiting_readers_home() -> None:
     await queue.service.close()
     assert await poll == []
     assert (await worker).claims == []
+
+
+async def test_an_announced_event_is_numbered_with_the_others_and_its_number_survives_a_crash() -> None:
+    queue = ServiceHarness()
+    await queue.submit("a")
+    assert await queue.service.announce("worker-pool:scaled-down", {"previous_size": 2, "new_size": 1}) == 2
+    after = await queue.crashed()
+    await after.submit("b")
+    assert [event.number for event in await after.events(after=2)] == [3]
+    await after.service.close()
+
+
+async def test_only_known_events_of_a_bounded_size_can_be_announced(queue: ServiceHarness) -> None:
+    with pytest.raises(ValueError, match="unknown event 'job:completed'; what can be announced: worker-pool:scaled"):
+        await queue.service.announce("job:completed", {})
+    with pytest.raises(ValueError, match="at most 4096 are kept"):
+        await queue.service.announce("worker-pool:worker-unhealthy", {"reason": "x" * 5_000})
+    assert await queue.events() == []

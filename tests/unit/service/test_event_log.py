@@ -221,12 +221,21 @@ async def test_two_that_linger_for_one_job_leave_no_trace() -> None:
 @pytest.mark.parametrize(
     ("fields", "at_once"),
     [
-        ({}, False),  # its submit brings the event along
+        ({"names": ["job:completed"]}, False),  # its submit brings the event along
+        ({"names": ["job:completed"], "also": ["job:failed"]}, True),
+        ({}, True),  # a stream of a job's events may be open there
         ({"all_owners": True}, True),  # it listens for others too: its listeners hear by the poll
         ({"client_id": "other", "watching": ["job-1"]}, True),
         ({"client_id": "other", "all_owners": True}, True),
     ],
-    ids=["the same client", "a listening client", "a watching client", "another listening client"],
+    ids=[
+        "the same client",
+        "one with a listener",
+        "one with a stream",
+        "a listening client",
+        "a watching client",
+        "another listening client",
+    ],
 )
 async def test_only_the_poll_of_who_lingers_is_spared(fields: dict[str, object], at_once: bool) -> None:
     log = log_of()
@@ -249,3 +258,29 @@ async def test_an_event_beside_the_one_lingered_for_wakes_the_poll_at_once() -> 
     await lingering
     await turns()
     assert numbers(poll.result().events) == [1, 2]
+
+
+async def test_names_asked_for_besides_come_whatever_they_are_about() -> None:
+    log = log_of(event(1, owner="other"), event(2), event(3, owner="other", name="gate:closed"))
+    assert numbers((await log.poll(call(also=["gate:closed"]))).events) == [2, 3]
+    assert numbers((await log.poll(call(names=["job:failed"], also=["gate:closed"]))).events) == [3]
+    everyones = call(names=["job:failed"], also=["gate:closed"], all_owners=True)
+    assert numbers((await log.poll(everyones)).events) == [3]
+
+
+async def test_an_answer_has_so_many_bytes_and_the_next_one_goes_on_behind_it() -> None:
+    log = log_of(*(event(number, size=2**20) for number in range(1, 11)))
+    seen: list[int] = []
+    while len(seen) < 10:
+        reply = await log.poll(call(after=seen[-1] if seen else 0))
+        assert sum(len(each.result) for each in reply.events) <= 4 * 2**20
+        assert reply.after == reply.events[-1].number
+        seen += numbers(reply.events)
+    assert seen == list(range(1, 11))
+
+
+async def test_an_event_larger_than_an_answer_may_be_comes_alone() -> None:
+    log = log_of(event(1, size=5 * 2**20), event(2))
+    first = await log.poll(call())
+    assert (numbers(first.events), first.after) == ([1], 1)
+    assert numbers((await log.poll(call(after=1))).events) == [2]
