@@ -12,14 +12,20 @@ from collections.abc import Set as AbstractSet
 from itertools import accumulate
 from typing import NamedTuple
 
+from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import END_EVENTS, Event, EventsCall, EventsReply
 
 _EVENT_BYTES = 500  # about what an event weighs beside its result
 _SLICE = 1_000
 _REPLY_BYTES = 4 * 2**20  # of events in one answer, about; the first one goes out however large it is
 _LATER_S = 0.1  # when a reader hears of an event that its client should have by another way already
+#: A reader is answered at most this often, so that under load many events share an answer; of an urgent job's event it
+#: hears at once.
+_EVERY_S = 0.005
+_MAX_REMEMBERED = 10_000  # clients whose last answer's time is kept
 
 _NONE = frozenset[int]()
+_URGENT = AIJobPriority.URGENT.rank
 
 _Filter = Callable[[Event], bool]
 
@@ -30,6 +36,7 @@ class _Reader(NamedTuple):
     wants: _Filter
     waiter: asyncio.Future[None]
     own_jobs_of: str | None  #: the client, if nobody there but who waits for its jobs asks
+    patient_until: float  #: by the loop's clock
 
     def wake(self) -> None:
         if not self.waiter.done():
@@ -62,6 +69,7 @@ class EventLog:
         self._max_events, self._max_bytes = max_events, max_bytes
         self._parked: dict[str, _Reader] = {}
         self._lingering: dict[str, _Lingering] = {}  #: by job id
+        self._answered: dict[str, float] = {}  #: by client: when it last got an answer
 
     @property
     def last(self) -> int:
@@ -76,13 +84,17 @@ class EventLog:
         self._bytes += sum(map(_weight, events))
         self._trim()
         told = self._tell_lingering(events) if self._lingering else {}
+        loop = asyncio.get_running_loop()
         for reader in self._parked.values():
             # Who lingered for an event has it; its long poll need not wake for that one, unless the answer got lost.
             has = told.get(reader.own_jobs_of, _NONE) if reader.own_jobs_of else _NONE
-            if any(reader.wants(event) for event in events if event.number not in has):
+            wanted = [event for event in events if event.number not in has and reader.wants(event)]
+            if wanted and (reader.patient_until <= loop.time() or any(event.level == _URGENT for event in wanted)):
                 reader.wake()
+            elif wanted:
+                loop.call_at(reader.patient_until, reader.wake)
             elif has:
-                asyncio.get_running_loop().call_later(_LATER_S, reader.wake)
+                loop.call_later(_LATER_S, reader.wake)
 
     async def linger(self, client_id: str, job_ids: Iterable[str], wait_s: float) -> list[Event]:
         """Wait a moment for the ends of these jobs; return those that came. All or the time over: whichever is first.
@@ -123,6 +135,9 @@ class EventLog:
         if not reply.events and not reply.gap:
             await self._park(call, wants)
             reply = self._collect(call, wants)
+        self._answered[call.client_id] = asyncio.get_running_loop().time()
+        if len(self._answered) > _MAX_REMEMBERED:
+            self._answered.clear()
         return reply
 
     def close(self) -> None:
@@ -133,7 +148,8 @@ class EventLog:
     async def _park(self, call: EventsCall, wants: _Filter) -> None:
         waiter = asyncio.get_running_loop().create_future()
         own_only = call.names and not call.all_owners and not call.also
-        reader = _Reader(wants, waiter, call.client_id if own_only else None)
+        patient_until = self._answered.get(call.client_id, -_EVERY_S) + _EVERY_S
+        reader = _Reader(wants, waiter, call.client_id if own_only else None, patient_until)
         self._parked[call.client_id] = reader
         try:
             await asyncio.wait_for(waiter, call.wait_s)

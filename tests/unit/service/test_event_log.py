@@ -7,11 +7,14 @@ import asyncio
 import pytest
 
 from aiqueue.protocol import Event, EventsCall
+from aiqueue.service import event_log
 from aiqueue.service.event_log import EventLog
 from tests.tools.turns import turns
 
 
-def event(number: int, *, owner: str = "me", name: str = "job:completed", job_id: str = "", size: int = 0) -> Event:
+def event(
+    number: int, *, owner: str = "me", name: str = "job:completed", job_id: str = "", size: int = 0, level: int = 0
+) -> Event:
     return Event(
         number,
         name,
@@ -22,7 +25,7 @@ def event(number: int, *, owner: str = "me", name: str = "job:completed", job_id
         "t",
         "p",
         "m",
-        0,
+        level,
         1,
         0.0,
         0.0,
@@ -63,6 +66,30 @@ async def test_a_reader_that_is_up_to_date_waits_for_the_next_event() -> None:
     assert not poll.done()
     log.publish([event(2)])
     assert numbers((await poll).events) == [2]
+
+
+async def test_a_reader_who_was_just_answered_gets_what_follows_in_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "_EVERY_S", 0.05)
+    log = log_of(event(1, level=2))
+    await log.poll(call())
+    poll = asyncio.create_task(log.poll(call(after=1, wait_s=10.0)))
+    await turns()
+    log.publish([event(2, level=2)])
+    await turns()
+    assert not poll.done()
+    log.publish([event(3, level=3)])
+    assert numbers((await poll).events) == [2, 3]
+
+
+async def test_a_reader_hears_of_an_urgent_job_at_once() -> None:
+    log = log_of(event(1, level=2))
+    await log.poll(call())
+    poll = asyncio.create_task(log.poll(call(after=1, wait_s=10.0)))
+    await turns()
+    log.publish([event(2, level=2)])
+    log.publish([event(3, level=0)])
+    await turns()
+    assert poll.done()
 
 
 async def test_a_reader_is_not_woken_by_what_it_does_not_want() -> None:
