@@ -29,7 +29,7 @@ class QueueActor:
     def __init__(self, settings_json: str) -> None:
         self._settings = SentSettings.model_validate_json(settings_json)
         journal = self._settings.journal
-        self._journal = SqliteJournal(journal.path, durability=journal.durability)
+        self._journal = SqliteJournal(journal.path, durability=journal.durability, accept_loss=journal.accept_loss)
         self._clock = SteadyClock()
         self._engine = load_engine(self._settings, self._journal, self._clock)
         self._service: QueueService | None = None

@@ -7,9 +7,10 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel
 
 from aiqueue.cli.joining import Address, Namespace, load_settings
 from aiqueue.cli.output import console
@@ -20,6 +21,8 @@ from aiqueue.presets import complete
 
 if TYPE_CHECKING:
     from aiqueue.launch import System
+
+Section = TypeVar("Section", bound=BaseModel)
 
 commands = typer.Typer()
 
@@ -39,6 +42,14 @@ ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML file with settings; sets AIQUEUE_CONFIG.", exists=True, dir_okay=False)
 ]
 JournalPath = Annotated[Path | None, typer.Option(help="The queue's file (default: ~/.aiqueue/journal.db).")]
+AcceptLoss = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Go on with a journal that lost its end: the commit it ends at, as the error named it.",
+        metavar="COMMIT",
+    ),
+]
 StartAddress = Annotated[
     str | None, typer.Option(help="Ray to join (default: RAY_ADDRESS, else a new one).", metavar="ADDRESS")
 ]
@@ -51,12 +62,14 @@ def up(
     host: Host = None,
     config: ConfigFile = None,
     journal: JournalPath = None,
+    accept_loss: AcceptLoss = None,
     address: StartAddress = None,
     namespace: Namespace = None,
     no_http: Annotated[bool, typer.Option("--no-http", help="Without the HTTP front.")] = False,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C."""
-    settings = _settings(config, model, namespace=namespace, http={"port": port, "host": host}, journal=journal)
+    journals = {"path": journal and journal.absolute(), "accept_loss": accept_loss}
+    settings = _settings(config, model, namespace=namespace, http={"port": port, "host": host}, journal=journals)
     out = console()
     quiet_start()
     from aiqueue import launch  # with Ray, a second to import
@@ -100,18 +113,21 @@ def describe(settings: Settings, url: str | None) -> str:
 
 
 def _settings(
-    config: Path | None, model: Path | None, *, namespace: str | None, http: dict[str, Any], journal: Path | None
+    config: Path | None, model: Path | None, *, namespace: str | None, http: dict[str, Any], journal: dict[str, Any]
 ) -> Settings:
     """Return the settings with the options in the places of what file and environment say."""
     settings = load_settings(config)
     if model is not None and settings.providers:
         raise ValidationError([FieldError("--model", "providers are configured already; name the file in their entry")])
-    update: dict[str, Any] = {"http": settings.http.model_copy(update={k: v for k, v in http.items() if v is not None})}
+    update: dict[str, Any] = {"http": _changed(settings.http, http), "journal": _changed(settings.journal, journal)}
     if namespace:
         update["namespace"] = namespace
-    if journal:
-        update["journal"] = settings.journal.model_copy(update={"path": journal.absolute()})
     return complete(settings.model_copy(update=update), os.environ, model)
+
+
+def _changed(section: Section, options: dict[str, Any]) -> Section:
+    """Return a section of the settings with the options that were given."""
+    return section.model_copy(update={name: value for name, value in options.items() if value is not None})
 
 
 def _stop_signal() -> threading.Event:

@@ -14,6 +14,7 @@ AIQueueError
 ├── QueueUnavailable       503  the queue actor can't be reached
 │   ├── QueueNotRunning    503  there is none
 │   ├── QueueSilent        503  it did not answer in time
+│   ├── TooManyPolls       503  too many clients wait for events
 │   └── JournalUnavailable 503  the queue can't write its journal
 ├── StartError             500  the system could not be brought up
 └── JobError                    why a job did not complete; ``retryable`` says whether another attempt may help
@@ -57,6 +58,7 @@ from aiqueue.errors.base import (
     ScheduleExists,
     ScheduleNotFound,
     StartError,
+    TooManyPolls,
     ValidationError,
 )
 from aiqueue.errors.job import (
@@ -118,6 +120,7 @@ __all__ = [
     "ScheduleExists",
     "ScheduleNotFound",
     "StartError",
+    "TooManyPolls",
     "ValidationError",
     "WorkerFault",
     "WorkerLost",

@@ -188,6 +188,12 @@ class QueueSilent(QueueUnavailable):
     kind = "queue_silent"
 
 
+class TooManyPolls(QueueUnavailable):
+    """As many clients wait for events as the queue can hold. Fewer processes, or look the jobs up instead."""
+
+    kind = "too_many_polls"
+
+
 class JournalUnavailable(QueueUnavailable):
     """The queue can't write its journal (disk full, I/O error), so it accepts nothing new."""
 

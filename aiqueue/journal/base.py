@@ -14,6 +14,10 @@ from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import StoredRow, StoredSchedule
 
 
+class JournalTaken(Exception):
+    """Another queue has opened this journal since: what this one would write must not be written. Final."""
+
+
 class StoredJob(NamedTuple):
     """A job as the journal has it, whatever its state. ``state`` is empty while it has never been claimed."""
 
@@ -55,7 +59,14 @@ class Journal(Protocol):
     """Durable storage of rows."""
 
     def commit(self, rows: Rows) -> None:
-        """Make ``rows`` durable, all or none of them. Raises OSError or the database's error when it can't."""
+        """Make ``rows`` durable, all or none of them.
+
+        Raises OSError or the database's error when it can't, JournalTaken when it never can again.
+        """
+        ...
+
+    def has_room(self) -> bool:
+        """Tell whether there is room for new jobs. False: only for the ends of those there are, if at all."""
         ...
 
     def reopen(self) -> None:
@@ -82,12 +93,16 @@ class Journal(Protocol):
         """Return the idempotency keys that are known."""
         ...
 
-    def ended(self, *, after_seq: int, limit: int) -> list[EndedRow]:
-        """Return jobs that have ended, by seq."""
+    def ended(self, *, after_seq: int, before_seq: int, limit: int) -> list[EndedRow]:
+        """Return jobs between two seqs that have ended, by seq."""
         ...
 
-    def count_ended(self) -> int:
-        """Return how many jobs that have ended are kept. Slow: for the start."""
+    def count_jobs(self) -> int:
+        """Return how many jobs are kept, whatever their state. Reads one row."""
+        ...
+
+    def first_header(self, *, from_seq: int) -> tuple[int, bytes] | None:
+        """Return seq and header of the first job at or after ``from_seq``."""
         ...
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:

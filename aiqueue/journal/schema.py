@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
 
 from aiqueue.errors import StartError
 
 #: ``jobs`` is written once per job, in the order of acceptance, so that a submit only appends (payload last: reading a
-#: header does not touch its pages). ``states`` has a row from the first claim on; no row means queued.
+#: header does not touch its pages). ``states`` has a row from the first claim on; no row means queued. ``counters`` has
+#: one row, which every commit writes: who may write (``epoch``), which commit it was (``number``), how many jobs are
+#: ``stored``.
 STEPS = (
     """
     CREATE TABLE jobs (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, header BLOB NOT NULL, payload BLOB NOT NULL);
@@ -27,19 +32,54 @@ STEPS = (
     CREATE TABLE schedules (id TEXT PRIMARY KEY, spec BLOB NOT NULL);
     CREATE TABLE schedule_states (id TEXT PRIMARY KEY, body BLOB NOT NULL);
     """,
+    """
+    ALTER TABLE counters ADD COLUMN journal TEXT NOT NULL DEFAULT '';
+    ALTER TABLE counters ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE counters ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE counters ADD COLUMN stored INTEGER NOT NULL DEFAULT 0;
+    INSERT OR IGNORE INTO counters (one, body) VALUES (1, x'');
+    UPDATE counters SET stored = (SELECT count(*) FROM jobs);
+    """,
 )
 VERSION = len(STEPS)
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring the database to ``VERSION`` in one transaction; refuse one that a newer release has written."""
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the database to ``VERSION`` in one transaction. Raises StartError for one that a newer release has written.
+
+    One with jobs is copied first, to ``PATH.schema-N``: an earlier release can't read what this one makes of it.
+    """
     (found,) = connection.execute("PRAGMA user_version").fetchone()
+    refuse_newer(found, path)
+    if found == VERSION:
+        return
+    if found and connection.execute("SELECT 1 FROM jobs LIMIT 1").fetchone():
+        _back_up(connection, path.with_name(f"{path.name}.schema-{found}"))
+    steps = "".join(STEPS[found:])
+    connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+def refuse_newer(found: int, path: Path) -> None:
+    """Raise StartError for a database of schema ``found`` that a newer release has written."""
     if found > VERSION:
         raise StartError(
             f"the journal {path} has schema {found}, but this release knows only up to {VERSION}: "
             "start the newer release, or give another journal.path"
         )
-    if found == VERSION:
-        return
-    steps = "".join(STEPS[found:])
-    connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
+    unfinished = copy.with_name(copy.name + ".part")
+    try:
+        unfinished.unlink(missing_ok=True)
+        os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o600))
+        with closing(sqlite3.connect(unfinished)) as target:
+            connection.backup(target)
+    except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise StartError(
+            f"the journal must be brought to a new schema, but no copy of it could be made at {copy} ({error}); "
+            "make room for one there; nothing was changed"
+        ) from error
+    unfinished.replace(copy)

@@ -2,14 +2,18 @@
 
 ``synchronous=FULL`` makes a commit wait for the disk; that is what an acknowledgement stands on. A lock file keeps a
 second queue actor (a zombie of an earlier one, or a second system on the same path) from writing the same journal.
+Where it fails (someone removed the file), the epoch does not: each start raises it, and a commit under an old one is
+refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -20,8 +24,10 @@ from aiqueue.config import Durability
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
-from aiqueue.journal import schema
-from aiqueue.journal.base import EndedRow, Recovered, StoredJob, StoredKey
+from aiqueue.journal import checks, schema
+from aiqueue.journal.base import EndedRow, JournalTaken, Recovered, StoredJob, StoredKey
+from aiqueue.journal.head import Head, Mark, checksum_of
+from aiqueue.journal.reserve import Reserve
 
 _T = TypeVar("_T")
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
@@ -47,7 +53,9 @@ _PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
 _PUT_ATTEMPTS = _statements("INSERT OR REPLACE", "attempts", "seq, attempt, body")
 _PUT_GATES = _statements("INSERT OR REPLACE", "gates", "key, body")
 _PUT_KEYS = _statements("INSERT OR REPLACE", "idempotency", "key, job_id, digest, at")
-_PUT_COUNTERS = "INSERT OR REPLACE INTO counters (one, body) VALUES (1, ?)"
+# Part of every commit, and the same row and page as the counters themselves: the fence and the number cost no write.
+_NUMBER = "UPDATE counters SET number = ?, stored = stored + ? WHERE one = 1 AND epoch = ?"
+_NUMBER_AND_COUNT = "UPDATE counters SET number = ?, stored = stored + ?, body = ? WHERE one = 1 AND epoch = ?"
 _ENDED = "({})".format(", ".join(f"'{state}'" for state in sorted(TERMINAL)))
 _LIVE = f"""
     SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
@@ -65,29 +73,35 @@ _SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (i
 class SqliteJournal:
     """See the module. Raises StartError if the path can't be used."""
 
-    def __init__(self, path: Path, *, durability: Durability = "full") -> None:
+    def __init__(self, path: Path, *, durability: Durability = "full", accept_loss: int | None = None) -> None:
         self.path = path.expanduser().absolute()
         self._durability = durability
-        self._lock = _lock(self.path)
         self._reading = threading.Lock()
         self._closed = False
-        try:
-            self._writer = self._open()
-            schema.migrate(self._writer, str(self.path))
-            self._reader = self._open()
-        except sqlite3.Error as error:
-            self._lock.close()
-            raise StartError(f"can't use {self.path} as a journal: {error}; give another journal.path") from error
-        except StartError:
-            self._lock.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            self._lock = opened.enter_context(_lock(self.path))
+            try:
+                found = checks.inspect(self.path, accept_loss=accept_loss, must_be_whole=durability == "full")
+                before = _before(found)
+                self._head = opened.enter_context(contextlib.closing(Head(self.path, before)))
+                self._writer = opened.enter_context(contextlib.closing(self._open()))
+                schema.migrate(self._writer, self.path)
+                self._id, self._epoch, self._number = self._begin(before)
+                self._reader = self._open()
+                self._reserve = Reserve(self.path)
+            except (sqlite3.Error, OSError) as error:
+                raise StartError(f"can't use {self.path} as a journal: {error}; give another journal.path") from error
+            opened.pop_all()  # all is well: it stays open
 
     def commit(self, rows: Rows) -> None:
-        """Write ``rows`` in one transaction. Raises sqlite3.Error; then nothing of it is written."""
+        """Write ``rows`` in one transaction. Raises sqlite3.Error or OSError: then they may be tried again.
+
+        Raises JournalTaken if another queue has opened this journal since.
+        """
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
         try:
-            _write(writer, _INSERT_JOBS, rows.jobs)
+            stored = _write(writer, _INSERT_JOBS, rows.jobs)
             _write(writer, _PUT_STATES, rows.states)
             _write(writer, _PUT_RESULTS, rows.results)
             _write(writer, _PUT_ATTEMPTS, rows.attempts)
@@ -95,17 +109,31 @@ class SqliteJournal:
             _write(writer, _PUT_KEYS, rows.keys)
             _write_schedules(writer, rows.schedules)
             for part in _chunks(rows.deletes):
-                for table in ("jobs", "states", "results", "attempts"):
+                for table in ("states", "results", "attempts"):
                     writer.execute(f"DELETE FROM {table} WHERE seq IN {_marks(part)}", part)
+                stored -= writer.execute(f"DELETE FROM jobs WHERE seq IN {_marks(part)}", part).rowcount
             if rows.keys_before:
                 writer.execute("DELETE FROM idempotency WHERE at < ?", (rows.keys_before,))
+            number = self._number + 1
             if rows.counters:
-                writer.execute(_PUT_COUNTERS, (rows.counters,))
+                done = writer.execute(_NUMBER_AND_COUNT, (number, stored, rows.counters, self._epoch))
+            else:
+                done = writer.execute(_NUMBER, (number, stored, self._epoch))
+            if done.rowcount != 1:
+                raise self._taken()
             writer.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
+            if _says_full(error):
+                self._reserve.release()  # the next try has that room
             raise
+        self._number = number
+        self._head.advance(number)
+
+    def has_room(self) -> bool:
+        """Tell whether the disk has room for new jobs."""
+        return self._reserve.is_held()
 
     def reopen(self) -> None:
         """Replace the writing connection: after a failed fsync the old one's pages can't be trusted."""
@@ -113,6 +141,10 @@ class SqliteJournal:
             raise OSError(f"the journal {self.path} is closed")
         self._writer.close()
         self._writer = self._open()
+        epoch, number = self._writer.execute("SELECT epoch, number FROM counters").fetchone()
+        if epoch != self._epoch:
+            raise self._taken()
+        self._number = number  # the commit that failed may be there all the same
 
     @contextmanager
     def recover(self) -> Iterator[Recovered]:
@@ -144,17 +176,27 @@ class SqliteJournal:
         rows = self._select("SELECT key, job_id, digest, at FROM idempotency WHERE key IN {}", keys)
         return {key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows}
 
-    def ended(self, *, after_seq: int, limit: int) -> list[EndedRow]:
-        """Return jobs that have ended, by seq."""
-        query = f"SELECT seq, state, progress FROM states WHERE seq > ? AND state IN {_ENDED} ORDER BY seq LIMIT ?"
+    def ended(self, *, after_seq: int, before_seq: int, limit: int) -> list[EndedRow]:
+        """Return jobs between two seqs that have ended, by seq."""
+        query = (
+            f"SELECT seq, state, progress FROM states WHERE seq > ? AND seq < ? AND state IN {_ENDED} "
+            "ORDER BY seq LIMIT ?"
+        )
         with self._reading:
-            return [EndedRow(*row) for row in self._reader.execute(query, (after_seq, limit))]
+            return [EndedRow(*row) for row in self._reader.execute(query, (after_seq, before_seq, limit))]
 
-    def count_ended(self) -> int:
-        """Return how many jobs that have ended are kept."""
+    def count_jobs(self) -> int:
+        """Return how many jobs are kept, whatever their state."""
         with self._reading:
-            (count,) = self._reader.execute(f"SELECT count(*) FROM states WHERE state IN {_ENDED}").fetchone()
+            (count,) = self._reader.execute("SELECT stored FROM counters").fetchone()
         return int(count)
+
+    def first_header(self, *, from_seq: int) -> tuple[int, bytes] | None:
+        """Return seq and header of the first job at or after ``from_seq``."""
+        query = "SELECT seq, header FROM jobs WHERE seq >= ? ORDER BY seq LIMIT 1"
+        with self._reading:
+            found: tuple[int, bytes] | None = self._reader.execute(query, (from_seq,)).fetchone()
+        return found
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
         """Return dead letters, the newest first, without payloads."""
@@ -170,11 +212,40 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Close both connections (the last one folds the WAL into the database) and give the lock back."""
+        if self._closed:
+            return
         self._closed = True
         with self._reading:
             self._reader.close()
         self._writer.close()
+        self._seal()
+        self._head.close()
+        self._reserve.release()
         self._lock.close()
+
+    def _begin(self, before: Mark) -> tuple[str, int, int]:
+        """Take the right to write from whoever had it; return id, epoch and number of the journal now."""
+        take = "UPDATE counters SET journal = ?, epoch = max(epoch, ?) + 1, number = max(number, ?) + 1"
+        self._writer.execute("BEGIN IMMEDIATE")
+        self._writer.execute(take, before[:3])
+        row = self._writer.execute("SELECT journal, epoch, number FROM counters").fetchone()
+        self._writer.execute("COMMIT")
+        mark = Mark(*row)
+        self._head.write(mark)
+        return mark[:3]
+
+    def _seal(self) -> None:
+        """Note what the database file is like, if all of it is in that file and nobody else has it open."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        with contextlib.suppress(OSError):  # it can be started without
+            if not wal.exists() and checks.is_small(self.path):
+                self._head.write(Mark(self._id, self._epoch, self._number, checksum_of(self.path)))
+
+    def _taken(self) -> JournalTaken:
+        return JournalTaken(
+            f"another queue has opened the journal {self.path} (this one was its owner in epoch {self._epoch}): "
+            "this one ends here, and what it had not acknowledged is not written"
+        )
 
     def _open(self) -> sqlite3.Connection:
         # Prompts and answers are for the owner's eyes; the files that SQLite puts beside this one get its mode.
@@ -189,12 +260,24 @@ class SqliteJournal:
         return connection
 
 
-def _write(writer: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[object, ...]]) -> None:
-    at = 0
+def _write(writer: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[object, ...]]) -> int:
+    """Write ``rows``; return how many were written."""
+    at = count = 0
     for size, statement in statements.items():
         while len(rows) - at >= size:
-            writer.execute(statement, list(chain.from_iterable(rows[at : at + size])))
+            count += writer.execute(statement, list(chain.from_iterable(rows[at : at + size]))).rowcount
             at += size
+    return count
+
+
+def _before(found: checks.Found) -> Mark:
+    """Return where the journal has come to.
+
+    Beyond both numbers where a loss was accepted: one that was acknowledged never names another commit.
+    """
+    mark, head = found.mark, found.head or Mark("", 0, 0)
+    journal_id = mark.id or head.id or uuid.uuid4().hex
+    return Mark(journal_id, max(mark.epoch, head.epoch), max(mark.commit, head.commit))
 
 
 def _write_schedules(writer: sqlite3.Connection, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
@@ -223,6 +306,11 @@ def _lock(path: Path) -> IO[str]:
             f"the journal {path} is in use by another queue; end that one, or give this one its own journal.path"
         ) from error
     return file
+
+
+def _says_full(error: BaseException) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
 
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -2,7 +2,7 @@
 
 While a commit waits for the disk, the next one's rows gather; so the busier the queue, the more jobs share an fsync.
 If a commit fails, its rows stay first in line and are tried again: nothing that memory already holds may be missing
-on disk, and nothing is acknowledged until it is there.
+on disk, and nothing is acknowledged until it is there. Only if the journal is another queue's by now, the writer ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from aiqueue.engine.effects import Rows
-from aiqueue.journal.base import Journal
+from aiqueue.journal.base import Journal, JournalTaken
 
 _RETRY_S = 0.5
 
@@ -20,7 +20,7 @@ class GroupCommitWriter:
     """Owns the journal's writes.
 
     ``on_commit(count)`` is called from the writer thread after ``count`` batches, in the order of ``append``, are on
-    disk; ``on_failure(error)`` when a commit failed (None: it works again).
+    disk; ``on_failure(error)`` when a commit failed (None: it works again; JournalTaken: it was the last one).
     """
 
     def __init__(
@@ -76,6 +76,9 @@ class GroupCommitWriter:
                 if failed:
                     self._journal.reopen()
                 self._journal.commit(rows)
+            except JournalTaken as error:
+                self._on_failure(error)
+                return False
             except Exception as error:
                 failed = True
                 self._on_failure(error)

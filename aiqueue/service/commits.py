@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 
 from aiqueue.engine.effects import Effects
 from aiqueue.errors import JournalUnavailable
-from aiqueue.journal.base import Journal
+from aiqueue.journal.base import Journal, JournalTaken
 from aiqueue.journal.writer import GroupCommitWriter
 from aiqueue.protocol import Event
 
@@ -27,20 +28,26 @@ class CommitPipeline:
 
     def __init__(self, journal: Journal, publish: Callable[[list[Event]], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._has_room = journal.has_room
         self._publish = publish
         self._waiting: deque[tuple[list[Event], Committed]] = deque()
         self._error: Exception | None = None
+        self._taken: JournalTaken | None = None
         self._progress_at = self._loop.time()
         self._writer = GroupCommitWriter(journal, on_commit=self._on_commit, on_failure=self._on_failure)
 
     def append(self, effects: Effects) -> Committed:
         """Hand over one command's effects; the future is done when they, and all before them, are on disk.
 
-        Shield it when awaiting: other callers may wait for the same one.
+        Shield it when awaiting: other callers may wait for the same one. It raises JournalUnavailable where they never
+        will be.
         """
         if not effects.rows:
             return self.settled()
         done: Committed = self._loop.create_future()
+        if self._taken is not None:
+            _refuse(done, self._taken)
+            return done
         if not self._waiting:
             self._progress_at = self._loop.time()
         self._waiting.append((effects.events, done))
@@ -52,30 +59,45 @@ class CommitPipeline:
         if self._waiting:
             return self._waiting[-1][1]
         done: Committed = self._loop.create_future()
-        done.set_result(None)
+        if self._taken is not None:
+            _refuse(done, self._taken)
+        else:
+            done.set_result(None)
         return done
 
     def waits_s(self) -> float:
-        """Return for how long the oldest commit has been under way; 0 while commits fail: that is no hang."""
+        """Return for how long the oldest commit has been under way; 0 while commits fail: that is no hang.
+
+        Endless where no commit can succeed any more: whoever watches is to end this process.
+        """
+        if self._taken is not None:
+            return math.inf
         if not self._waiting or self._error is not None:
             return 0.0
         return self._loop.time() - self._progress_at
 
     def check(self) -> None:
-        """Raise JournalUnavailable while the last commit has failed: nothing new may be accepted then."""
+        """Raise JournalUnavailable while nothing new may be accepted: the last commit failed, or the disk is full."""
+        if self._taken is not None:
+            raise JournalUnavailable(str(self._taken))
         if self._error is not None:
             raise JournalUnavailable(
                 f"the journal can't be written ({self._error}); free its disk, it goes on by itself"
             )
+        if not self._has_room():
+            raise JournalUnavailable("the journal's disk is full: make room on it, the queue goes on by itself")
 
     async def close(self) -> None:
         """Commit what is pending and end the writer. Whoever waits for what can't be written is told so."""
         await asyncio.to_thread(self._writer.close)
         await asyncio.sleep(0)  # the last commit's callback
+        self._give_up(f"the journal could not be written to the end ({self._error})")
+
+    def _give_up(self, reason: object) -> None:
+        """Tell whoever waits for a commit that there will be none."""
         for _, done in self._waiting:
-            if not done.done():
-                done.set_exception(JournalUnavailable(f"the journal could not be written to the end ({self._error})"))
-                done.exception()  # seen: there may be nobody who waits
+            _refuse(done, reason)
+        self._waiting.clear()
 
     def _on_commit(self, batches: int) -> None:
         self._loop.call_soon_threadsafe(self._committed, batches)
@@ -92,8 +114,18 @@ class CommitPipeline:
                 done.set_result(None)
 
     def _set_error(self, error: Exception | None) -> None:
-        if error is None:
+        if isinstance(error, JournalTaken):
+            _log.critical("%s", error)
+            self._taken = error
+            self._give_up(error)
+        elif error is None:
             _log.warning("the journal can be written again")
         elif self._error is None:
             _log.error("the journal can't be written, no job is accepted until it can: %s", error)
         self._error = error
+
+
+def _refuse(done: Committed, reason: object) -> None:
+    if not done.done():
+        done.set_exception(JournalUnavailable(str(reason)))
+        done.exception()  # seen: there may be nobody who waits

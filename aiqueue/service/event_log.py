@@ -12,12 +12,15 @@ from collections.abc import Set as AbstractSet
 from itertools import accumulate
 from typing import NamedTuple
 
+from aiqueue.errors import TooManyPolls
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import END_EVENTS, Event, EventsCall, EventsReply
 
 _EVENT_BYTES = 500  # about what an event weighs beside its result
 _SLICE = 1_000
 _REPLY_BYTES = 4 * 2**20  # of events in one answer, about; the first one goes out however large it is
+_MAX_POLLS = 4_000  # parked at once, 52 KB each; a fifth of the calls the queue actor takes, the rest is for work
+_BUSY_RETRY_S = 5.0
 _LATER_S = 0.1  # when a reader hears of an event that its client should have by another way already
 #: A reader is answered at most this often, so that under load many events share an answer; of an urgent job's event it
 #: hears at once.
@@ -62,11 +65,18 @@ class _Lingering:
 class EventLog:
     """Events in order, the oldest dropped beyond ``max_events`` or ``max_bytes``."""
 
-    def __init__(self, *, next_number: int, max_events: int = 100_000, max_bytes: int = 64 * 2**20) -> None:
+    def __init__(
+        self,
+        *,
+        next_number: int,
+        max_events: int = 100_000,
+        max_bytes: int = 64 * 2**20,
+        max_polls: int = _MAX_POLLS,
+    ) -> None:
         self._events: list[Event] = []
         self._first = next_number  #: number of the oldest event kept
         self._bytes = 0
-        self._max_events, self._max_bytes = max_events, max_bytes
+        self._max_events, self._max_bytes, self._max_polls = max_events, max_bytes, max_polls
         self._parked: dict[str, _Reader] = {}
         self._lingering: dict[str, _Lingering] = {}  #: by job id
         self._answered: dict[str, float] = {}  #: by client: when it last got an answer
@@ -128,6 +138,7 @@ class EventLog:
         """Return the events after ``call.after`` that the client wants; wait for one up to ``call.wait_s``.
 
         A client has one poll parked at most: a new one sends an older one home, so that it can widen what it wants.
+        Raises TooManyPolls where it would have to wait and too many do.
         """
         self._send_home(call.client_id)
         wants = _filter(call)
@@ -146,6 +157,8 @@ class EventLog:
             self._send_home(client_id)
 
     async def _park(self, call: EventsCall, wants: _Filter) -> None:
+        if len(self._parked) >= self._max_polls and call.wait_s > 0:
+            raise TooManyPolls(f"{self._max_polls} clients wait for events already", _BUSY_RETRY_S)
         waiter = asyncio.get_running_loop().create_future()
         own_only = call.names and not call.all_owners and not call.also
         patient_until = self._answered.get(call.client_id, -_EVERY_S) + _EVERY_S

@@ -105,7 +105,8 @@ class QueueService:
         self._recent = statistics.RecentTimes()
         self._commits = CommitPipeline(journal, self._publish)
         self._intake = Intake(self._apply, self._engine, journal, self._commits)
-        self._retention = Retention(settings.retention, journal, self._commits, self._clock)
+        live = self._engine.core.live
+        self._retention = Retention(settings.retention, journal, self._commits, self._clock, lambda: len(live))
         self.dead_letters = DeadLetters(journal, self._commits, settings.sla_by_rank())
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self._parked = ParkedWorkers()

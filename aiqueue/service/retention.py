@@ -1,28 +1,47 @@
-"""Forgetting jobs that have ended: by age and by count, a few hundred rows per commit, so that nothing else waits."""
+"""Forgetting jobs that have ended: by age and by count, a few hundred rows per commit, so that nothing else waits.
+
+Nor does it read what it will not delete: no job ends before it was accepted, and seqs are in the order of acceptance.
+So what may be too old ends at a seq that a few look-ups find, and how many jobs are kept is a number the journal has.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.records import decode_progress
 from aiqueue.journal.base import EndedRow, Journal
+from aiqueue.protocol import decode_header
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline
 
 _log = logging.getLogger(__name__)
 _STEP = 500  # rows read, and at most deleted, at once
-_REST_S = 60.0  # between two passes over all that is kept
+_REST_S = 60.0  # between two passes
+_ALL = 2**62  # more than any seq
 
 
 class Retention:
-    """Walks over the ended jobs in the order they were accepted, again and again. ``tick`` starts the next step."""
+    """Walks over the oldest ended jobs in the order they were accepted, again and again. ``tick`` starts the next step.
 
-    def __init__(self, config: RetentionConfig, journal: Journal, commits: CommitPipeline, clock: Clock) -> None:
+    ``count_live`` says how many jobs have not ended.
+    """
+
+    def __init__(
+        self,
+        config: RetentionConfig,
+        journal: Journal,
+        commits: CommitPipeline,
+        clock: Clock,
+        count_live: Callable[[], int],
+    ) -> None:
         self._config, self._journal, self._commits, self._clock = config, journal, commits, clock
+        self._count_live = count_live
         self._after_seq = 0
+        self._young_seq = 0  #: jobs from here on were accepted too late to be too old
         self._excess = 0  # jobs beyond the limit of their number, at the start of this pass
         self._next_pass_at = 0.0
         self._step_task: asyncio.Task[None] | None = None
@@ -47,9 +66,14 @@ class Retention:
         """Look at the next rows; return whether all of them were deleted and there may be more."""
         try:
             if self._after_seq == 0:
-                kept = await asyncio.to_thread(self._journal.count_ended)
+                kept = await asyncio.to_thread(self._journal.count_jobs) - self._count_live()
                 self._excess = max(0, kept - self._config.max_jobs)
-            rows = await asyncio.to_thread(self._journal.ended, after_seq=self._after_seq, limit=_STEP)
+                accepted_by = self._clock.now() - self._config.max_age_s
+                self._young_seq = await asyncio.to_thread(self._first_accepted_after, accepted_by)
+            before = _ALL if self._excess else self._young_seq
+            rows = await asyncio.to_thread(
+                self._journal.ended, after_seq=self._after_seq, before_seq=before, limit=_STEP
+            )
             self._after_seq = rows[-1].seq if len(rows) == _STEP else 0
             if not self._after_seq:
                 self._next_pass_at = self._clock.now() + _REST_S
@@ -60,6 +84,21 @@ class Retention:
             self._next_pass_at = self._clock.now() + _REST_S
             _log.warning("ended jobs could not be deleted, the next try is in %g s: %s", _REST_S, error)
             return False
+
+    def _first_accepted_after(self, at: float) -> int:
+        """Return the seq from which on jobs were accepted after ``at``: a few look-ups from where it was before."""
+        low, step = self._young_seq, 1  # all before low were accepted earlier
+        while (found := self._journal.first_header(from_seq=low + step)) and decode_header(found[1]).created_at <= at:
+            low, step = found[0], step * 2
+        high = low + step
+        while low < high:
+            middle = (low + high) // 2
+            found = self._journal.first_header(from_seq=middle)
+            if found and decode_header(found[1]).created_at <= at:
+                low = found[0] + 1
+            else:
+                high = middle
+        return low
 
     def _is_over(self, row: EndedRow) -> bool:
         if self._excess > 0:

@@ -108,6 +108,10 @@ class MemoryJournal:
         if self.on_commit is not None:
             self.on_commit(rows)
 
+    def has_room(self) -> bool:
+        """Tell that there is: memory is large."""
+        return True
+
     def reopen(self) -> None:
         """Count that the writer asked for it."""
         self._check()
@@ -157,15 +161,21 @@ class MemoryJournal:
         with self._lock:
             return {key: self._disk.keys[key] for key in keys if key in self._disk.keys}
 
-    def ended(self, *, after_seq: int, limit: int) -> list[EndedRow]:
-        """Return jobs that have ended, by seq."""
+    def ended(self, *, after_seq: int, before_seq: int, limit: int) -> list[EndedRow]:
+        """Return jobs between two seqs that have ended, by seq."""
         with self._lock:
             rows = [EndedRow(seq, *row) for seq, row in sorted(self._disk.states.items()) if row[0] in TERMINAL]
-        return [row for row in rows if row.seq > after_seq][:limit]
+        return [row for row in rows if after_seq < row.seq < before_seq][:limit]
 
-    def count_ended(self) -> int:
-        """Return how many jobs that have ended are kept."""
-        return len(self.ended(after_seq=0, limit=len(self._disk.states)))
+    def count_jobs(self) -> int:
+        """Return how many jobs are kept, whatever their state."""
+        return len(self._disk.jobs)
+
+    def first_header(self, *, from_seq: int) -> tuple[int, bytes] | None:
+        """Return seq and header of the first job at or after ``from_seq``."""
+        with self._lock:
+            seq = min((seq for seq in self._disk.jobs if seq >= from_seq), default=None)
+            return None if seq is None else (seq, self._disk.jobs[seq].header)
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
         """Return dead letters, the newest first, without payloads."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aiqueue.cli import system
 from aiqueue.cli.system import describe
 from aiqueue.config import Settings
 from aiqueue.testing.jobs import settings
@@ -37,3 +38,19 @@ def test_a_model_beside_configured_providers_is_refused(
     assert printed.exit_code == 2
     assert "providers are configured already" in printed.stderr
     assert Settings().providers  # the file is what the environment now names
+
+
+def test_options_stand_in_the_places_of_their_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = tmp_path / "aiqueue.toml"
+    config.write_text('[providers.sim]\nkind = "simulated"\n[journal]\ndurability = "normal"\npath = "here.db"\n')
+    monkeypatch.setenv("AIQUEUE_CONFIG", str(config))
+    given = {"path": tmp_path / "there.db", "accept_loss": 0}
+    made = system._settings(None, None, namespace="mine", http={"port": 0, "host": None}, journal=given)
+    assert (made.journal.path, made.journal.accept_loss, made.journal.durability) == (
+        tmp_path / "there.db",
+        0,
+        "normal",
+    )
+    assert (made.namespace, made.http.port, made.http.host) == ("mine", 0, "127.0.0.1")
+    kept = system._settings(None, None, namespace=None, http={}, journal={"path": None, "accept_loss": None})
+    assert (kept.journal.path, kept.journal.accept_loss) == (Path("here.db"), None)

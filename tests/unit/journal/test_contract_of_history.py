@@ -99,7 +99,7 @@ def test_a_forgotten_job_leaves_nothing(journal: Journal, count: int) -> None:
     journal.commit(Rows(deletes=list(gone)))
     names = [f"job-{seq}" for seq in gone]
     assert (journal.jobs(names), journal.payloads(list(gone)), journal.attempts(list(gone))) == ({}, {}, {})
-    assert [row.seq for row in journal.ended(after_seq=0, limit=10)] == [count + 1]
+    assert [row.seq for row in journal.ended(after_seq=0, before_seq=2**62, limit=10)] == [count + 1]
     kept = journal.jobs([f"job-{count + 1}"])[f"job-{count + 1}"]
     assert (kept.state, kept.result) == ("completed", b"r")
     assert journal.attempts([count + 1]) == {count + 1: [b"a1", b"a2"]}
@@ -107,7 +107,7 @@ def test_a_forgotten_job_leaves_nothing(journal: Journal, count: int) -> None:
 
 def test_forgetting_what_is_not_there_is_fine(journal: Journal) -> None:
     journal.commit(Rows(deletes=[7, 8]))
-    assert journal.count_ended() == 0
+    assert journal.count_jobs() == 0
 
 
 def test_the_id_of_a_forgotten_job_can_be_used_again(journal: Journal) -> None:
@@ -123,11 +123,22 @@ def test_ended_jobs_are_read_page_by_page_in_the_order_of_acceptance(journal: Jo
         journal.commit(jobs(seq, state=state))
     for seq, state in enumerate(sorted(set(JobState) - TERMINAL), start=len(TERMINAL) + 1):
         journal.commit(jobs(seq, state=state))
-    first = journal.ended(after_seq=0, limit=3)
+    first = journal.ended(after_seq=0, before_seq=2**62, limit=3)
     assert first[0] == EndedRow(1, min(TERMINAL), b"p1")
-    rest = journal.ended(after_seq=first[-1].seq, limit=100)
+    rest = journal.ended(after_seq=first[-1].seq, before_seq=2**62, limit=100)
     assert [row.seq for row in (*first, *rest)] == list(range(1, len(TERMINAL) + 1))
-    assert journal.count_ended() == len(TERMINAL)
+    assert [row.seq for row in journal.ended(after_seq=0, before_seq=2, limit=9)] == [1]
+
+
+def test_jobs_are_counted_and_found_by_their_place(journal: Journal, after_a_crash: Reopen) -> None:
+    assert (journal.count_jobs(), journal.first_header(from_seq=0)) == (0, None)
+    journal.commit(jobs(*range(1, 701)))
+    journal.commit(jobs(3))  # again, as after a commit whose end was in doubt
+    journal.commit(Rows(deletes=[1, 2, 3, 700, 900]))
+    assert journal.count_jobs() == 696
+    assert journal.first_header(from_seq=1) == (4, b"h")
+    assert journal.first_header(from_seq=700) is None
+    assert after_a_crash(journal).count_jobs() == 696
 
 
 def test_dead_letters_are_read_page_by_page_the_newest_first(journal: Journal) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from aiqueue.engine.effects import Rows
+from aiqueue.errors import StartError
 from aiqueue.journal import schema
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.testing.jobs import completed, failed
@@ -23,6 +26,14 @@ FIRST_SCHEMA = """
     CREATE TABLE results (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
     CREATE TABLE counters (one INTEGER PRIMARY KEY CHECK (one = 1), body BLOB NOT NULL);
 """
+SECOND_STEP = """
+    CREATE TABLE attempts (seq INTEGER, attempt INTEGER, body BLOB NOT NULL, PRIMARY KEY (seq, attempt)) WITHOUT ROWID;
+    CREATE TABLE gates (key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE idempotency (key TEXT PRIMARY KEY, job_id TEXT NOT NULL, digest BLOB NOT NULL, at REAL NOT NULL);
+    CREATE INDEX idempotency_by_time ON idempotency (at);
+    CREATE INDEX dead_letters ON states (seq) WHERE state = 'dead_letter';
+"""
+SCHEMAS = {1: FIRST_SCHEMA, 2: FIRST_SCHEMA + SECOND_STEP}
 START = 1_600_000_000.0
 HEADER = ["chat_completion", "sim", "model-a", 2, "client-a", 3, 30_000, [], b"", "", START]  # no times, no key yet
 FAILURE = ["provider_server_error", "Provider sim: 503", True, 503, None, None]
@@ -34,13 +45,20 @@ STATES = {
 }
 
 
+@pytest.fixture(params=SCHEMAS)
+def schema_of_old(request: pytest.FixtureRequest) -> int:
+    """Return each schema that was released."""
+    number: int = request.param
+    return number
+
+
 @pytest.fixture
-def old(tmp_path: Path) -> Iterator[SqliteJournal]:
-    """Return a journal opened on a database of schema 1, with a job in each kind of state."""
+def old(tmp_path: Path, schema_of_old: int) -> Iterator[SqliteJournal]:
+    """Return a journal opened on a database of an earlier schema, with a job in each kind of state."""
     path = tmp_path / "journal.db"
     encode = msgspec.msgpack.encode
     with sqlite3.connect(path) as database:
-        database.executescript(f"{FIRST_SCHEMA} PRAGMA user_version = 1;")
+        database.executescript(f"{SCHEMAS[schema_of_old]} PRAGMA user_version = {schema_of_old};")
         for seq in range(1, 6):
             database.execute("INSERT INTO jobs VALUES (?, ?, ?, ?)", (seq, f"job-{seq}", encode(HEADER), b"payload"))
         for seq, (state, progress) in STATES.items():
@@ -54,8 +72,9 @@ def old(tmp_path: Path) -> Iterator[SqliteJournal]:
     journal.close()
 
 
-def test_the_first_step_is_what_it_was() -> None:
+def test_the_released_steps_are_what_they_were() -> None:
     assert schema.STEPS[0].split() == FIRST_SCHEMA.split()
+    assert schema.STEPS[1].split() == SECOND_STEP.split()
 
 
 def test_an_old_database_is_brought_to_the_newest_schema_with_all_it_holds(old: SqliteJournal) -> None:
@@ -68,7 +87,34 @@ def test_an_old_database_is_brought_to_the_newest_schema_with_all_it_holds(old: 
     assert {job.payload for job in found.values()} == {b"payload"}
     assert found["job-4"].result == b"{}"
     assert [job.id for job in old.dead_letters(before_seq=9, limit=9)] == ["job-5"]
-    assert [row.seq for row in old.ended(after_seq=0, limit=9)] == [4, 5]
+    assert [row.seq for row in old.ended(after_seq=0, before_seq=9, limit=9)] == [4, 5]
+    assert old.count_jobs() == 5
+
+
+def test_what_the_earlier_release_can_read_is_kept_as_a_copy(old: SqliteJournal, schema_of_old: int) -> None:
+    copy = old.path.with_name(f"journal.db.schema-{schema_of_old}")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(copy)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (schema_of_old,)
+        assert database.execute("SELECT count(*), max(payload) FROM jobs").fetchone() == (5, b"payload")
+        assert database.execute("SELECT state FROM states ORDER BY seq").fetchall() == [
+            (state,) for state, _ in STATES.values()
+        ]
+    before = copy.stat().st_mtime_ns
+    old.close()
+    SqliteJournal(old.path).close()  # nothing to bring up to date: no copy
+    assert copy.stat().st_mtime_ns == before
+
+
+def test_where_no_copy_can_be_made_nothing_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(f"{SCHEMAS[2]} PRAGMA user_version = 2; INSERT INTO jobs VALUES (1, 'a', x'', x'');")
+    (tmp_path / "journal.db.schema-2.part").mkdir()
+    with pytest.raises(StartError, match="no copy of it could be made"):
+        SqliteJournal(path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_a_migrated_database_takes_what_is_new(old: SqliteJournal) -> None:

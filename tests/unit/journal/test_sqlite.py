@@ -172,7 +172,7 @@ def test_what_was_not_checkpointed_is_there_without_a_close(journal: SqliteJourn
     journal.commit(Rows(jobs=[(1, "a", b"h", b"p")], counters=b"c"))
     copy = tmp_path / "copy"
     copy.mkdir()
-    for suffix in ("", "-wal"):  # what a dead process leaves
+    for suffix in ("", "-wal", ".head"):  # what a dead process leaves
         (copy / (path.name + suffix)).write_bytes(path.with_name(path.name + suffix).read_bytes())
     other = SqliteJournal(copy / path.name)
     assert other.payloads([1]) == {1: b"p"}

@@ -9,6 +9,7 @@ import pytest
 
 from aiqueue.engine.effects import Rows
 from aiqueue.journal import writer as writer_module
+from aiqueue.journal.base import JournalTaken
 from aiqueue.journal.writer import GroupCommitWriter
 from aiqueue.testing.memory_journal import MemoryJournal
 
@@ -110,6 +111,17 @@ def test_a_commit_whose_answer_was_lost_is_tried_again_and_changes_nothing(watch
     watched.writer.append(job(1))
     assert [watched.next() for _ in range(3)] == ["failed", "mended", 1]
     assert watched.seqs() == [1]
+
+
+def test_a_journal_that_another_queue_took_ends_the_writer(watched: Watched) -> None:
+    watched.journal.break_down(JournalTaken("another queue"))
+    watched.writer.append(job(1))
+    assert watched.next() == "failed"
+    watched.journal.mend()
+    watched.writer.append(job(2))
+    watched.writer._thread.join(WAIT_S)
+    assert not watched.writer._thread.is_alive()
+    assert (watched.seqs(), watched.journal.reopened) == ([], 0)
 
 
 def test_close_commits_what_is_pending(watched: Watched) -> None:

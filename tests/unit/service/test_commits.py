@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
+
+import pytest
 
 from aiqueue.engine.effects import Effects, Rows
+from aiqueue.errors import JournalUnavailable
+from aiqueue.journal.base import JournalTaken
 from aiqueue.protocol import Event
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.testing.memory_journal import MemoryJournal
@@ -55,3 +60,21 @@ async def test_an_answer_nobody_waits_for_any_more_stops_nothing() -> None:
     await second
     await pipeline.close()
     assert set(journal.jobs(["job-1", "job-2"])) == {"job-1", "job-2"}
+
+
+async def test_a_journal_that_another_queue_took_refuses_all_that_waits_and_all_that_comes() -> None:
+    journal, told = MemoryJournal(), list[Event]()
+    pipeline = CommitPipeline(journal, told.extend)
+    journal.break_down(JournalTaken("another queue has it"))
+    waiting = pipeline.append(effects(1))
+    with pytest.raises(JournalUnavailable, match="another queue has it"):
+        await waiting
+    journal.mend()
+    for later in (pipeline.append(effects(2)), pipeline.append(Effects()), pipeline.settled()):
+        with pytest.raises(JournalUnavailable, match="another queue has it"):
+            await later
+    with pytest.raises(JournalUnavailable, match="another queue has it"):
+        pipeline.check()
+    assert pipeline.waits_s() == math.inf  # the watchdog ends a process that hangs, and this one for good
+    assert (told, journal.commits) == ([], 0)
+    await pipeline.close()

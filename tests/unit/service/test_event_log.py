@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from aiqueue.errors import TooManyPolls
 from aiqueue.protocol import Event, EventsCall
 from aiqueue.service import event_log
 from aiqueue.service.event_log import EventLog
@@ -311,3 +312,21 @@ async def test_an_event_larger_than_an_answer_may_be_comes_alone() -> None:
     first = await log.poll(call())
     assert (numbers(first.events), first.after) == ([1], 1)
     assert numbers((await log.poll(call(after=1))).events) == [2]
+
+
+async def test_more_readers_than_may_wait_are_refused_and_those_who_wait_are_served() -> None:
+    log = log_of(event(1), max_polls=3)
+
+    def waits(client: str, after: int = 1) -> EventsCall:
+        return call(after=after, wait_s=60.0, client_id=client, all_owners=True)
+
+    waiting = [asyncio.create_task(log.poll(waits(f"client-{number}"))) for number in range(3)]
+    await turns()
+    with pytest.raises(TooManyPolls, match="3 clients wait for events already"):
+        await log.poll(waits("one-more"))
+    assert numbers((await log.poll(waits("one-more", after=0))).events) == [1]  # which is there already
+    again = asyncio.create_task(log.poll(waits("client-0")))  # in the place of its first one
+    await turns()
+    log.publish([event(2)])
+    assert [numbers((await poll).events) for poll in [*waiting[1:], again]] == [[2]] * 3
+    assert not log._parked

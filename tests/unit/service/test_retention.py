@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from aiqueue import protocol
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.records import Progress, encode_progress
 from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.journal.base import EndedRow
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.retention import Retention
-from aiqueue.testing.jobs import settings
+from aiqueue.testing.jobs import header, settings
 from aiqueue.testing.manual_clock import ManualClock
 from aiqueue.testing.memory_journal import MemoryJournal
 from tests.tools.service_harness import ServiceHarness
@@ -29,18 +32,22 @@ class Kept:
     def __init__(self, **config: Any) -> None:
         self.journal, self.clock = MemoryJournal(), ManualClock()
         self.commits = CommitPipeline(self.journal, lambda events: None)
-        self.retention = Retention(RetentionConfig(**config), self.journal, self.commits, self.clock)
+        self.live = 0
+        self.retention = Retention(RetentionConfig(**config), self.journal, self.commits, self.clock, lambda: self.live)
         self.deleted: list[list[int]] = []
         self.journal.on_commit = lambda rows: self.deleted.append(rows.deletes) if rows.deletes else None
 
-    def add(self, count: int, state: str = "completed", *, ended_ago_s: float = 0.0) -> None:
+    def add(self, count: int, state: str = "completed", *, ended_ago_s: float = 0.0, took_s: float = 1.0) -> None:
         """Add jobs in one state, after those that are there."""
         first = len(self.journal._disk.jobs) + sum(map(len, self.deleted)) + 1
         seqs = range(first, first + count)
-        progress = encode_progress(Progress(finished_at=self.clock.now() - ended_ago_s))
+        ended_at = self.clock.now() - ended_ago_s
+        progress = encode_progress(Progress(finished_at=ended_at))
+        accepted = protocol.encode(replace(header(), created_at=ended_at - took_s))
+        self.live += 0 if state in TERMINAL else count
         self.journal.commit(
             Rows(
-                jobs=[(seq, f"job-{seq}", b"h", b"p") for seq in seqs],
+                jobs=[(seq, f"job-{seq}", accepted, b"p") for seq in seqs],
                 states=[(seq, state, progress) for seq in seqs] if state else [],
                 attempts=[(seq, 1, b"a") for seq in seqs],
             )
@@ -121,13 +128,52 @@ async def test_a_pass_goes_in_small_steps_and_does_not_wait_for_the_next_tick_wh
 
 async def test_where_nothing_is_over_a_step_is_one_read_per_tick(kept: Callable[..., Kept]) -> None:
     many = kept()
-    many.add(1_000)
+    many.add(1_000, took_s=2 * DAY_S)  # old, but ended just now
     many.add(1, ended_ago_s=2 * DAY_S)
     await many.tick()
     await many.tick()
     assert len(many.seqs) == 1_001
     await many.tick()
     assert len(many.seqs) == 1_000
+
+
+@pytest.mark.parametrize("old", [0, 1, 2, 3, 255, 256, 257, 700])
+async def test_what_was_accepted_too_late_to_be_too_old_is_never_read(kept: Callable[..., Kept], old: int) -> None:
+    many = kept(max_age_s=100.0)
+    many.add(old, ended_ago_s=101.0)
+    many.add(5, "processing", ended_ago_s=101.0)
+    many.add(3_000)
+    read: list[int] = []
+    looked_up: list[int] = []
+    ended, first_header = many.journal.ended, many.journal.first_header
+
+    def reading(**page: int) -> list[EndedRow]:
+        rows = ended(**page)
+        read.extend(row.seq for row in rows)
+        return rows
+
+    def looking_up(*, from_seq: int) -> tuple[int, bytes] | None:
+        looked_up.append(from_seq)
+        return first_header(from_seq=from_seq)
+
+    many.journal.ended, many.journal.first_header = reading, looking_up  # type: ignore[method-assign]
+    await many.tick()
+    await many.tick()  # a step that was full has another after it
+    assert read == list(range(1, old + 1))
+    assert many.seqs == list(range(old + 1, old + 3_006))
+    assert len(looked_up) < 45  # and not one for each job
+    many.clock.advance(200.0)
+    for _ in range(7):
+        await many.tick()
+    assert many.seqs == list(range(old + 1, old + 6))
+
+
+async def test_jobs_that_are_live_do_not_count_against_the_number_kept(kept: Callable[..., Kept]) -> None:
+    many = kept(max_jobs=10)
+    many.add(20, "processing")
+    many.add(11)
+    await many.tick()
+    assert many.seqs == [*range(1, 21), *range(22, 32)]
 
 
 async def test_passes_are_a_minute_apart(kept: Callable[..., Kept]) -> None:
@@ -170,10 +216,10 @@ async def test_a_journal_that_can_not_be_read_is_tried_again_later(
 ) -> None:
     old = kept(max_jobs=0)
     old.add(1)
-    count, old.journal.count_ended = old.journal.count_ended, lambda: 1 // 0  # type: ignore[method-assign]
+    count, old.journal.count_jobs = old.journal.count_jobs, lambda: 1 // 0  # type: ignore[method-assign]
     await old.tick()
     assert "the next try is in 60 s" in caplog.text
-    old.journal.count_ended = count  # type: ignore[method-assign]
+    old.journal.count_jobs = count  # type: ignore[method-assign]
     await old.tick()
     assert old.seqs == [1]
     old.clock.advance(60.0)

@@ -1,0 +1,121 @@
+"""What is checked before a journal is opened: that it is whole, and holds all that was ever acknowledged.
+
+The checks write nothing, so that a journal that is refused stays as it was found: a connection that may write would
+fold what is left of a damaged WAL into the database and remove the rest of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from aiqueue.errors import StartError
+from aiqueue.journal import schema
+from aiqueue.journal.head import Mark, checksum_of, head_path, read_mark
+
+_log = logging.getLogger(__name__)
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR}
+_READ_BYTES = 4 * 2**30  # beyond, a database is not read as a whole: a restart must not take minutes
+_NUMBERED = 3  # the first schema whose commits have numbers
+
+_GO_ON = (
+    "What to do: put back what is missing (the database, its -wal and its .head belong together) or a backup. "
+    "To go on with what is there, start once with `aiqueue up --accept-loss {commit}` (journal.accept_loss)"
+)
+
+
+class Found(NamedTuple):
+    """What lies at a path."""
+
+    mark: Mark  #: of the database; empty for a new one
+    head: Mark | None  #: of the file beside it
+
+
+def inspect(path: Path, *, accept_loss: int | None, must_be_whole: bool) -> Found:
+    """Return what lies at ``path``, which need not exist.
+
+    Raises StartError if it is damaged, or ends before a commit that was acknowledged; ``accept_loss``, the number of
+    the commit it ends at, lets the second pass. Not ``must_be_whole`` (``durability`` below full): a lost end is only
+    logged. Raises sqlite3.Error for what is no database.
+    """
+    problem = ""
+    try:
+        head = read_mark(path)
+    except ValueError as error:
+        head, problem = None, str(error)
+    mark = _read_database(path)
+    problem = problem or _changed(path, mark, head)
+    lost = "" if problem else _lost(path, mark, head)
+    if problem or lost:
+        _refuse_or_log(path, mark.commit, problem or lost, accept_loss, must_be_whole=must_be_whole or bool(problem))
+    return Found(mark, head)
+
+
+def _read_database(path: Path) -> Mark:
+    """Return the mark of the database at ``path``. Raises StartError if it is damaged."""
+    if not path.exists() or not path.stat().st_size:
+        return Mark("", 0, 0)
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            schema.refuse_newer(version, path)
+            if is_small(path):
+                (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                if state != "ok":
+                    raise _damaged(path, state)
+            mark = _numbers(connection) if version >= _NUMBERED else Mark("", 0, 0)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in _DAMAGED:
+            raise _damaged(path, str(error)) from error
+        raise
+    return mark
+
+
+def is_small(path: Path) -> bool:
+    """Tell whether a database may be read as a whole at a start or a stop: about 0.5 s for a gigabyte."""
+    return path.stat().st_size <= _READ_BYTES
+
+
+def _numbers(connection: sqlite3.Connection) -> Mark:
+    row = connection.execute("SELECT journal, epoch, number FROM counters").fetchone()
+    return Mark(*row) if row else Mark("", 0, 0)
+
+
+def _damaged(path: Path, what: str) -> StartError:
+    return StartError(
+        f"the journal {path} is damaged ({' '.join(what.split())}); nothing was changed. Restore a backup, or save "
+        "what can be read into a new database; docs/operations.md says how"
+    )
+
+
+def _changed(path: Path, mark: Mark, head: Mark | None) -> str:
+    """Say that the database file is not as it was when the journal was closed; empty if it is, or was never closed."""
+    if head is None or not head.checksum or mark[:3] != head[:3] or checksum_of(path) == head.checksum:
+        return ""
+    return "its content is not what it was when the queue was stopped: it is damaged, or someone changed it"
+
+
+def _lost(path: Path, mark: Mark, head: Mark | None) -> str:
+    """Say what a database lacks that its head knows of; empty if nothing."""
+    if head is None:
+        return f"{head_path(path)} is missing, so nobody can tell whether it is complete" if mark.commit else ""
+    if mark.id not in ("", head.id):
+        return f"{head_path(path)} belongs to another journal"
+    if mark.commit < head.commit:
+        return f"{head.commit - mark.commit} of {head.commit} acknowledged commits are missing at its end"
+    if mark.epoch < head.epoch:
+        return "it is an older copy that went on elsewhere: what was acknowledged since is missing"
+    return ""
+
+
+def _refuse_or_log(path: Path, commit: int, problem: str, accept_loss: int | None, *, must_be_whole: bool) -> None:
+    said = f"the journal {path} ends at commit {commit}, but {problem}"
+    if accept_loss == commit:
+        _log.warning("%s; going on without it, as journal.accept_loss says", said)
+    elif must_be_whole:
+        raise StartError(f"{said}; nothing was changed. {_GO_ON.format(commit=commit)}")
+    else:
+        _log.warning("%s: journal.durability is below full, so a power cut may have taken it; going on", said)

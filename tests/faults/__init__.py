@@ -1,0 +1,1 @@
+"""Faults of the machine, injected for real: disks that fill up, fail or are slow, and processes that are not alone."""

@@ -1,0 +1,90 @@
+"""Room kept for the ends of running jobs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from aiqueue.journal import reserve as reserve_module
+from aiqueue.journal.reserve import Reserve
+from aiqueue.journal.sqlite import SqliteJournal
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where a journal would lie."""
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def file(path: Path) -> Path:
+    """Return where the room is kept."""
+    return path.with_name("journal.db.reserve")
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be tried again at once."""
+    monkeypatch.setattr(reserve_module, "_AGAIN_S", 0.0)
+
+
+def test_the_room_is_really_taken(path: Path, file: Path) -> None:
+    assert Reserve(path).is_held()
+    assert file.stat().st_blocks * 512 >= 8 * 2**20
+
+
+def test_room_that_was_given_away_is_taken_back(path: Path, file: Path, at_once: None) -> None:
+    reserve = Reserve(path)
+    reserve.release()
+    assert not file.exists()
+    assert reserve.is_held()
+    assert file.exists()
+
+
+def test_it_is_not_taken_back_in_the_same_moment(path: Path) -> None:
+    reserve = Reserve(path)
+    reserve.release()
+    assert not reserve.is_held()
+
+
+def test_where_the_disk_is_nearly_full_none_is_taken(
+    path: Path, file: Path, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserve_module, "_free_bytes", lambda folder: 12 * 2**20)
+    reserve = Reserve(path)
+    assert not reserve.is_held()
+    assert not file.exists()
+    monkeypatch.setattr(reserve_module, "_free_bytes", lambda folder: 17 * 2**20)
+    assert reserve.is_held()
+
+
+def test_a_journal_keeps_room_while_it_is_open_and_takes_over_what_a_killed_one_left(path: Path, file: Path) -> None:
+    Reserve(path)
+    journal = SqliteJournal(path)
+    assert journal.has_room()
+    assert file.exists()
+    journal.close()
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "room"), [(errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EOPNOTSUPP, True), (errno.EINVAL, True)]
+)
+def test_a_file_system_without_reservations_is_not_a_full_one(
+    path: Path, file: Path, at_once: None, monkeypatch: pytest.MonkeyPatch, number: int, room: bool
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert Reserve(path).is_held() == room
+    assert not file.exists()
+
+
+def test_without_the_system_call_the_room_is_written(path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert Reserve(path).is_held()
+    assert file.stat().st_size == 8 * 2**20
