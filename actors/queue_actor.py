@@ -10,7 +10,7 @@ import sys
 import ray
 
 from actors.metrics import QueueMetrics
-from aiqueue import protocol
+from aiqueue import batch_protocol, protocol
 from aiqueue.config import SentSettings
 from aiqueue.engine.schedule_records import decode_call
 from aiqueue.journal.sqlite import SqliteJournal
@@ -71,6 +71,18 @@ class QueueActor:
     async def schedules(self, call: bytes) -> bytes:
         """Take a SchedulesCall, return a SchedulesReply."""
         return protocol.encode(await self._open().schedules.answer(decode_call(call)))
+
+    async def get_states(self, ids: bytes) -> bytes:
+        """Take job ids, return their states: of an unknown one an empty one."""
+        return protocol.encode(await self._open().batches.states(protocol.decode_ids(ids)))
+
+    async def batch(self, call: bytes) -> bytes:
+        """Take a BatchCall, return a BatchView."""
+        return protocol.encode(await self._open().batches.call(batch_protocol.decode_batch_call(call)))
+
+    async def batch_results(self, call: bytes) -> bytes:
+        """Take a ResultsCall, return a ResultsReply: a long poll where it says so."""
+        return protocol.encode(await self._open().batches.results(batch_protocol.decode_results_call(call)))
 
     async def cancel(self, ids: bytes) -> bytes:
         """Take job ids, return ``list[CancelReply]``."""

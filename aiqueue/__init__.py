@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from aiqueue.client.adapter import AsyncAIQueueAdapter
     from aiqueue.client.sync_adapter import AIQueueAdapter
     from aiqueue.launch import System, connect, connect_async, start
+    from aiqueue.orchestrator import AIJobOrchestrator, AsyncAIJobOrchestrator
     from aiqueue.results import JobResult
     from aiqueue.validation import validate_job_payload
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AIJobOrchestrator",
     "AIJobPriority",
     "AIJobType",
     "AIQueueAdapter",
+    "AsyncAIJobOrchestrator",
     "AsyncAIQueueAdapter",
     "JobOptions",
     "JobResult",
@@ -40,6 +43,8 @@ __all__ = [
 
 #: Loaded when first used: what needs Ray takes seconds to import, and most modules of this package do not need it.
 _LAZY = {
+    "AIJobOrchestrator": "aiqueue.orchestrator",
+    "AsyncAIJobOrchestrator": "aiqueue.orchestrator",
     "AIQueueAdapter": "aiqueue.client.sync_adapter",
     "AsyncAIQueueAdapter": "aiqueue.client.adapter",
     "JobResult": "aiqueue.results",

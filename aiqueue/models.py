@@ -184,6 +184,18 @@ class BatchOptions(JobOptions):
     job_id: None = None
     idempotency_key: None = None
     name: str | None = Field(None, max_length=256)
+    max_concurrency: int | None = Field(None, ge=1, description="jobs of the batch that run at once at most")
+    fail_fast: bool = Field(False, description="the first job that fails stops the others")
+    max_failed_ratio: float = Field(1.0, ge=0, le=1, description="so does a greater share of failed ones")
+
+
+class GraphOptions(JobOptions):
+    """Options of a chain, a graph or a fan-in: each job gets them."""
+
+    job_id: None = None
+    idempotency_key: None = None
+    name: str | None = Field(None, max_length=256)
+    max_concurrency: int | None = Field(None, ge=1, description="jobs of it that run at once at most")
 
 
 class BatchBody(_Model):
@@ -191,3 +203,52 @@ class BatchBody(_Model):
 
     jobs: list[JobPayload] = Field(min_length=1, max_length=MAX_BATCH_JOBS)
     options: BatchOptions = BatchOptions()
+
+
+class ChainOptions(GraphOptions):
+    """Options of a chain."""
+
+    stop_on_error: bool = Field(True, description="False: go on after a failed step, with its error as the input")
+
+    def for_jobs(self) -> GraphOptions:
+        """Return what the jobs get."""
+        return GraphOptions.model_validate(self.model_dump(exclude={"stop_on_error"}, exclude_unset=True))
+
+
+class ChainStep(_Model):
+    """A step with a name, which later steps may use: ``{{steps.name.content}}``."""
+
+    name: str | None = Field(None, pattern=r"^[\w-]{1,64}$")
+    payload: JobPayload
+
+
+class ChainBody(_Model):
+    """``POST /ai/chains``: payloads, with or without names."""
+
+    steps: list[ChainStep | JobPayload] = Field(min_length=1, max_length=1_000)
+    options: ChainOptions = ChainOptions()
+
+    def named_steps(self) -> list[ChainStep]:
+        """Return the steps in one form."""
+        return [step if isinstance(step, ChainStep) else ChainStep(payload=step) for step in self.steps]
+
+
+class GraphNodeBody(_Model):
+    """One job of a graph."""
+
+    payload: JobPayload
+    depends_on: list[str] = Field(default_factory=list)
+    on_error: Literal["fail", "skip", "include"] = Field(
+        "fail", description="what the job does when one that it needs did not complete"
+    )
+
+    def as_node(self) -> dict[str, Any]:
+        """Return the node as ``submit_graph`` takes it."""
+        return {"payload": self.payload, "depends_on": self.depends_on, "on_error": self.on_error}
+
+
+class GraphBody(_Model):
+    """``POST /ai/graphs``."""
+
+    nodes: dict[Annotated[str, Field(pattern=r"^[\w-]{1,64}$")], GraphNodeBody] = Field(min_length=1, max_length=10_000)
+    options: GraphOptions = GraphOptions()

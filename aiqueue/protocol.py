@@ -32,6 +32,13 @@ class Failure(Wire):
 # --- client -> queue: submit ------------------------------------------------------------------------------------------
 
 
+class Need(Wire):
+    """A job that another one waits for, and the names its result has there: ``previous``, ``steps.draft`` …"""
+
+    job_id: str
+    names: tuple[str, ...] = ()
+
+
 class JobHeader(Wire):
     """What the queue knows of a job; also the journal's row. ``created_at`` is set by the queue on acceptance."""
 
@@ -53,6 +60,9 @@ class JobHeader(Wire):
     fail_fast: bool = False  #: fail when the gate is closed, instead of waiting
     redriven_from: str = ""  #: the dead letter that this job repeats
     idempotency_key: str = ""  #: with its scope in front; empty: none
+    index: int = 0  #: place among the jobs of its batch
+    needs: tuple[Need, ...] = ()  #: jobs that must end first
+    on_error: str = ""  #: what becomes of it when one of those does not complete: fail, skip or include
 
 
 def sla_starts_at(header: JobHeader) -> float:
@@ -68,11 +78,29 @@ class Submission(Wire):
     payload: bytes
 
 
+class BatchSpec(Wire):
+    """What is decided of a batch when it is submitted. Chains and graphs are batches whose jobs wait for each other."""
+
+    id: str
+    kind: str = "batch"  #: batch, chain, graph, fan_in
+    name: str = ""
+    is_open: bool = False  #: more parts follow, and nothing runs before it is sealed
+    max_concurrency: int = 0  #: 0: no limit
+    fail_fast: bool = False  #: the first job that fails stops the others
+    max_failed_ratio: float = 1.0  #: so does a greater share of failed ones
+    tags: tuple[str, ...] = ()
+    metadata: bytes = b""  #: JSON object, or empty
+    names: tuple[str, ...] = ()  #: of its jobs, in their order; empty: they have none
+    run: str = ""  #: of ``map``: its open batches are dropped when it begins again
+
+
 class SubmitGroup(Wire):
     """Jobs that are accepted together or not at all (one caller's)."""
 
     jobs: list[Submission]
     maybe_known: bool = False  #: sent before, or with ids chosen by the caller: look them up before accepting
+    batch: BatchSpec | None = None  #: these jobs are a batch, or its first part
+    part_of: str = ""  #: the open batch that they are a further part of
 
 
 class Refusal(Wire):
@@ -108,6 +136,15 @@ class ExchangeCall(Wire):
     running: list[tuple[str, int]] | None = None  #: after a failed call: all it holds, so that both sides agree again
 
 
+class JobInput(Wire):
+    """What another job came to, as the job that waited for it is given it."""
+
+    names: tuple[str, ...]
+    status: str
+    result: bytes = b""
+    failure: Failure | None = None
+
+
 class ClaimedJob(Wire):
     """A job handed to a worker under a lease."""
 
@@ -118,6 +155,7 @@ class ClaimedJob(Wire):
     model: str
     timeout_ms: int
     payload: bytes
+    inputs: list[JobInput] | None = None  #: results it waited for, to be filled into its payload
 
 
 class ExchangeReply(Wire):
@@ -285,6 +323,7 @@ decode_views = msgspec.msgpack.Decoder(list[JobView | None]).decode
 decode_dead_letters_call = msgspec.msgpack.Decoder(DeadLettersCall).decode
 decode_dead_letters_reply = msgspec.msgpack.Decoder(DeadLettersReply).decode
 decode_cancel_replies = msgspec.msgpack.Decoder(list[CancelReply]).decode
+decode_spec = msgspec.msgpack.Decoder(BatchSpec).decode
 decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 decode_header = msgspec.msgpack.Decoder(JobHeader).decode
 decode_welcome = msgspec.msgpack.Decoder(Welcome).decode

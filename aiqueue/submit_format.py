@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aiqueue.protocol import JobHeader, Submission, SubmitGroup, Wire, encode
+from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup, Wire, encode
 
 
 class _Packed(Wire):
@@ -20,6 +20,8 @@ class _Packed(Wire):
     ids: list[str]
     payloads: list[bytes]
     maybe_known: bool
+    batch: BatchSpec | None
+    part_of: str
 
 
 _decode = msgspec.msgpack.Decoder(list[_Packed]).decode
@@ -41,9 +43,10 @@ def _pack(group: SubmitGroup) -> _Packed:
     places = {key: place for place, key in enumerate(headers)}
     which = [places[id(job.header)] for job in jobs]
     ids, payloads = [job.id for job in jobs], [job.payload for job in jobs]
-    return _Packed(list(headers.values()), which, ids, payloads, group.maybe_known)
+    return _Packed(list(headers.values()), which, ids, payloads, group.maybe_known, group.batch, group.part_of)
 
 
 def _unpack(packed: _Packed) -> SubmitGroup:
     headers = map(packed.headers.__getitem__, packed.which)
-    return SubmitGroup(list(map(Submission, packed.ids, headers, packed.payloads)), packed.maybe_known)
+    jobs = list(map(Submission, packed.ids, headers, packed.payloads))
+    return SubmitGroup(jobs, packed.maybe_known, packed.batch, packed.part_of)

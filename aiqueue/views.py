@@ -155,6 +155,7 @@ class QueueStats(_View):
     levels: list[LevelStats]
     lanes: list[LaneStats]
     worker_pool_stats: WorkerPoolStats
+    blocked_jobs: int = 0  #: wait for other jobs, or for the rest of their batch
 
 
 class OrchestratorStats(_View):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import cast
 
 import msgspec
 from fastapi import FastAPI
@@ -12,14 +13,17 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, WebSocketRoute
 
+from aiqueue.batch_views import BatchInfo, GraphInfo
+from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.client.schedule_models import ScheduleBody, ScheduleInfo
 from aiqueue.config import HttpConfig
-from aiqueue.models import BatchBody, SubmitBody
-from aiqueue.orchestrator.schedule_models import ScheduleBody, ScheduleInfo
+from aiqueue.models import BatchBody, ChainBody, GraphBody, SubmitBody
+from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.views import Cancellation, JobInfo, Stats
 from serve.http_errors import handle_error
 from serve.limits import DEADLINE_S, EdgeLimits
-from serve.openapi import install_schema
-from serve.routes import dead_letters, events, jobs, schedules, socket_io, stats
+from serve.openapi import Operation, install_schema
+from serve.routes import batches, chains, dead_letters, events, graphs, jobs, schedules, socket_io, stats
 from serve.routes.shared import ExactRoutes, QueueAdapter, RawRoute
 from serve.routes.socket import serve_socket
 from serve.routes.socket_io import SocketIoHub
@@ -28,6 +32,8 @@ from serve.streams import StreamSlots
 _BODIES: list[type[BaseModel]] = [
     SubmitBody,
     BatchBody,
+    ChainBody,
+    GraphBody,
     ScheduleBody,
     dead_letters.RedrivePatch,
     dead_letters.RedriveBody,
@@ -36,6 +42,11 @@ _BODIES: list[type[BaseModel]] = [
 _ANSWERS: list[type[msgspec.Struct]] = [
     jobs.Accepted,
     jobs.BatchAccepted,
+    BatchInfo,
+    batches.ResultsPage,
+    chains.ChainAccepted,
+    graphs.GraphAccepted,
+    GraphInfo,
     JobInfo,
     Cancellation,
     ScheduleInfo,
@@ -51,9 +62,11 @@ _ANSWERS: list[type[msgspec.Struct]] = [
     stats.Health,
     stats.Alive,
 ]
-
-_PARTS = (
+_PARTS: tuple[tuple[str, tuple[Operation, ...]], ...] = (
     ("jobs", jobs.OPERATIONS),
+    ("batches", batches.OPERATIONS),
+    ("chains", chains.OPERATIONS),
+    ("graphs", graphs.OPERATIONS),
     ("schedules", schedules.OPERATIONS),
     ("events", events.OPERATIONS),
     ("dead letters", dead_letters.OPERATIONS),
@@ -74,6 +87,7 @@ def create_app(
         adapter = make_adapter()
         await adapter.start()
         app.state.adapter = adapter
+        app.state.orchestrator = AsyncAIJobOrchestrator(cast("AsyncAIQueueAdapter", adapter))
         try:
             yield
         finally:

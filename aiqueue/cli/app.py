@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from aiqueue import __version__
-from aiqueue.cli import dead_letters, demo, jobs, schedules, simulate, stats, system, watch
+from aiqueue.cli import batch, chain, dead_letters, demo, jobs, schedules, simulate, stats, system, watch
 from aiqueue.errors import AIQueueError, ValidationError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes; 130 is what shells expect after Ctrl-C
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (system, jobs, watch, stats, dead_letters, schedules, demo, simulate):
+for commands in (system, jobs, batch, chain, schedules, watch, stats, dead_letters, demo, simulate):
     app.add_typer(commands.commands)
 
 

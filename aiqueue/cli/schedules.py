@@ -12,9 +12,9 @@ from rich.table import Table
 from aiqueue.cli.joining import Address, AsJson, Joined, Namespace, joined
 from aiqueue.cli.output import console, print_json
 from aiqueue.cli.payloads import Request, payload_of, read_payload
+from aiqueue.client.schedule_models import ScheduleInfo, ScheduleRunInfo
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.levels import AIJobPriority
-from aiqueue.orchestrator.schedule_models import ScheduleInfo, ScheduleRunInfo
 
 commands = typer.Typer()
 _group = typer.Typer(help="Jobs that come again: add, list, pause, resume, run-now, remove …", no_args_is_help=True)

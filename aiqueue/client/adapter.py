@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from msgspec.structs import replace
 
 from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
 from aiqueue.client.event_stream import EventStream
-from aiqueue.client.headers import header_fields
+from aiqueue.client.headers import batch_spec, header_fields
 from aiqueue.client.listeners import Listener, Listeners
+from aiqueue.client.schedules import ScheduleClient
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, JobError, JobNotFound, PartlySubmitted, StartError, ValidationError
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.models import JobOptions
-from aiqueue.orchestrator.schedules import ScheduleClient
 from aiqueue.protocol import JobHeader, Submission, SubmitGroup
 from aiqueue.results import JobResult
 from aiqueue.validation import CheckedPayload, Payload, PayloadChecker, validate_options
 from aiqueue.views import Cancellation, JobInfo, Stats, job_info
 
 _Part = TypeVar("_Part")
+
+
+class Session(NamedTuple):
+    """What a started adapter works with, for what is built on it."""
+
+    transport: QueueTransport
+    submit: Callable[[SubmitGroup], Awaitable[str | None]]  #: answers when the group is on disk
+    checker: PayloadChecker
+    owner: str
+    default_retries: int
+
 
 AnyPayload = Mapping[str, Any] | Payload
 AnyOptions = Mapping[str, Any] | JobOptions | None
@@ -91,7 +104,10 @@ class AsyncAIQueueAdapter:
             if getattr(checked, name) is not None and len(payloads) > 1:
                 raise ValidationError([FieldError(f"options.{name}", "names one job, but several are submitted")])
         jobs, known = self._prepare(self._started(self._checker).check_all(payloads), checked, batch_id)
-        part = len(jobs) if batch_id else _PART
+        if batch_id and jobs:
+            await self._started(self._coalescer).submit(SubmitGroup(jobs, batch=batch_spec(batch_id, checked)))
+            return [job.id for job in jobs]
+        part = _PART
         parts = [jobs[at : at + part] for at in range(0, len(jobs), part)]
         ends = await asyncio.gather(*(self._accept(part, known=known) for part in parts), return_exceptions=True)
         if refusals := [end for end in ends if isinstance(end, BaseException)]:
@@ -162,6 +178,12 @@ class AsyncAIQueueAdapter:
         if not reply.status:
             raise JobNotFound(job_id)
         return Cancellation(cancelled=reply.cancelled, status=reply.status)
+
+    @property
+    def session(self) -> Session:
+        """What this adapter works with. Raises StartError before ``start``."""
+        checker, submit = self._started(self._checker), self._started(self._coalescer).submit
+        return Session(self._transport, submit, checker, self._client_id, self._default_retries)
 
     @property
     def dead_letters(self) -> DeadLetterClient:
@@ -237,6 +259,9 @@ class AsyncAIQueueAdapter:
             Submission(job_id, headers[checked[:3]], checked.body)
             for job_id, checked in zip(ids, payloads, strict=True)
         ]
+        if batch_id:
+            for index, job in enumerate(jobs):
+                job.header = replace(job.header, index=index)
         return jobs, chosen is not None
 
     @staticmethod

@@ -15,7 +15,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import AIQueueError, DuplicateJob, IdempotencyConflict, QueueFull, QueueUnavailable
+from aiqueue.errors import (
+    AIQueueError,
+    BatchNotFound,
+    DuplicateJob,
+    FieldError,
+    IdempotencyConflict,
+    QueueFull,
+    QueueUnavailable,
+    ValidationError,
+)
 from aiqueue.protocol import Event, Refusal, SubmitGroup, SubmitReply
 
 _MAX_CALLS = 3
@@ -139,4 +148,9 @@ def _error_of(refusal: Refusal) -> AIQueueError:
         return IdempotencyConflict(refusal.message)
     if refusal.kind == QueueFull.kind:
         return QueueFull(refusal.message, refusal.retry_after_s)
+    if refusal.kind == BatchNotFound.kind:
+        return BatchNotFound(refusal.message)
+    if refusal.kind == ValidationError.kind:
+        where = f"job {refusal.job_id}" if refusal.job_id else "jobs"
+        return ValidationError([FieldError(where, refusal.message)])
     return AIQueueError(refusal.message)

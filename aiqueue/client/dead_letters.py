@@ -12,8 +12,8 @@ import msgspec
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import DeadLetterNotFound, FieldError, ValidationError
-from aiqueue.ids import new_job_ids
-from aiqueue.protocol import DeadLettersCall, JobView, Submission, SubmitGroup
+from aiqueue.ids import new_id, new_job_ids
+from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload, validate_options
 from aiqueue.views import JobInfo, job_info
 
@@ -104,12 +104,12 @@ class DeadLetterClient:
         started: list[str] = []
         for at in range(0, len(job_ids), _AT_ONCE):
             views = await self._views(job_ids[at : at + _AT_ONCE], with_payload=True)
-            jobs = [self._again(view, model, max_retries) for view in views]
+            groups = [self._again(view, model, max_retries) for view in views]
             if per_second is not None:
-                for place, job in enumerate(jobs, at):
-                    job.header.delay_ms = round(place * 1_000 / per_second)
-            accepted = await asyncio.gather(*(self._submit(SubmitGroup([job])) for job in jobs))
-            started += [earlier or job.id for earlier, job in zip(accepted, jobs, strict=True)]
+                for place, group in enumerate(groups, at):
+                    group.jobs[0].header.delay_ms = round(place * 1_000 / per_second)
+            accepted = await asyncio.gather(*map(self._submit, groups))
+            started += [earlier or group.jobs[0].id for earlier, group in zip(accepted, groups, strict=True)]
         return started
 
     async def delete(self, job_ids: Sequence[str]) -> list[str]:
@@ -124,7 +124,7 @@ class DeadLetterClient:
             raise DeadLetterNotFound(next(job_id for job_id in job_ids if job_id not in known))
         return dead
 
-    def _again(self, view: JobView, model: str | None, max_retries: int | None) -> Submission:
+    def _again(self, view: JobView, model: str | None, max_retries: int | None) -> SubmitGroup:
         """Return the new job that repeats a dead letter."""
         header, payload = view.header, view.payload
         if model is not None:
@@ -132,10 +132,14 @@ class DeadLetterClient:
             payload, header.model = checked.body, checked.model
         if max_retries is not None:
             header.max_retries = max_retries
-        header.owner, header.redriven_from, header.batch_id = self._owner, view.id, ""
+        header.owner, header.redriven_from, header.batch_id, header.index = self._owner, view.id, "", 0
         header.run_at, header.delay_ms, header.expires_at, header.expires_in_ms = 0.0, 0, 0.0, 0
         header.idempotency_key = f"{DEFAULT_SCOPE}:redrive:{view.id}"
-        return Submission(new_job_ids(1)[0], header, payload)
+        batch = None
+        if header.needs:  # a step of a chain: its payload is filled from what it waited for, which a batch gives it
+            header.batch_id = new_id("fan-in")
+            batch = BatchSpec(header.batch_id, kind="fan_in")
+        return SubmitGroup([Submission(new_job_ids(1)[0], header, payload)], batch=batch)
 
 
 class Runner(Protocol):

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from aiqueue.models import JobOptions
+from aiqueue.models import BatchOptions, GraphOptions, JobOptions
+from aiqueue.protocol import BatchSpec
 
 DEFAULT_SCOPE = "default"  #: idempotency keys of one caller do not meet another caller's
 
@@ -35,6 +36,17 @@ def header_fields(options: JobOptions, *, owner: str, default_retries: int, batc
         "",
         f"{DEFAULT_SCOPE}:{key}" if key else "",
     )
+
+
+def batch_spec(batch_id: str, options: JobOptions, *, kind: str = "batch", is_open: bool = False) -> BatchSpec:
+    """Return what the queue is told of a batch, a chain or a graph whose jobs have these options."""
+    spec = BatchSpec(batch_id, kind, is_open=is_open, tags=options.tags)
+    spec.metadata = _encode_metadata(options.metadata) if options.metadata else b""
+    if isinstance(options, BatchOptions | GraphOptions):
+        spec.name, spec.max_concurrency = options.name or "", options.max_concurrency or 0
+    if isinstance(options, BatchOptions):
+        spec.fail_fast, spec.max_failed_ratio = options.fail_fast, options.max_failed_ratio
+    return spec
 
 
 def _seconds(moment: datetime | None) -> float:

@@ -31,11 +31,13 @@ JOB_EVENTS = frozenset(
     }
 )
 GATE_EVENTS = frozenset({"gate:closed", "gate:opened"})
-EVENTS = JOB_EVENTS | GATE_EVENTS | ANNOUNCED
+BATCH_EVENTS = frozenset({"batch:submitted", "batch:ended"})
+EVENTS = JOB_EVENTS | GATE_EVENTS | BATCH_EVENTS | ANNOUNCED
 ALL = "job:*"
 WILDCARDS: Mapping[str, frozenset[str]] = {
     ALL: JOB_EVENTS,
     "gate:*": GATE_EVENTS,
+    "batch:*": BATCH_EVENTS,
     "worker-pool:*": ANNOUNCED,
     "*": EVENTS,
 }

@@ -12,7 +12,8 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
-from aiqueue import protocol
+from aiqueue import batch_protocol, protocol
+from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsReply
 from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply, decode_reply
 from aiqueue.errors import AIQueueError, QueueNotRunning, QueueSilent, QueueUnavailable
 from aiqueue.protocol import (
@@ -35,6 +36,7 @@ QUEUE_ACTOR_NAME = "aiqueue-queue-0"  #: the number is the shard
 
 _CALL_S = 10.0  # a call that does not wait for anything has long been answered by then
 _ASK_S, _FIRST_WAIT_S = 60.0, 0.1  # a restart that loads a million jobs takes ten seconds
+_BATCH_S = 60.0  # to seal, or to retry, a hundred thousand jobs takes seconds
 _POLL_MARGIN_S = 15.0  # beyond a long poll's own limit: a queue that hangs must not hang its callers
 
 
@@ -45,6 +47,11 @@ class RayTransport:
         self._namespace = namespace
         self._poll_limit_s = poll_limit_s
         self._actor: Any = None
+
+    @property
+    def namespace(self) -> str:
+        """The Ray namespace of the queue."""
+        return self._namespace
 
     async def hello(self) -> Welcome:
         """Return what a client must know to begin."""
@@ -84,6 +91,21 @@ class RayTransport:
         """Add, list, pause, resume, remove or run schedules."""
         return decode_reply(await self._ask("schedules", protocol.encode(call)))
 
+    async def get_states(self, ids: Sequence[str]) -> list[str]:
+        """Return the states of jobs, in the order of ``ids``."""
+        return protocol.decode_ids(await self._ask("get_states", protocol.encode(ids)))
+
+    async def batch(self, call: BatchCall) -> BatchView:
+        """Do to a batch what the call says and return it. The same call twice does it once."""
+        return batch_protocol.decode_batch_view(await self._ask("batch", protocol.encode(call), limit_s=_BATCH_S))
+
+    async def batch_results(self, call: ResultsCall) -> ResultsReply:
+        """Return a page of a batch's results."""
+        limit_s = call.wait_s + _BATCH_S
+        return batch_protocol.decode_results_reply(
+            await self._ask("batch_results", protocol.encode(call), limit_s=limit_s)
+        )
+
     async def stats(self) -> Stats:
         """Return the queue's statistics."""
         return decode_stats(await self._ask("stats"))
@@ -103,13 +125,13 @@ class RayTransport:
             raise ValueError(f"unknown event {name!r}; there are: {', '.join(sorted(protocol.ANNOUNCED))}")
         await self._call("announce", name, protocol.encode(data))
 
-    async def _ask(self, method: str, *args: object) -> Any:
+    async def _ask(self, method: str, *args: object, limit_s: float = _CALL_S) -> Any:
         """As ``_call``, for what may be asked twice: goes on asking while the queue restarts."""
         loop = asyncio.get_running_loop()
         give_up_at, wait = loop.time() + _ASK_S, _FIRST_WAIT_S
         while True:
             try:
-                return await self._call(method, *args)
+                return await self._call(method, *args, limit_s=limit_s)
             except QueueNotRunning:
                 raise
             except QueueUnavailable:

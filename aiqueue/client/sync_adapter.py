@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.dead_letters import SyncDeadLetterClient
 from aiqueue.client.listeners import AnyEvent, Listener
+from aiqueue.client.schedules import SyncScheduleClient
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import StartError
-from aiqueue.orchestrator.schedules import SyncScheduleClient
 from aiqueue.results import JobResult
 from aiqueue.views import Cancellation, JobInfo, Stats
 
@@ -109,6 +109,15 @@ class AIQueueAdapter:
     def cancel_job(self, job_id: str) -> Cancellation:
         """Stop a job: at once if it waits, through its worker if it runs."""
         return self._run(self._async.cancel_job(job_id))
+
+    @property
+    def asynchronous(self) -> AsyncAIQueueAdapter:
+        """The adapter behind this one. Its coroutines belong on this one's loop: see ``run``."""
+        return self._async
+
+    def run(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine on the adapter's own loop and return what it returns."""
+        return self._run(call)
 
     @property
     def dead_letters(self) -> SyncDeadLetterClient:

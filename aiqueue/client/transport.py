@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsReply
 from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply
 from aiqueue.protocol import (
     CancelReply,
@@ -56,6 +57,18 @@ class QueueTransport(Protocol):
 
     async def schedules(self, call: SchedulesCall) -> SchedulesReply:
         """Add, list, pause, resume, remove or run schedules. Asked twice, it happens once."""
+        ...
+
+    async def get_states(self, ids: Sequence[str]) -> list[str]:
+        """Return the states of jobs, in the order of ``ids``; empty for those unknown."""
+        ...
+
+    async def batch(self, call: BatchCall) -> BatchView:
+        """Do to a batch what the call says and return it. Raises BatchNotFound, ValidationError."""
+        ...
+
+    async def batch_results(self, call: ResultsCall) -> ResultsReply:
+        """Return a page of a batch's results. Raises BatchNotFound."""
         ...
 
     async def stats(self) -> Stats:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from aiqueue.engine import batches
+from aiqueue.engine.cancellation import fail_closed
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import SUBMITTED, Core, Turn
 from aiqueue.engine.records import Common, JobRecord
 from aiqueue.engine.states import JobState
-from aiqueue.errors import CircuitOpen, DuplicateJob, QueueFull, ValidationError
+from aiqueue.errors import DuplicateJob, QueueFull, ValidationError
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import JobHeader, Refusal, Submission, SubmitGroup, encode
 
@@ -32,8 +34,17 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
     headers = {id(job.header): job.header for job in fresh.values()}  # few: jobs submitted together share theirs
     if not {header.level for header in headers.values()} <= core.levels:
         return Refusal(ValidationError.kind, f"level must be 0 to {len(core.waiting) - 1}")
+    in_batch = group.batch is not None or bool(group.part_of)
+    if in_batch and (refusal := batches.refusal_of(core, group, fresh, command)):
+        return refusal
     if full := _no_room(core, fresh):
         return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S)
+    if in_batch:
+        for job in fresh.values():
+            _fix_times(job.header, turn.now)
+            _keep_key(turn, job, command)
+        batches.accept(core, turn, group, fresh.values(), command.ended)
+        return None
     drafts = {key: _draft(core, turn, header) for key, header in headers.items()}
     for job in fresh.values():
         _enqueue(core, turn, job, drafts[id(job.header)], command)
@@ -80,11 +91,15 @@ def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft, comma
     if draft.state is not JobState.QUEUED:
         core.write(turn, job)  # without a row of its own a job counts as queued
     if header.idempotency_key:
-        digest = command.digests.get(job.id, b"")
-        turn.rows.keys.append((header.idempotency_key, job.id, digest, turn.now))
+        _keep_key(turn, submitted, command)
     core.publish(turn, job, SUBMITTED)
     if header.fail_fast:
         _fail_at_closed_gate(core, turn, job)
+
+
+def _keep_key(turn: Turn, job: Submission, command: Submit) -> None:
+    if key := job.header.idempotency_key:
+        turn.rows.keys.append((key, job.id, command.digests.get(job.id, b""), turn.now))
 
 
 def _fix_times(header: JobHeader, now: float) -> None:
@@ -101,9 +116,3 @@ def _fail_at_closed_gate(core: Core, turn: Turn, job: JobRecord) -> None:
     gate = core.gates.of(job.lane, now=turn.now)
     if turn.now < gate.closed_until and job.state is JobState.QUEUED:
         fail_closed(core, turn, job, gate.reason)
-
-
-def fail_closed(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
-    """End a job that was not to wait for a closed gate."""
-    error = CircuitOpen(f"Circuit breaker: {job.lane.provider}/{job.lane.model} takes no calls now: {reason}")
-    core.move(turn, job, JobState.FAILED, failure=error.to_failure())

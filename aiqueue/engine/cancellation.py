@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from aiqueue.engine.commands import Cancel
 from aiqueue.engine.core import HELD, Core, Turn
+from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
-from aiqueue.errors import JobCancelled
+from aiqueue.errors import CircuitOpen, JobCancelled
 from aiqueue.protocol import CancelReply
 
 
 def cancel(core: Core, turn: Turn, command: Cancel) -> list[CancelReply]:
     """Carry out a Cancel."""
-    return [_cancel(core, turn, job_id) for job_id in command.job_ids]
+    return [stop_job(core, turn, job_id) for job_id in command.job_ids]
 
 
-def _cancel(core: Core, turn: Turn, job_id: str) -> CancelReply:
+def stop_job(core: Core, turn: Turn, job_id: str) -> CancelReply:
+    """Cancel one job, if it is live."""
     job = core.live.get(job_id)
     if job is None:
         return CancelReply(job_id, cancelled=False, status="")
@@ -26,3 +28,9 @@ def _cancel(core: Core, turn: Turn, job_id: str) -> CancelReply:
         assert worker is not None, f"job {job.id} is held by an unknown worker"
         worker.cancels.append((job.id, job.attempt))
     return CancelReply(job_id, cancelled=True, status=job.state.value)
+
+
+def fail_closed(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
+    """End a job that was not to wait for a closed gate."""
+    error = CircuitOpen(f"Circuit breaker: {job.lane.provider}/{job.lane.model} takes no calls now: {reason}")
+    core.move(turn, job, JobState.FAILED, failure=error.to_failure())

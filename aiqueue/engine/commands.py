@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from aiqueue.engine.groups import StoredBatch
 from aiqueue.engine.schedule_records import ScheduleSpec
-from aiqueue.protocol import Outcome, SubmitGroup
+from aiqueue.protocol import BatchSpec, Outcome, Submission, SubmitGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +16,13 @@ class Submit:
 
     ``journaled``: for ids that the journal already holds, whether their body is the same as the one submitted now.
     ``digests``: of the bodies of jobs that carry an idempotency key, by job id; kept with the key.
+    ``ended``: the states of ended jobs that these ones need, by id.
     """
 
     groups: Sequence[SubmitGroup]
     journaled: Mapping[str, bool] = field(default_factory=dict)
     digests: Mapping[str, bytes] = field(default_factory=dict)
+    ended: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +106,30 @@ class Announce:
     data: bytes
 
 
-Command = Submit | Exchange | Claim | Cancel | LoseWorker | Tick | AddSchedule | ChangeSchedule | RunSchedule | Announce
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Do to a live batch what ``action`` says (see BatchCall). Reply: a Refusal, or None."""
+
+    batch_id: str
+    action: str
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Put new jobs into a batch in the place of some that did not complete. Reply: None.
+
+    ``number``, ``spec`` and ``stored`` are the batch as the journal has it, for one that has ended; ``replaced`` says
+    how many jobs of which terminal state get a successor.
+    """
+
+    number: int
+    spec: BatchSpec
+    stored: StoredBatch
+    replaced: Mapping[str, int]
+    jobs: Sequence[Submission]
+    ended: Mapping[str, str] = field(default_factory=dict)
+
+
+JobCommand = Submit | Exchange | Claim | Cancel | LoseWorker | Tick
+Command = JobCommand | Steer | Retry | AddSchedule | ChangeSchedule | RunSchedule | Announce

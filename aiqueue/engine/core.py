@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aiqueue.engine.counters import Counters, encode_counters
+from aiqueue.engine.dependencies import Links
 from aiqueue.engine.due import WAITING, DueTimes, StartDeadlines
 from aiqueue.engine.effects import Effects
 from aiqueue.engine.gates import GateChange, Gates
+from aiqueue.engine.groups import TAKEN_AT_ONCE, Groups
 from aiqueue.engine.lanes import Lanes, Room
 from aiqueue.engine.leases import Leases, Worker
 from aiqueue.engine.policy import EnginePolicy, Route
@@ -43,6 +45,7 @@ SUBMITTED = "job:submitted"
 HELD = frozenset({JobState.PROCESSING, JobState.CANCELLING})  #: a worker has the lease
 RETRIED = EVENT_NAMES[JobState.SCHEDULED]
 _MANY = 10_000
+BATCH_SUBMITTED, BATCH_ENDED = "batch:submitted", "batch:ended"
 GATE_CLOSED, GATE_OPENED = "gate:closed", "gate:opened"
 
 
@@ -67,6 +70,8 @@ class Core:
         self.counters = counters
         self.live: dict[str, JobRecord] = {}
         self.lanes = Lanes(tuple(ms / 1e3 for ms in policy.sla_ms), policy.ageing)
+        self.groups = Groups(self.lanes, levels=len(policy.sla_ms))
+        self.links = Links()
         self.leases = Leases(policy.lease_s)
         self.gates = Gates(policy.gates)
         self.due = DueTimes()
@@ -76,6 +81,7 @@ class Core:
         self.refusals: dict[str, int] = {}  #: 429s waited out, of the live jobs that met any
         self.levels = frozenset(range(len(policy.sla_ms)))
         self.waiting = [0] * len(policy.sla_ms)  #: jobs that nobody runs, by level
+        self.blocked = 0  #: those of them that wait for other jobs, or for their batch to be sealed
         self.open_batches: dict[str, int] = {}  #: batch id -> jobs that have not ended
         self._lane_keys: dict[tuple[str, str], LaneKey] = {}
         self._interned: dict[object, object] = {}
@@ -111,10 +117,32 @@ class Core:
     def admit(self, job: JobRecord, state: JobState, *, now: float) -> None:
         """Put a job where its state says: on acceptance, and on loading it from the journal."""
         job.state = state
+        if job.batch_id:
+            self.groups.joined(job)
         if state in WAITING:
             self._enter_waiting(job)
         elif state in HELD:
             self.gates.of(job.lane, now=now).in_flight += 1
+
+    def unblock(self, turn: Turn, job: JobRecord) -> None:
+        """Let a job run that was BLOCKED. It needs no row: after a restart it is found to wait for nothing."""
+        self.waiting[job.level] -= 1
+        self.blocked -= 1
+        job.state = JobState.SCHEDULED if job.run_at > turn.now else JobState.QUEUED
+        self._enter_waiting(job)
+        if job.state is JobState.SCHEDULED:
+            self.write(turn, job)
+
+    def forget(self, job: JobRecord) -> None:
+        """Remove a job that waits, as if it had never been accepted."""
+        if job.state is JobState.QUEUED and not self.groups.withdraw(job):
+            self.lanes.discard(job)
+        self.blocked -= job.state is JobState.BLOCKED
+        self.waiting[job.level] -= 1
+        self.counters.accepted -= 1
+        job.state = JobState.CANCELLED  # what entries of it in heaps go by
+        self.refusals.pop(job.id, None)
+        self._leave(job)
 
     def move(
         self, turn: Turn, job: JobRecord, target: JobState, *, failure: Failure | None = None, result: bytes = b""
@@ -124,11 +152,13 @@ class Core:
         if target not in MOVES[source]:
             raise IllegalMove(f"job {job.id}: {source} -> {target}")
         if source is JobState.QUEUED and target is not JobState.PROCESSING:
-            self.lanes.discard(job)  # a claim has taken it out of its lane already
+            if not (job.batch_id and self.groups.withdraw(job)):
+                self.lanes.discard(job)  # a claim has taken it out of its lane already
         elif source in HELD and target not in HELD:
             self.leases.release(job)
         if source in WAITING:
             self.waiting[job.level] -= 1
+            self.blocked -= source is JobState.BLOCKED
         job.state = target
         if target in WAITING:
             self._enter_waiting(job)
@@ -139,6 +169,8 @@ class Core:
             self.refusals.pop(job.id, None)
         if name := EVENT_NAMES.get(target):
             self.publish(turn, job, name, failure=failure, result=result)
+        if job.batch_id and (batch := self.groups.moved(job, source, failure)):
+            turn.rows.ends.append((batch, self.groups.ends_of(job.batch_id), job.seq))
 
     def keep_attempt(self, turn: Turn, job: JobRecord, outcome: str, failure: Failure | None = None) -> None:
         """Write down an attempt that ended while its job goes on."""
@@ -200,10 +232,28 @@ class Core:
         turn.events.append(event)
         return event
 
+    def publish_batch(self, turn: Turn, name: str, batch_id: str, phase: str) -> None:
+        """Append an event about a batch; ``reason`` is how it stands then."""
+        event = self._publish_jobless(turn, name)
+        event.batch_id, event.reason = batch_id, phase
+
     def claim(self, turn: Turn, worker: Worker, count: int) -> list[JobRecord]:
         """Give ``worker`` the best jobs of its pool."""
-        claimed = self.lanes.take(worker.pool, count, self.room(turn.now), now=turn.now) if count else []
-        for job in claimed:
+        if not self.groups:
+            taken = self.lanes.take(worker.pool, count, self.room(turn.now), now=turn.now) if count else []
+            return self._start(turn, worker, taken)
+        claimed: list[JobRecord] = []
+        while left := count - len(claimed):
+            some = min(left, TAKEN_AT_ONCE)
+            taken = self.lanes.take(worker.pool, some, self.room(turn.now), now=turn.now)
+            if not taken:
+                break
+            may = [job for job in taken if not job.batch_id or self.groups.start(job)]
+            claimed += self._start(turn, worker, may)
+        return claimed
+
+    def _start(self, turn: Turn, worker: Worker, jobs: list[JobRecord]) -> list[JobRecord]:
+        for job in jobs:
             self.gates.of(job.lane, now=turn.now).started(turn.now)
             job.attempt += 1
             self.deadlines.drop(job.id)
@@ -211,7 +261,7 @@ class Core:
             job.started_at = turn.now
             self.leases.grant(worker, job)
             self.move(turn, job, JobState.PROCESSING)
-        return claimed
+        return jobs
 
     def seal(self, turn: Turn) -> None:
         """Add the counters to the turn's rows, if it changed anything."""
@@ -231,19 +281,27 @@ class Core:
     def _enter_waiting(self, job: JobRecord) -> None:
         self.waiting[job.level] += 1
         if job.state is JobState.QUEUED:
-            self.lanes.push(job)
-        else:
+            if not (job.batch_id and self.groups.hold(job)):
+                self.lanes.push(job)
+        elif job.state is JobState.SCHEDULED:
             self.due.push(job)
+        else:
+            self.blocked += 1
 
     def _end(self, turn: Turn, job: JobRecord) -> None:
-        del self.live[job.id]
-        self.deadlines.drop(job.id)
-        self.fail_fast.discard(job.id)
+        self._leave(job)
         self.counters.count_end(job.state)
         if job.state is JobState.COMPLETED:
             self.counters.completed[job.level] += 1
             in_time = (turn.now - job.since) * 1e3 <= self.policy.sla_ms[job.level]
             self.counters.sla_met[job.level] += in_time
+        if self.links.needs:
+            self.links.ended(job)
+
+    def _leave(self, job: JobRecord) -> None:
+        del self.live[job.id]
+        self.deadlines.drop(job.id)
+        self.fail_fast.discard(job.id)
         if job.batch_id:
             self.open_batches[job.batch_id] -= 1
             if not self.open_batches[job.batch_id]:

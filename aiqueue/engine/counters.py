@@ -22,6 +22,7 @@ class Counters(msgspec.Struct, kw_only=True, gc=False):
     sla_met: list[int] = msgspec.field(default_factory=_per_level)  #: of the completed ones
     batches: int = 0
     stale_outcomes: int = 0
+    next_batch: int = 1  #: number of the next batch in the journal
 
     def count_end(self, state: JobState) -> None:
         """Count a job that reached a terminal state."""

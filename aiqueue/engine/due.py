@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
 
-WAITING = frozenset({JobState.QUEUED, JobState.SCHEDULED})  #: nobody runs it yet
+WAITING = frozenset({JobState.QUEUED, JobState.SCHEDULED, JobState.BLOCKED})  #: nobody runs it yet
 
 
 class DueTimes:

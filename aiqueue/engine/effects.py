@@ -5,11 +5,12 @@ The shell makes the rows durable before anyone sees the events or the reply.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiqueue.engine.records import JobRecord
-from aiqueue.protocol import Event
+from aiqueue.protocol import Event, Need
 
 
 @dataclass(slots=True)
@@ -25,12 +26,18 @@ class Rows:
     schedules: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     """Id, ScheduleSpec (empty: as it is), ScheduleState (empty: the schedule is gone); in order."""
     deletes: list[int] = field(default_factory=list)  #: seqs of ended jobs to forget
+    batches: list[tuple[int, str, bytes]] = field(default_factory=list)  #: number, id, BatchSpec
+    batch_states: list[tuple[int, bytes, float]] = field(default_factory=list)  #: number, StoredBatch, when it ended
+    parts: list[tuple[int, int, int, int]] = field(default_factory=list)  #: batch, first seq, count, first index
+    ends: list[tuple[int, int, int]] = field(default_factory=list)  #: batch, how manieth end, seq
+    dropped: list[int] = field(default_factory=list)  #: numbers of batches to forget
+    batches_before: float = 0.0  #: batches that ended earlier are forgotten
     keys_before: float = 0.0  #: idempotency keys older than this are forgotten
     counters: bytes = b""  #: Counters; the last one counts
 
     def __bool__(self) -> bool:
         changed = self.jobs or self.states or self.results or self.gates or self.deletes
-        return bool(changed or self.schedules or self.counters or self.keys_before)
+        return bool(changed or self.schedules or self.counters or self.keys_before or self._batches_changed)
 
     def extend(self, later: Rows) -> None:
         """Append ``later``, which was made after these."""
@@ -42,8 +49,22 @@ class Rows:
         self.keys += later.keys
         self.schedules += later.schedules
         self.deletes += later.deletes
+        if later._batches_changed:
+            self._extend_batches(later)
         self.keys_before = max(self.keys_before, later.keys_before)
         self.counters = later.counters or self.counters
+
+    @property
+    def _batches_changed(self) -> bool:
+        return bool(self.batch_states or self.dropped or self.batches_before)
+
+    def _extend_batches(self, later: Rows) -> None:
+        self.batches += later.batches
+        self.batch_states += later.batch_states
+        self.parts += later.parts
+        self.ends += later.ends
+        self.dropped += later.dropped
+        self.batches_before = max(self.batches_before, later.batches_before)
 
 
 @dataclass(slots=True)
@@ -61,6 +82,7 @@ class Granted:
 
     claims: list[JobRecord] = field(default_factory=list)
     cancels: list[tuple[str, int]] = field(default_factory=list)
+    needs: dict[str, tuple[Sequence[Need], str]] = field(default_factory=dict)  #: of claims that waited for others
 
     def __bool__(self) -> bool:
         return bool(self.claims or self.cancels)

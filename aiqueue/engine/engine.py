@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from aiqueue.engine import admission, cancellation, schedules
+from aiqueue.engine import admission, batches, cancellation, schedules
 from aiqueue.engine.commands import (
     AddSchedule,
     Announce,
@@ -17,7 +17,9 @@ from aiqueue.engine.commands import (
     Command,
     Exchange,
     LoseWorker,
+    Retry,
     RunSchedule,
+    Steer,
     Submit,
     Tick,
 )
@@ -26,11 +28,12 @@ from aiqueue.engine.counters import Counters, decode_counters
 from aiqueue.engine.effects import Effects
 from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease, tick
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
+from aiqueue.engine.groups import decode_stored_batch
 from aiqueue.engine.policy import EnginePolicy
-from aiqueue.engine.records import JobRecord, Progress, decode_progress
+from aiqueue.engine.records import JobRecord, LaneKey, Progress, decode_progress
 from aiqueue.engine.schedules import restore as restore_schedule
 from aiqueue.engine.states import JobState
-from aiqueue.protocol import decode_header
+from aiqueue.protocol import JobHeader, decode_header, decode_spec
 
 
 def _tick(core: Core, turn: Turn, command: Tick) -> None:
@@ -50,8 +53,11 @@ _HANDLERS: Mapping[type, Callable[[Core, Turn, Any], Any]] = {
     ChangeSchedule: schedules.change,
     RunSchedule: schedules.run_now,
     Announce: lambda core, turn, command: core.publish_announced(turn, command.name, command.data),
+    Steer: batches.steer,
+    Retry: batches.retry,
 }
 
+BatchRow = tuple[int, bytes, bytes]  #: number, BatchSpec, StoredBatch
 StoredRow = tuple[int, str, bytes, str, bytes]  #: seq, id, header, state, Progress
 StoredSchedule = tuple[str, bytes, bytes]  #: id, ScheduleSpec, ScheduleState
 
@@ -71,13 +77,16 @@ class QueueEngine:
         rows: Iterable[StoredRow],
         gates: Iterable[tuple[str, bytes]] = (),
         schedules: Iterable[StoredSchedule] = (),
+        batches: Iterable[BatchRow] = (),
         now: float,
     ) -> QueueEngine:
-        """Return the engine as it was after the commit that wrote all this (``rows``: jobs that have not ended).
+        """Return the engine as it was after the commit that wrote all this (``rows`` and ``batches``: those not ended).
 
         Leases start anew at ``now``: their workers may well be alive and will report.
         """
         engine = cls(policy, decode_counters(counters) if counters else None)
+        for number, spec, stored_batch in batches:
+            engine.core.groups.add(number, decode_spec(spec), decode_stored_batch(stored_batch), now=now)
         for row in rows:
             engine._restore(row, now)
         for key, stored in gates:
@@ -89,10 +98,15 @@ class QueueEngine:
     def handle(self, command: Command, *, now: float) -> Effects:
         """Carry out ``command`` at ``now`` (seconds since the epoch)."""
         turn = Turn(now)
-        turn.reply = _HANDLERS[type(command)](self.core, turn, command)
-        if self.core.schedules.watched:
-            schedules.note_ends(self.core, turn)
-        self.core.seal(turn)
+        core = self.core
+        turn.reply = _HANDLERS[type(command)](core, turn, command)
+        if core.links.freed or core.groups.tripped:
+            batches.settle(core, turn)
+        if core.groups.dirty or core.groups.finished:
+            batches.write(core, turn)
+        if core.schedules.watched:
+            schedules.note_ends(core, turn)
+        core.seal(turn)
         return turn
 
     def knows(self, job_id: str) -> bool:
@@ -116,6 +130,8 @@ class QueueEngine:
     def next_due(self, *, now: float) -> float | None:
         """Return when time alone next changes something: a job comes due or expires, a gate opens, a tick."""
         core = self.core
+        if core.groups.stopping:
+            return now
         times = (core.due.next_at(), core.deadlines.next_at(), core.gates.next_at(now), core.schedules.next_at())
         return min((at for at in times if at is not None), default=None)
 
@@ -124,12 +140,15 @@ class QueueEngine:
         core = self.core
         return {
             "live": {job_id: msgspec.structs.asdict(job) for job_id, job in core.live.items()},
-            "order": {lane.key: jobs for lane in core.lanes if (jobs := [job.id for job in lane.in_order()])},
-            "queued": {lane.key: tuple(lane.queued) for lane in core.lanes if any(lane.queued)},
+            "order": self._order(),
+            "queued": sum(sum(lane.queued) for lane in core.lanes) + sum(map(sum, core.groups.held.values())),
             "due": sorted(job.id for job in core.due.jobs()),
             "held": {worker.id: set(worker.held) for worker in core.leases if worker.held},
             "counters": msgspec.structs.asdict(core.counters),
             "batches": dict(core.open_batches),
+            "groups": core.groups.fingerprint(),
+            "links": core.links.fingerprint(),
+            "blocked": core.blocked,
             "waiting": list(core.waiting),
             "fail_fast": sorted(core.fail_fast),
             "deadlines": core.deadlines.times(),
@@ -139,9 +158,21 @@ class QueueEngine:
             "calls": {gate.key: gate.in_flight for gate in core.gates if gate.in_flight},
         }
 
+    def _order(self) -> dict[LaneKey, list[str]]:
+        """Return the ready jobs of each lane in the order of service, those that batches hold among them."""
+        ready: dict[LaneKey, list[JobRecord]] = {}
+        for job in [*(job for lane in self.core.lanes for job in lane.in_order()), *self.core.groups.held_in_order()]:
+            ready.setdefault(job.lane, []).append(job)
+        return {
+            lane: [job.id for job in sorted(jobs, key=lambda job: (job.level, job.seq))] for lane, jobs in ready.items()
+        }
+
     def _restore(self, row: StoredRow, now: float) -> None:
         seq, job_id, header, state, progress = row
-        job = self.core.record(seq, job_id, decode_header(header))
+        decoded = decode_header(header)
+        job = self.core.record(seq, job_id, decoded)
+        if decoded.needs or job.batch_id:
+            self._restore_waits(job, decoded, started=bool(progress))
         if progress:
             stored = decode_progress(progress)
             _put_progress(job, state, stored)
@@ -152,6 +183,14 @@ class QueueEngine:
         self.core.admit(job, job.state, now=now)
         if job.state in HELD:
             restore_lease(self.core, job, now=now)
+
+    def _restore_waits(self, job: JobRecord, header: JobHeader, *, started: bool) -> None:
+        """Find what a job waits for. One that has a row of its own waited for nothing any more."""
+        core = self.core
+        waits = bool(header.needs) and core.links.add(job.id, header.needs, header.on_error, core.live)
+        group = core.groups.live.get(job.batch_id)
+        if not started and (waits or (group is not None and group.stored.phase == "open")):
+            job.state = JobState.BLOCKED
 
 
 def _put_progress(job: JobRecord, state: str, stored: Progress) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aiqueue.engine.admission import fail_closed
+from aiqueue.engine import batches
+from aiqueue.engine.cancellation import fail_closed
 from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Tick
 from aiqueue.engine.core import RETRIED, Core, Turn
 from aiqueue.engine.effects import Granted
@@ -23,6 +24,8 @@ def exchange(core: Core, turn: Turn, command: Exchange) -> Granted:
     worker.slots = command.slots
     for outcome in command.outcomes:
         _report(core, turn, worker, outcome, command.draw)
+    if core.links.freed:  # what waited for these jobs may be claimed in this very call
+        batches.settle(core, turn)
     again = [] if command.running is None else _agree(worker, set(command.running))
     return _grant(core, turn, worker, again=again)
 
@@ -40,6 +43,8 @@ def _grant(
     room = worker.free if most is None else min(worker.free, most)
     granted = Granted([*again, *core.claim(turn, worker, room)], worker.cancels)
     worker.cancels = []
+    if core.links.needs:
+        granted.needs = core.links.needs_of(granted.claims)
     return granted
 
 
@@ -149,6 +154,8 @@ def tick(core: Core, turn: Turn, command: Tick) -> None:
     """Carry out a Tick."""
     core.leases.extend(command.pause_s)
     _expire(core, turn)
+    if core.groups:
+        batches.tick(core, turn)
     for job in core.due.take(turn.now):
         job.run_at = 0.0
         _requeue(core, turn, job)

@@ -9,6 +9,7 @@ from enum import StrEnum
 class JobState(StrEnum):
     """Where a job is in its life."""
 
+    BLOCKED = "blocked"  #: waits for other jobs to end, or for the rest of its batch
     QUEUED = "queued"  #: may be claimed now
     SCHEDULED = "scheduled"  #: not before a time: it was submitted so, or a retry waits for its backoff
     PROCESSING = "processing"  #: one worker holds the lease
@@ -23,6 +24,15 @@ class JobState(StrEnum):
 _END = frozenset[JobState]()
 
 MOVES: Mapping[JobState, frozenset[JobState]] = {
+    JobState.BLOCKED: frozenset(
+        {
+            JobState.QUEUED,
+            JobState.SCHEDULED,  # all it waited for has ended, but its own time has not come
+            JobState.FAILED,  # a job that it needs did not complete
+            JobState.CANCELLED,
+            JobState.EXPIRED,
+        }
+    ),
     JobState.QUEUED: frozenset(
         {
             JobState.PROCESSING,
@@ -56,7 +66,7 @@ TERMINAL = frozenset(state for state, targets in MOVES.items() if not targets)
 
 def mermaid() -> str:
     """Return the table of moves as a Mermaid state diagram; ``docs/states.md`` holds what this returns."""
-    lines = ["stateDiagram-v2", "    [*] --> queued", "    [*] --> scheduled"]
+    lines = ["stateDiagram-v2", "    [*] --> queued", "    [*] --> scheduled", "    [*] --> blocked"]
     for state, targets in MOVES.items():
         lines += [f"    {state} --> {target}" for target in JobState if target in targets]
         if not targets:

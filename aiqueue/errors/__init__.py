@@ -10,6 +10,8 @@ AIQueueError
 │   └── DeadLetterNotFound 404
 ├── ScheduleNotFound       404
 ├── ScheduleExists         409  the name is taken by another schedule
+├── BatchNotFound          404
+├── AggregationFailed      500  the function of a fan-in raised
 ├── QueueFull              429  try again later
 ├── QueueUnavailable       503  the queue actor can't be reached
 │   ├── QueueNotRunning    503  there is none
@@ -34,6 +36,8 @@ AIQueueError
     ├── WorkerLost         503        retry
     ├── WorkerFault        500
     ├── PoisonJob          500
+    ├── DependencyFailed   424  a job that it needs did not complete
+    ├── TemplateFailed     422  its template asks for what the results do not have
     ├── JobExpired         504
     └── JobCancelled       499
 
@@ -42,7 +46,9 @@ Errors cross process borders as ``Failure`` values (see ``protocol.py``): ``JobE
 """
 
 from aiqueue.errors.base import (
+    AggregationFailed,
     AIQueueError,
+    BatchNotFound,
     DeadLetterNotFound,
     DuplicateJob,
     FieldError,
@@ -67,6 +73,7 @@ from aiqueue.errors.job import (
     CircuitOpen,
     ContentRefused,
     ContextLengthExceeded,
+    DependencyFailed,
     InvalidRequest,
     JobCancelled,
     JobError,
@@ -80,6 +87,7 @@ from aiqueue.errors.job import (
     ProviderError,
     ProviderServerError,
     RateLimited,
+    TemplateFailed,
     WorkerFault,
     WorkerLost,
     error_from,
@@ -88,11 +96,14 @@ from aiqueue.errors.job import (
 __all__ = [
     "JOB_ERRORS",
     "AIQueueError",
+    "AggregationFailed",
     "AuthenticationFailed",
+    "BatchNotFound",
     "CircuitOpen",
     "ContentRefused",
     "ContextLengthExceeded",
     "DeadLetterNotFound",
+    "DependencyFailed",
     "DuplicateJob",
     "FieldError",
     "IdempotencyConflict",
@@ -120,6 +131,7 @@ __all__ = [
     "ScheduleExists",
     "ScheduleNotFound",
     "StartError",
+    "TemplateFailed",
     "TooManyPolls",
     "ValidationError",
     "WorkerFault",

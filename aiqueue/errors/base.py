@@ -149,6 +149,26 @@ class ScheduleExists(AIQueueError):
         return f"there is another schedule {self.name!r}; remove it first, or give this one another name"
 
 
+class BatchNotFound(AIQueueError, LookupError):
+    """No batch, chain or graph has this id (or it ended and its retention time is over; or it was never sealed)."""
+
+    kind = "batch_not_found"
+    http_status = 404
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(batch_id)
+        self.batch_id = batch_id
+
+    def __str__(self) -> str:
+        return f"Batch not found: {self.batch_id}"
+
+
+class AggregationFailed(AIQueueError):
+    """The function of a fan-in raised; the message ends with its traceback."""
+
+    kind = "aggregation_failed"
+
+
 class _Unavailable(AIQueueError):
     """What these errors share: the same call may succeed after ``retry_after_s`` seconds."""
 

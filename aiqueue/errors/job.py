@@ -157,6 +157,20 @@ class PoisonJob(JobError):
     kind = "poison_job"
 
 
+class DependencyFailed(JobError):
+    """A job that this one needs did not complete, so it was not run."""
+
+    kind = "dependency_failed"
+    http_status = 424
+
+
+class TemplateFailed(JobError):
+    """The payload asks for something that the results it waited for do not have."""
+
+    kind = "template_failed"
+    http_status = 422
+
+
 class JobExpired(JobError):
     """The job was not started before its deadline."""
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from aiqueue.engine.effects import Rows
-from aiqueue.engine.engine import StoredRow, StoredSchedule
+from aiqueue.engine.engine import BatchRow, StoredRow, StoredSchedule
 
 
 class JournalTaken(Exception):
@@ -37,6 +37,7 @@ class Recovered(NamedTuple):
     rows: Iterator[StoredRow]
     gates: Sequence[tuple[str, bytes]] = ()  #: key, StoredGate
     schedules: Sequence[StoredSchedule] = ()
+    batches: Sequence[BatchRow] = ()  #: that have not ended
 
 
 class StoredKey(NamedTuple):
@@ -45,6 +46,14 @@ class StoredKey(NamedTuple):
     job_id: str
     digest: bytes  #: of the body it was used with
     at: float
+
+
+class PartRow(NamedTuple):
+    """Jobs of a batch that were accepted together: their seqs have no gaps."""
+
+    first_seq: int
+    jobs: int
+    first_index: int
 
 
 class EndedRow(NamedTuple):
@@ -85,6 +94,10 @@ class Journal(Protocol):
         """Return the jobs that are known, by id."""
         ...
 
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the states of the jobs that are known, by id; ``queued`` for one that has never been claimed."""
+        ...
+
     def attempts(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
         """Return the AttemptRecords of jobs by seq, the first attempt first."""
         ...
@@ -107,6 +120,22 @@ class Journal(Protocol):
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
         """Return dead letters, the newest first, without payloads."""
+        ...
+
+    def batch(self, batch_id: str) -> BatchRow | None:
+        """Return a batch, whether it has ended or not."""
+        ...
+
+    def parts(self, number: int) -> list[PartRow]:
+        """Return where the jobs of a batch are, in the order they were accepted."""
+        ...
+
+    def batch_ends(self, number: int, *, after: int, limit: int) -> list[int]:
+        """Return the seqs of a batch's jobs that have ended, in the order of their ends, from end ``after`` + 1 on."""
+        ...
+
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+        """Return the jobs that are known, in the order of ``seqs``."""
         ...
 
     def close(self) -> None:

@@ -40,6 +40,15 @@ STEPS = (
     INSERT OR IGNORE INTO counters (one, body) VALUES (1, x'');
     UPDATE counters SET stored = (SELECT count(*) FROM jobs);
     """,
+    """
+    CREATE TABLE batches (no INTEGER PRIMARY KEY, id TEXT NOT NULL, spec BLOB NOT NULL);
+    CREATE UNIQUE INDEX batches_by_id ON batches (id);
+    CREATE TABLE batch_states (no INTEGER PRIMARY KEY, body BLOB NOT NULL, ended_at REAL NOT NULL);
+    CREATE TABLE parts (
+        no INTEGER, first_seq INTEGER, count INTEGER NOT NULL, first_index INTEGER NOT NULL, PRIMARY KEY (no, first_seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE ends (no INTEGER, n INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (no, n)) WITHOUT ROWID;
+    """,
 )
 VERSION = len(STEPS)
 

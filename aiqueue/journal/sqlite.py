@@ -16,43 +16,26 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from aiqueue.config import Durability
 from aiqueue.engine.effects import Rows
+from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
 from aiqueue.journal import checks, schema
-from aiqueue.journal.base import EndedRow, JournalTaken, Recovered, StoredJob, StoredKey
+from aiqueue.journal.base import EndedRow, JournalTaken, PartRow, Recovered, StoredJob, StoredKey
 from aiqueue.journal.head import Head, Mark, checksum_of
 from aiqueue.journal.reserve import Reserve
+from aiqueue.journal.rows import chunks, marks, write_rows
 
 _T = TypeVar("_T")
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
-_CHUNK = 500  # variables in one IN (…); SQLite's own limit is 32,766
 _CACHE_KIB = 32_768
 _PAGE_BYTES = 8_192  # rows of a prompt each: twice the default measured 10 % faster
 _CHECKPOINT_PAGES = 4_000  # 32 MB: a checkpoint per some 40,000 small jobs instead of per 1,000 pages
 
-#: Rows per statement. A statement runs without Python's lock, so one of 500 rows costs one hand-over of the lock where
-#: ``executemany`` costs 500, each of which a busy event loop can delay.
-_SIZES = (512, 64, 8, 1)
-
-
-def _statements(verb: str, table: str, columns: str, rest: str = "") -> dict[int, str]:
-    row = f"({', '.join('?' for _ in columns.split(','))})"
-    return {size: f"{verb} INTO {table} ({columns}) VALUES {', '.join([row] * size)} {rest}" for size in _SIZES}
-
-
-# A commit whose end was in doubt (its fsync failed) is tried again, and then finds its own rows.
-_INSERT_JOBS = _statements("INSERT", "jobs", "seq, id, header, payload", "ON CONFLICT DO NOTHING")
-_PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress")
-_PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
-_PUT_ATTEMPTS = _statements("INSERT OR REPLACE", "attempts", "seq, attempt, body")
-_PUT_GATES = _statements("INSERT OR REPLACE", "gates", "key, body")
-_PUT_KEYS = _statements("INSERT OR REPLACE", "idempotency", "key, job_id, digest, at")
 # Part of every commit, and the same row and page as the counters themselves: the fence and the number cost no write.
 _NUMBER = "UPDATE counters SET number = ?, stored = stored + ? WHERE one = 1 AND epoch = ?"
 _NUMBER_AND_COUNT = "UPDATE counters SET number = ?, stored = stored + ?, body = ? WHERE one = 1 AND epoch = ?"
@@ -65,9 +48,8 @@ _STORED = """
     SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {payload}
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
-_PUT_SPEC = "INSERT OR REPLACE INTO schedules (id, spec) VALUES (?, ?)"
-_PUT_SCHEDULE_STATE = "INSERT OR REPLACE INTO schedule_states (id, body) VALUES (?, ?)"
 _SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (id) ORDER BY id"
+_BATCHES = "SELECT no, spec, body FROM batches JOIN batch_states USING (no)"
 
 
 class SqliteJournal:
@@ -101,19 +83,7 @@ class SqliteJournal:
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
         try:
-            stored = _write(writer, _INSERT_JOBS, rows.jobs)
-            _write(writer, _PUT_STATES, rows.states)
-            _write(writer, _PUT_RESULTS, rows.results)
-            _write(writer, _PUT_ATTEMPTS, rows.attempts)
-            _write(writer, _PUT_GATES, rows.gates)
-            _write(writer, _PUT_KEYS, rows.keys)
-            _write_schedules(writer, rows.schedules)
-            for part in _chunks(rows.deletes):
-                for table in ("states", "results", "attempts"):
-                    writer.execute(f"DELETE FROM {table} WHERE seq IN {_marks(part)}", part)
-                stored -= writer.execute(f"DELETE FROM jobs WHERE seq IN {_marks(part)}", part).rowcount
-            if rows.keys_before:
-                writer.execute("DELETE FROM idempotency WHERE at < ?", (rows.keys_before,))
+            stored = write_rows(writer, rows)
             number = self._number + 1
             if rows.counters:
                 done = writer.execute(_NUMBER_AND_COUNT, (number, stored, rows.counters, self._epoch))
@@ -153,7 +123,8 @@ class SqliteJournal:
             found = self._reader.execute("SELECT body FROM counters").fetchone()
             gates = self._reader.execute("SELECT key, body FROM gates").fetchall()
             schedules = self._reader.execute(_SCHEDULES).fetchall()
-            yield Recovered(found[0] if found else b"", self._reader.execute(_LIVE), gates, schedules)
+            batches = self._reader.execute(f"{_BATCHES} WHERE ended_at = 0").fetchall()
+            yield Recovered(found[0] if found else b"", self._reader.execute(_LIVE), gates, schedules, batches)
 
     def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return payloads by seq."""
@@ -163,6 +134,11 @@ class SqliteJournal:
         """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
         query = _STORED.format(payload="payload" if with_payload else "x''") + " WHERE id IN {}"
         return {row[1]: StoredJob(*row) for row in self._select(query, list(ids))}
+
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the states of the jobs that are known, by id."""
+        query = "SELECT id, coalesce(state, 'queued') FROM jobs LEFT JOIN states USING (seq) WHERE id IN {}"
+        return dict(self._select(query, ids))
 
     def attempts(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
         """Return the AttemptRecords of jobs by seq, the first attempt first."""
@@ -204,11 +180,35 @@ class SqliteJournal:
         with self._reading:
             return [StoredJob(*row) for row in self._reader.execute(query, (before_seq, limit))]
 
+    def batch(self, batch_id: str) -> BatchRow | None:
+        """Return a batch, whether it has ended or not."""
+        with self._reading:
+            row: BatchRow | None = self._reader.execute(f"{_BATCHES} WHERE id = ?", (batch_id,)).fetchone()
+        return row
+
+    def parts(self, number: int) -> list[PartRow]:
+        """Return where the jobs of a batch are, in the order they were accepted."""
+        query = "SELECT first_seq, count, first_index FROM parts WHERE no = ? ORDER BY first_seq"
+        with self._reading:
+            return [PartRow(*row) for row in self._reader.execute(query, (number,))]
+
+    def batch_ends(self, number: int, *, after: int, limit: int) -> list[int]:
+        """Return the seqs of a batch's jobs that have ended, in the order of their ends, from end ``after`` + 1 on."""
+        query = "SELECT seq FROM ends WHERE no = ? AND n > ? ORDER BY n LIMIT ?"
+        with self._reading:
+            return [seq for (seq,) in self._reader.execute(query, (number, after, limit))]
+
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+        """Return the jobs that are known, in the order of ``seqs``."""
+        query = _STORED.format(payload="payload" if with_payload else "x''") + " WHERE jobs.seq IN {}"
+        found = {row[0]: StoredJob(*row) for row in self._select(query, seqs)}
+        return [found[seq] for seq in seqs if seq in found]
+
     def _select(self, query: str, items: Sequence[object]) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of ``query``, whose ``{}`` stands for the list of ``items``."""
         with self._reading:
-            for part in _chunks(items):
-                yield from self._reader.execute(query.format(_marks(part)), part)
+            for part in chunks(items):
+                yield from self._reader.execute(query.format(marks(part)), part)
 
     def close(self) -> None:
         """Close both connections (the last one folds the WAL into the database) and give the lock back."""
@@ -260,16 +260,6 @@ class SqliteJournal:
         return connection
 
 
-def _write(writer: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[object, ...]]) -> int:
-    """Write ``rows``; return how many were written."""
-    at = count = 0
-    for size, statement in statements.items():
-        while len(rows) - at >= size:
-            count += writer.execute(statement, list(chain.from_iterable(rows[at : at + size]))).rowcount
-            at += size
-    return count
-
-
 def _before(found: checks.Found) -> Mark:
     """Return where the journal has come to.
 
@@ -278,18 +268,6 @@ def _before(found: checks.Found) -> Mark:
     mark, head = found.mark, found.head or Mark("", 0, 0)
     journal_id = mark.id or head.id or uuid.uuid4().hex
     return Mark(journal_id, max(mark.epoch, head.epoch), max(mark.commit, head.commit))
-
-
-def _write_schedules(writer: sqlite3.Connection, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
-    """Few rows, and what one says is gone is gone: one statement each, in order."""
-    for schedule_id, spec, state in rows:
-        if spec:
-            writer.execute(_PUT_SPEC, (schedule_id, spec))
-        if state:
-            writer.execute(_PUT_SCHEDULE_STATE, (schedule_id, state))
-        else:
-            writer.execute("DELETE FROM schedules WHERE id = ?", (schedule_id,))
-            writer.execute("DELETE FROM schedule_states WHERE id = ?", (schedule_id,))
 
 
 def _lock(path: Path) -> IO[str]:
@@ -311,11 +289,3 @@ def _lock(path: Path) -> IO[str]:
 def _says_full(error: BaseException) -> bool:
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
-
-
-def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    return (items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK))
-
-
-def _marks(items: Sequence[object]) -> str:
-    return f"({', '.join('?' * len(items))})"

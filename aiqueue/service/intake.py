@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from aiqueue.engine import QueueEngine, Submit
+from aiqueue.engine import TERMINAL, QueueEngine, Submit
 from aiqueue.errors import IdempotencyConflict
 from aiqueue.journal.base import Journal, StoredJob, StoredKey
 from aiqueue.protocol import Refusal, Submission, SubmitGroup, SubmitReply, encode
@@ -49,9 +49,24 @@ class Intake:
     ) -> list[Refusal | None]:
         if self._looked_up:
             self._arrived.update(job.id for group in groups for job in group.jobs if job.id in self._looked_up)
-        replies, committed = self._apply(Submit(groups, same or {}, digests or {}))
+        ended = await self._ended_needs(groups) if any(group.batch is not None for group in groups) else {}
+        replies, committed = self._apply(Submit(groups, same or {}, digests or {}, ended))
         await asyncio.shield(committed)
         return list(replies)
+
+    async def _ended_needs(self, groups: Sequence[SubmitGroup]) -> dict[str, str]:
+        """Return the states of ended jobs that these ones need. Nothing may be awaited between this and accepting."""
+        jobs = [job for group in groups if group.batch is not None for job in group.jobs]
+        own = {job.id for job in jobs}
+        asked = {need.job_id for job in jobs for need in job.header.needs} - own
+        ended: dict[str, str] = {}
+        looked_up: set[str] = set()
+        while missing := [job_id for job_id in asked - looked_up if not self._engine.knows(job_id)]:
+            looked_up.update(missing)
+            await asyncio.shield(self._commits.settled())
+            stored = await asyncio.to_thread(self._journal.jobs, missing)
+            ended |= {job.id: job.state for job in stored.values() if job.state in TERMINAL}
+        return ended
 
     async def _accept_known(self, groups: Mapping[int, SubmitGroup]) -> tuple[list[Refusal | None], dict[int, str]]:
         jobs = [job for group in groups.values() for job in group.jobs]

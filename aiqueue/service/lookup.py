@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from aiqueue.engine.records import Progress, decode_progress
 from aiqueue.engine.states import JobState
+from aiqueue.errors import DependencyFailed
 from aiqueue.journal.base import StoredJob
-from aiqueue.protocol import DeadLettersCall, JobView, Submission, decode_header
+from aiqueue.protocol import DeadLettersCall, JobInput, JobView, Need, Submission, decode_header
 
 _IN_AN_ATTEMPT = frozenset({JobState.PROCESSING, JobState.CANCELLING, JobState.COMPLETED, JobState.DEAD_LETTER})
 
@@ -37,6 +40,20 @@ def has_history(stored: StoredJob) -> bool:
     """Tell whether there may be records of earlier attempts: also of the last one, if the job waits or waited then."""
     attempt = decode_progress(stored.progress).attempt if stored.progress else 0
     return attempt > 1 or (attempt == 1 and stored.state not in _IN_AN_ATTEMPT)
+
+
+def inputs_of(needs: Sequence[Need], on_error: str, stored: Mapping[str, StoredJob]) -> list[JobInput]:
+    """Return what the jobs came to that another one waited for, as it is given to that one's worker."""
+    found: list[JobInput] = []
+    for need in needs:
+        job = stored.get(need.job_id)
+        if job is None:
+            gone = DependencyFailed(f"the result of job {need.job_id} is not kept any more").to_failure()
+            found.append(JobInput(need.names, "gone", failure=gone))
+        elif job.state == JobState.COMPLETED or on_error != "skip":
+            failure = decode_progress(job.progress).failure if job.progress else None
+            found.append(JobInput(need.names, job.state, job.result, failure))
+    return found
 
 
 def is_wanted(view: JobView, call: DeadLettersCall) -> bool:

@@ -30,8 +30,9 @@ from aiqueue.engine import (
 )
 from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Granted
+from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueUnavailable
-from aiqueue.journal.base import Journal
+from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import (
     ANNOUNCED,
@@ -42,6 +43,7 @@ from aiqueue.protocol import (
     EventsReply,
     ExchangeCall,
     ExchangeReply,
+    JobInput,
     JobView,
     ProviderEntry,
     Refusal,
@@ -51,6 +53,7 @@ from aiqueue.protocol import (
 )
 from aiqueue.providers.registry import job_types_of
 from aiqueue.service import lookup, statistics
+from aiqueue.service.batches import BatchDesk
 from aiqueue.service.clock import Clock, SteadyClock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.dead_letters import DeadLetters
@@ -109,6 +112,7 @@ class QueueService:
         self._retention = Retention(settings.retention, journal, self._commits, self._clock, lambda: len(live))
         self.dead_letters = DeadLetters(journal, self._commits, settings.sla_by_rank())
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
+        self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)
         self._parked = ParkedWorkers()
         self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._park_s = settings.lease.heartbeat_s
@@ -167,11 +171,13 @@ class QueueService:
         stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=with_payload)
         tried = [job.seq for job in stored.values() if lookup.has_history(job)]
         attempts = await asyncio.to_thread(self._journal.attempts, tried) if tried else {}
-        sla_ms = self._engine.core.policy.sla_ms
-        return [
-            lookup.view_of(job, sla_ms, attempts.get(job.seq)) if (job := stored.get(job_id)) else None
-            for job_id in ids
-        ]
+        return [self._view(job, attempts.get(job.seq)) if (job := stored.get(job_id)) else None for job_id in ids]
+
+    def _view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
+        view = lookup.view_of(stored, self._engine.core.policy.sla_ms, attempts)
+        if not stored.state and (job := self._engine.core.live.get(stored.id)):  # blocked jobs have no row that says so
+            view.status = job.state.value if job.state is JobState.BLOCKED else view.status
+        return view
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs. For one that has ended already, ``status`` is its end; for one unknown it is empty."""
@@ -227,6 +233,7 @@ class QueueService:
         kept = [self._payloads.take(job.seq) for job in granted.claims]
         missing = [job.seq for job, payload in zip(granted.claims, kept, strict=True) if payload is None]
         read = await asyncio.to_thread(self._journal.payloads, missing) if missing else {}
+        inputs = await self._inputs(granted) if granted.needs else {}
         return [
             ClaimedJob(
                 job.id,
@@ -236,9 +243,18 @@ class QueueService:
                 job.lane.model,
                 job.timeout_ms,
                 read[job.seq] if payload is None else payload,
+                inputs.get(job.id),
             )
             for job, payload in zip(granted.claims, kept, strict=True)
         ]
+
+    async def _inputs(self, granted: Granted) -> dict[str, list[JobInput]]:
+        """Return by job what it waited for."""
+        needed = {need.job_id for needs, _ in granted.needs.values() for need in needs}
+        stored = await asyncio.to_thread(self._journal.jobs, list(needed))
+        return {
+            job_id: lookup.inputs_of(needs, on_error, stored) for job_id, (needs, on_error) in granted.needs.items()
+        }
 
     def _check_open(self) -> None:
         if self._closed:
@@ -272,6 +288,7 @@ class QueueService:
 
     def _publish(self, events: list[Event]) -> None:
         self._recent.observe(events)
+        self.batches.observe(events)
         self._log.publish(events)
 
     def _arm_timer(self) -> None:
@@ -291,5 +308,6 @@ class QueueService:
         try:
             self._apply(Tick(pause_s if pause_s > _PAUSE_S else 0.0, self._clock.ahead_s()))
             self._retention.tick()
+            self.batches.tick()
         finally:
             self._arm_timer()

@@ -108,5 +108,7 @@ class Retention:
 
     async def _forget(self, seqs: list[int], *, last: bool) -> None:
         keys_before = self._clock.now() - self._config.idempotency_s if last else 0.0
+        batches_before = self._clock.now() - self._config.max_age_s if last else 0.0
         if seqs or keys_before > 0:
-            await asyncio.shield(self._commits.append(Effects(rows=Rows(deletes=seqs, keys_before=keys_before))))
+            rows = Rows(deletes=seqs, keys_before=keys_before, batches_before=max(0.0, batches_before))
+            await asyncio.shield(self._commits.append(Effects(rows=rows)))

@@ -59,13 +59,14 @@ def collect(core: Core, recent: RecentTimes, *, now: float) -> Stats:
     """Return the queue's statistics at ``now``. O(lanes + workers + jobs in process)."""
     ended = core.counters.ended
     processing = sum(len(worker.held) for worker in core.leases)
-    queued = sum(sum(lane.queued) for lane in core.lanes)
+    queued = sum(sum(lane.queued) for lane in core.lanes) + sum(map(sum, core.groups.held.values()))
     waiting = [oldest for lane in core.lanes if (oldest := lane.oldest()) is not None]
     queue = QueueStats(
         is_running=True,
         total_jobs=core.counters.accepted,
         queued_jobs=queued,
-        scheduled_jobs=sum(core.waiting) - queued,
+        scheduled_jobs=sum(core.waiting) - queued - core.blocked,
+        blocked_jobs=core.blocked,
         processing_jobs=processing,
         completed_jobs=ended.get(JobState.COMPLETED.value, 0),
         failed_jobs=ended.get(JobState.FAILED.value, 0),
@@ -86,7 +87,7 @@ def collect(core: Core, recent: RecentTimes, *, now: float) -> Stats:
 
 
 def _levels(core: Core, recent: RecentTimes) -> list[LevelStats]:
-    held = [job.level for worker in core.leases for job in worker.held.values()]
+    running = [job.level for worker in core.leases for job in worker.held.values()]
     found = []
     for rank, level in enumerate(LEVELS):
         latencies = sorted(recent.latency_ms[rank])
@@ -95,8 +96,9 @@ def _levels(core: Core, recent: RecentTimes) -> list[LevelStats]:
             LevelStats(
                 level=level.value,
                 sla_ms=core.policy.sla_ms[rank],
-                queued=sum(lane.queued[rank] for lane in core.lanes),
-                processing=held.count(rank),
+                queued=sum(lane.queued[rank] for lane in core.lanes)
+                + sum(held[rank] for held in core.groups.held.values()),
+                processing=running.count(rank),
                 completed=completed,
                 sla_met=met,
                 sla_compliance=met / completed if completed else 1.0,
@@ -114,7 +116,7 @@ def _lanes(core: Core) -> list[LaneStats]:
             pool=lane.key.pool,
             provider=lane.key.provider,
             model=lane.key.model,
-            queued=sum(lane.queued),
+            queued=sum(lane.queued) + sum(core.groups.held.get(lane.key, ())),
             processing=held.count(lane.key),
         )
         for lane in core.lanes

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from aiqueue import protocol
+from aiqueue import batch_protocol, protocol
+from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsReply
 from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply, decode_call, decode_reply
 from aiqueue.errors import ModelUnavailable, QueueUnavailable
 from aiqueue.ids import new_id
@@ -117,6 +118,23 @@ class InProcessTransport:
         """Add, list, pause, resume, remove or run schedules."""
         sent = decode_call(protocol.encode(call))
         return decode_reply(protocol.encode(await self._call("schedules", self._service.schedules.answer(sent))))
+
+    async def get_states(self, ids: Sequence[str]) -> list[str]:
+        """Return the states of jobs, in the order of ``ids``."""
+        return list(await self._call("get_states", self._service.batches.states(list(ids))))
+
+    async def batch(self, call: BatchCall) -> BatchView:
+        """Do to a batch what the call says and return it."""
+        sent = batch_protocol.decode_batch_call(protocol.encode(call))
+        return batch_protocol.decode_batch_view(
+            protocol.encode(await self._call("batch", self._service.batches.call(sent)))
+        )
+
+    async def batch_results(self, call: ResultsCall) -> ResultsReply:
+        """Return a page of a batch's results."""
+        sent = batch_protocol.decode_results_call(protocol.encode(call))
+        reply = await self._call("batch_results", self._service.batches.results(sent))
+        return batch_protocol.decode_results_reply(protocol.encode(reply))
 
     async def stats(self) -> Stats:
         """Return the queue's statistics."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aiqueue.engine.effects import Rows
+from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import EndedRow, Recovered, StoredJob, StoredKey
+from aiqueue.journal.base import EndedRow, PartRow, Recovered, StoredJob, StoredKey
 
 
 class _JobRow(NamedTuple):
@@ -37,6 +38,10 @@ class _Disk:
     keys: dict[str, StoredKey] = field(default_factory=dict)
     schedules: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     counters: bytes = b""
+    batches: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    batch_states: dict[int, tuple[bytes, float]] = field(default_factory=dict)
+    parts: dict[int, list[PartRow]] = field(default_factory=dict)
+    ends: dict[int, dict[int, int]] = field(default_factory=dict)
 
 
 class MemoryJournal:
@@ -131,7 +136,8 @@ class MemoryJournal:
             counters = disk.counters
             gates = list(disk.gates.items())
             schedules = [(schedule_id, *row) for schedule_id, row in sorted(disk.schedules.items())]
-        yield Recovered(counters, iter(rows), gates, schedules)
+            batches = [self._batch(no) for no in disk.batches if not disk.batch_states[no][1]]
+        yield Recovered(counters, iter(rows), gates, schedules, batches)
 
     def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return payloads by seq."""
@@ -146,6 +152,10 @@ class MemoryJournal:
             disk = self._disk
             known = [(job_id, disk.seqs[job_id]) for job_id in ids if job_id in disk.seqs]
             return {job_id: self._stored(seq, with_payload) for job_id, seq in known}
+
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the states of the jobs that are known, by id."""
+        return {job_id: job.state or JobState.QUEUED.value for job_id, job in self.jobs(ids).items()}
 
     def attempts(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
         """Return the AttemptRecords of jobs by seq, the first attempt first."""
@@ -183,6 +193,29 @@ class MemoryJournal:
             dead = [seq for seq, row in self._disk.states.items() if row[0] == JobState.DEAD_LETTER]
             return [self._stored(seq, False) for seq in sorted(dead, reverse=True) if seq < before_seq][:limit]
 
+    def batch(self, batch_id: str) -> BatchRow | None:
+        """Return a batch, whether it has ended or not."""
+        with self._lock:
+            return next((self._batch(no) for no, (known, _) in self._disk.batches.items() if known == batch_id), None)
+
+    def parts(self, number: int) -> list[PartRow]:
+        """Return where the jobs of a batch are, in the order they were accepted."""
+        with self._lock:
+            return sorted(self._disk.parts.get(number, []))
+
+    def batch_ends(self, number: int, *, after: int, limit: int) -> list[int]:
+        """Return the seqs of a batch's jobs that have ended, in the order of their ends."""
+        with self._lock:
+            return [seq for n, seq in sorted(self._disk.ends.get(number, {}).items()) if n > after][:limit]
+
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+        """Return the jobs that are known, in the order of ``seqs``."""
+        with self._lock:
+            return [self._stored(seq, with_payload) for seq in seqs if seq in self._disk.jobs]
+
+    def _batch(self, no: int) -> BatchRow:
+        return no, self._disk.batches[no][1], self._disk.batch_states[no][0]
+
     def close(self) -> None:
         """Take no more."""
         self._gone = self._gone or "this journal is closed"
@@ -219,7 +252,24 @@ class MemoryJournal:
                 del disk.attempts[key]
         for name in [name for name, key in disk.keys.items() if key.at < rows.keys_before]:
             del disk.keys[name]
+        self._write_batches(rows)
         disk.counters = rows.counters or disk.counters
+
+    def _write_batches(self, rows: Rows) -> None:
+        disk = self._disk
+        for no, batch_id, spec in rows.batches:
+            disk.batches.setdefault(no, (batch_id, spec))
+        disk.batch_states.update({no: (body, ended_at) for no, body, ended_at in rows.batch_states})
+        for no, *part in rows.parts:
+            known = disk.parts.setdefault(no, [])
+            if PartRow(*part) not in known:
+                known.append(PartRow(*part))
+        for no, n, seq in rows.ends:
+            disk.ends.setdefault(no, {})[n] = seq
+        old = [no for no, (_, ended_at) in disk.batch_states.items() if 0 < ended_at < rows.batches_before]
+        for no in [*rows.dropped, *old]:
+            for table in (disk.batches, disk.batch_states, disk.parts, disk.ends):
+                table.pop(no, None)
 
     def _check(self) -> None:
         if self._gone:

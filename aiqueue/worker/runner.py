@@ -13,6 +13,7 @@ from aiqueue.errors import JobError, JobTimeout, ModelUnavailable, OutOfMemory, 
 from aiqueue.protocol import ClaimedJob, Outcome
 from aiqueue.providers.base import Provider, ProviderAnswer, ProviderRequest
 from aiqueue.results import JobResult, encode_result
+from aiqueue.templates import fill
 
 _log = logging.getLogger(__name__)
 _decode_body = msgspec.json.Decoder(dict).decode
@@ -50,9 +51,10 @@ class JobRunner:
     async def _result(self, job: ClaimedJob) -> tuple[bytes, int]:
         provider = self._provider_of(job.provider)
         timeout_s = job.timeout_ms / 1e3
-        request = ProviderRequest(
-            job_id=job.job_id, type=job.type, model=job.model, body=_decode_body(job.payload), timeout_s=timeout_s
-        )
+        body = _decode_body(job.payload)
+        if job.inputs is not None:
+            body = fill(body, job.inputs)
+        request = ProviderRequest(job_id=job.job_id, type=job.type, model=job.model, body=body, timeout_s=timeout_s)
         started = time.perf_counter()
         limit = asyncio.timeout(timeout_s)
         try:

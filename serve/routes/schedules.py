@@ -9,9 +9,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from aiqueue.client.schedule_models import ScheduleBody, ScheduleInfo, ScheduleRunInfo
+from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import FieldError, ValidationError
-from aiqueue.orchestrator.schedule_models import ScheduleBody, ScheduleInfo, ScheduleRunInfo
-from aiqueue.orchestrator.schedules import ScheduleClient
 from serve.openapi import JsonObject, Operation, answer, json_body
 from serve.routes.shared import adapter_of, json_response, parse_body
 

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_stream import EventStream
+from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import FieldError, JobNotFound, ValidationError
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
-from aiqueue.orchestrator.schedules import ScheduleClient
 from aiqueue.validation import field_errors
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
 from serve.openapi import Operation

@@ -74,6 +74,23 @@ async def test_the_description_names_every_route_and_its_failures(client: httpx.
         ("POST", "/ai/schedules/{schedule}/run"): {202, 404, 429, 500, 503},
         ("GET", "/ai/schedules/{schedule}/next"): {200, 400, 404, 500, 503},
         ("GET", "/ai/schedules/{schedule}/history"): {200, 404, 500, 503},
+        ("GET", "/ai/batches/{batch_id}"): {200, 404, 500, 503},
+        ("GET", "/ai/batches/{batch_id}/results"): {200, 400, 404, 500, 503},
+        ("POST", "/ai/chains"): {202, 400, 408, 413, 415, 429, 500, 503},
+        ("GET", "/ai/chains/{batch_id}"): {200, 404, 500, 503},
+        ("POST", "/ai/graphs"): {202, 400, 408, 413, 415, 429, 500, 503},
+        ("GET", "/ai/graphs/{batch_id}"): {200, 404, 500, 503},
+        **{
+            ("POST", f"/ai/{path}"): {200, 400, 404, 415, 500, 503}
+            for path in (
+                *(f"batches/{{batch_id}}/{action}" for action in ("cancel", "pause", "resume", "retry-failed")),
+                *(
+                    f"{kind}/{{batch_id}}/{action}"
+                    for kind in ("chains", "graphs")
+                    for action in ("cancel", "retry-failed")
+                ),
+            )
+        },
         ("GET", "/ai/events"): {200, 400, 500, 503},
         ("GET", "/ai/jobs/{job_id}/events"): {200, 400, 404, 500, 503},
         ("GET", "/ai/dead-letters"): {200, 400, 500, 503},

@@ -9,7 +9,7 @@ import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.listeners import EVENTS, GateEvent, JobEvent, Listeners, SystemEvent, job_event
-from aiqueue.engine.core import EVENT_NAMES, GATE_CLOSED, GATE_OPENED, SUBMITTED
+from aiqueue.engine.core import BATCH_ENDED, BATCH_SUBMITTED, EVENT_NAMES, GATE_CLOSED, GATE_OPENED, SUBMITTED
 from aiqueue.errors import ProviderServerError, RateLimited
 from aiqueue.protocol import ANNOUNCED
 from aiqueue.providers.base import ProviderRequest
@@ -206,12 +206,20 @@ async def test_a_listener_put_on_before_the_start_hears_too(system: ClientHarnes
 
 
 async def test_an_event_nobody_sends_is_refused(client: AsyncAIQueueAdapter) -> None:
-    with pytest.raises(ValueError, match=r"unknown event 'job:finished'; there are: gate:closed, .* and job:\*, .*"):
+    with pytest.raises(ValueError, match=r"unknown event 'job:finished'; there are: batch:ended, .* and job:\*, .*"):
         client.on("job:finished", Seen())
 
 
 def test_every_event_of_the_queue_can_be_listened_to() -> None:
-    assert {*EVENT_NAMES.values(), SUBMITTED, GATE_CLOSED, GATE_OPENED, *ANNOUNCED} == EVENTS
+    assert {
+        *EVENT_NAMES.values(),
+        SUBMITTED,
+        GATE_CLOSED,
+        GATE_OPENED,
+        BATCH_SUBMITTED,
+        BATCH_ENDED,
+        *ANNOUNCED,
+    } == EVENTS
 
 
 async def test_what_is_announced_is_heard_in_its_place_and_is_no_jobs_event(

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import AIQueueError, QueueFull, ScheduleExists, ScheduleNotFound, ValidationError
-from aiqueue.orchestrator.schedules import ScheduleClient
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
 from tests.tools.turns import turns, until
@@ -184,7 +184,7 @@ async def test_schedules_survive_a_crash_of_the_queue(harness: ClientHarness, cl
 
 
 def test_the_clients_have_the_same_methods() -> None:
-    from aiqueue.orchestrator.schedules import SyncScheduleClient
+    from aiqueue.client.schedules import SyncScheduleClient
 
     public = {name for name in vars(ScheduleClient) if not name.startswith("_")}
     assert public - {"put"} == {name for name in vars(SyncScheduleClient) if not name.startswith("_")}

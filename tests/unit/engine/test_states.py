@@ -20,8 +20,8 @@ def test_every_state_has_a_row() -> None:
     assert set(MOVES) == set(JobState)
 
 
-def test_every_state_can_be_reached_from_queued() -> None:
-    reached, new = set[JobState](), {JobState.QUEUED}
+def test_every_state_can_be_reached_from_blocked() -> None:
+    reached, new = set[JobState](), {JobState.BLOCKED}
     while new:
         reached |= new
         new = {target for source in new for target in MOVES[source]} - reached

@@ -9,6 +9,14 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import pydantic
 
 from aiqueue.client.headers import header_fields
+from aiqueue.client.schedule_models import (
+    ScheduleDefinition,
+    ScheduledJobOptions,
+    ScheduleInfo,
+    ScheduleRunInfo,
+    history_of,
+    schedule_info,
+)
 from aiqueue.client.transport import QueueTransport
 from aiqueue.engine.schedule_records import SchedulesCall, ScheduleSpec, SchedulesReply, ScheduleView
 from aiqueue.errors import (
@@ -22,14 +30,6 @@ from aiqueue.errors import (
 )
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.levels import AIJobPriority
-from aiqueue.orchestrator.schedule_models import (
-    ScheduleDefinition,
-    ScheduledJobOptions,
-    ScheduleInfo,
-    ScheduleRunInfo,
-    history_of,
-    schedule_info,
-)
 from aiqueue.protocol import JobHeader, Refusal
 from aiqueue.validation import Payload, PayloadChecker, field_errors
 

@@ -1,0 +1,254 @@
+"""Batches of jobs, chains and graphs: accepted part by part or at once, sealed, stopped, paused, retried."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from aiqueue.engine.cancellation import fail_closed, stop_job
+from aiqueue.engine.commands import Retry, Steer, Submit
+from aiqueue.engine.core import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Core, Turn
+from aiqueue.engine.dependencies import ON_ERROR, broken, failure_of, unknown
+from aiqueue.engine.groups import Group, StoredBatch, encode_batch, end_phase
+from aiqueue.engine.records import JobRecord
+from aiqueue.engine.states import JobState
+from aiqueue.errors import BatchNotFound, ValidationError
+from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGroup, encode
+
+OPEN_S = 600.0  #: an open batch to which nothing is added for this long is dropped
+RETRIED = -1  #: first index of a part that holds successors of failed jobs: each header has its job's own index
+_SLICE = 1_000  # jobs that are cancelled in one turn
+
+
+def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], command: Submit) -> Refusal | None:
+    """Return why these jobs can't be (a part of) a batch."""
+    batch_id = group.batch.id if group.batch else group.part_of
+    if group.part_of:
+        found = core.groups.live.get(batch_id)
+        if found is None or found.stored.phase != "open":
+            return Refusal(BatchNotFound.kind, batch_id)
+    seen: set[str] = set()
+    for job in fresh.values():
+        header = job.header
+        if header.batch_id != batch_id:
+            return Refusal(ValidationError.kind, f"belongs to batch {header.batch_id!r}, not {batch_id!r}", job.id)
+        if header.needs:
+            if header.on_error not in ON_ERROR:
+                return Refusal(ValidationError.kind, f"on_error must be one of {', '.join(sorted(ON_ERROR))}", job.id)
+            if missing := unknown(header.needs, {*seen, *command.ended}, core.live):
+                return Refusal(ValidationError.kind, f"needs job {missing}, which is not known", job.id)
+        seen.add(job.id)
+    return None
+
+
+def accept(core: Core, turn: Turn, sent: SubmitGroup, fresh: Collection[Submission], ended: Mapping[str, str]) -> None:
+    """Take jobs that nothing speaks against."""
+    if sent.batch is not None:
+        if not fresh:  # sent again: accepted long ago
+            return
+        group = _open(core, turn, sent.batch)
+    else:
+        group = core.groups.live[sent.part_of]
+        group.touched_at = turn.now
+    _add(core, turn, group, fresh, ended)
+    if sent.batch is not None and not sent.batch.is_open:
+        _publish(core, turn, group, BATCH_SUBMITTED)
+
+
+def _open(core: Core, turn: Turn, spec: BatchSpec) -> Group:
+    no = core.counters.next_batch
+    core.counters.next_batch += 1
+    core.counters.batches += 1
+    phase = "open" if spec.is_open else "running"
+    turn.rows.batches.append((no, spec.id, encode(spec)))
+    return core.groups.add(no, spec, StoredBatch(phase=phase, created_at=turn.now), now=turn.now)
+
+
+def _add(
+    core: Core,
+    turn: Turn,
+    group: Group,
+    jobs: Collection[Submission],
+    ended: Mapping[str, str],
+    *,
+    first_index: int | None = None,
+) -> None:
+    """Put jobs into a batch. They get seqs without gaps, so one row says where they are."""
+    if jobs:
+        index = next(iter(jobs)).header.index if first_index is None else first_index
+        turn.rows.parts.append((group.no, core.counters.next_seq, len(jobs), index))
+        group.stored.total += len(jobs)
+    for submitted in jobs:
+        _enqueue(core, turn, group, submitted, ended)
+    core.groups.dirty[group.spec.id] = group
+
+
+def _enqueue(core: Core, turn: Turn, group: Group, submitted: Submission, ended: Mapping[str, str]) -> None:
+    header = submitted.header
+    job = core.record(core.counters.take_seq(), submitted.id, header)
+    core.counters.accepted += 1
+    turn.rows.jobs.append((job.seq, job.id, encode(header), submitted.payload))
+    core.admit(job, JobState.BLOCKED, now=turn.now)
+    if group.stored.phase != "open":
+        core.publish(turn, job, SUBMITTED)  # those of an open batch are announced as one, when it is sealed
+    lost = _link(core, job, header, ended)
+    if lost:
+        core.move(turn, job, JobState.FAILED, failure=failure_of(lost, ended[lost]))
+    elif group.stored.phase != "open" and not core.links.waits(job.id):
+        _release(core, turn, job)
+
+
+def _link(core: Core, job: JobRecord, header: JobHeader, ended: Mapping[str, str]) -> str:
+    """Note what the job waits for; return the job without which it can't run, if there is one."""
+    if not header.needs:
+        return ""
+    core.links.add(job.id, header.needs, header.on_error, core.live)
+    gone = [need.job_id for need in header.needs if need.job_id in ended]
+    return next((each for each in gone if broken(header.on_error, JobState(ended[each]))), "")
+
+
+def steer(core: Core, turn: Turn, command: Steer) -> Refusal | None:
+    """Carry out a Steer."""
+    group = core.groups.live.get(command.batch_id)
+    if group is None:
+        return Refusal(BatchNotFound.kind, command.batch_id)
+    stored = group.stored
+    match command.action:
+        case "seal" if stored.phase == "open":
+            if stored.total != command.count:
+                said = f"holds {stored.total} jobs, but {command.count} were counted; submit it again"
+                return Refusal(ValidationError.kind, said)
+            _seal(core, turn, group)
+        case "drop" if stored.phase == "open":
+            drop(core, turn, group)
+            return None
+        case "cancel" if stored.phase != "stopping":
+            stop(core, turn, group, "")
+        case "pause" | "resume":
+            stored.paused = command.action == "pause"
+            core.groups.refill(group)
+    core.groups.dirty[group.spec.id] = group
+    return None
+
+
+def _seal(core: Core, turn: Turn, group: Group) -> None:
+    group.stored.phase = "running"
+    for job in members(core, group):
+        if job.state is JobState.BLOCKED and not core.links.waits(job.id):
+            _release(core, turn, job)
+    if not group.live:  # all of them were cancelled or have expired meanwhile
+        core.groups.finished.append(group)
+    _publish(core, turn, group, BATCH_SUBMITTED)
+
+
+def _release(core: Core, turn: Turn, job: JobRecord) -> None:
+    """Let a blocked job run, unless its gate is closed and it is not to wait there."""
+    core.unblock(turn, job)
+    if job.id in core.fail_fast and job.state is JobState.QUEUED:
+        gate = core.gates.of(job.lane, now=turn.now)
+        if turn.now < gate.closed_until:
+            fail_closed(core, turn, job, gate.reason)
+
+
+def members(core: Core, group: Group) -> list[JobRecord]:
+    """Return the live jobs of a batch, in the order of acceptance. O(all live jobs)."""
+    batch_id = group.spec.id
+    return [job for job in core.live.values() if job.batch_id == batch_id]
+
+
+def drop(core: Core, turn: Turn, group: Group) -> None:
+    """Forget a batch that was never sealed, with all that was sent of it: as if nobody had begun to submit it."""
+    for job in members(core, group):
+        core.forget(job)
+        turn.rows.deletes.append(job.seq)
+    turn.rows.dropped.append(group.no)
+    turn.counted = True
+    core.groups.dirty.pop(group.spec.id, None)
+    core.groups.remove(group)
+
+
+def stop(core: Core, turn: Turn, group: Group, reason: str) -> None:
+    """Begin to cancel what has not ended. ``reason`` is empty where the owner asked for it."""
+    group.stored.phase, group.stored.reason = "stopping", reason
+    core.groups.stopping[group.spec.id] = group
+    core.groups.dirty[group.spec.id] = group
+    advance(core, turn)
+
+
+def advance(core: Core, turn: Turn) -> None:
+    """Cancel some more jobs of the batches that are being stopped."""
+    for group in list(core.groups.stopping.values()):
+        if group.doomed is None:
+            group.doomed = [job.id for job in reversed(members(core, group))]
+            if not group.doomed:
+                core.groups.finished.append(group)
+        part, group.doomed = group.doomed[-_SLICE:], group.doomed[:-_SLICE]
+        for job_id in reversed(part):
+            stop_job(core, turn, job_id)
+        if not group.doomed:
+            core.groups.stopping.pop(group.spec.id, None)
+
+
+def tick(core: Core, turn: Turn) -> None:
+    """Let time do its part."""
+    advance(core, turn)
+    late = [group for group in core.groups.live.values() if group.stored.phase == "open"]
+    for group in late:
+        if group.touched_at + OPEN_S <= turn.now:
+            drop(core, turn, group)
+
+
+def settle(core: Core, turn: Turn) -> None:
+    """Let the ends of this turn have their consequences for jobs that waited, and for batches."""
+    while core.links.freed or core.groups.tripped:
+        while core.links.freed:
+            parent, children = core.links.freed.pop()
+            for child in children:
+                _parent_ended(core, turn, parent, child)
+        while core.groups.tripped:
+            group, why = core.groups.tripped.pop()
+            if group.stored.phase == "running":
+                stop(core, turn, group, why)
+
+
+def _parent_ended(core: Core, turn: Turn, parent: JobRecord, child: str) -> None:
+    job = core.live.get(child)
+    if job is None or job.state is not JobState.BLOCKED:
+        return
+    if broken(core.links.on_error[child], parent.state):
+        core.move(turn, job, JobState.FAILED, failure=failure_of(parent.id, parent.state.value))
+    elif core.links.met(child):
+        group = core.groups.live.get(job.batch_id)
+        if group is None or group.stored.phase != "open":
+            _release(core, turn, job)
+
+
+def retry(core: Core, turn: Turn, command: Retry) -> None:
+    """Carry out a Retry."""
+    group = core.groups.live.get(command.spec.id)
+    if group is None:
+        group = core.groups.add(command.number, command.spec, command.stored, now=turn.now)
+    stored = group.stored
+    stored.phase, stored.ended_at, stored.reason = "running", 0.0, ""
+    for state, count in command.replaced.items():
+        stored.ended[state] = stored.ended.get(state, 0) - count
+    stored.errors, stored.first_errors = {}, []
+    stored.total -= len(command.jobs)  # they take the places of others
+    _add(core, turn, group, command.jobs, command.ended, first_index=RETRIED)
+
+
+def write(core: Core, turn: Turn) -> None:
+    """Write the batches that changed, and announce those that have ended."""
+    for group in core.groups.finished:
+        if group.live == 0 and group.spec.id in core.groups.live:
+            group.stored.phase, group.stored.ended_at = end_phase(group), turn.now
+            core.groups.remove(group)
+            core.groups.dirty[group.spec.id] = group
+            _publish(core, turn, group, BATCH_ENDED)
+    core.groups.finished.clear()
+    for group in core.groups.dirty.values():
+        turn.rows.batch_states.append((group.no, encode_batch(group.stored), group.stored.ended_at))
+    core.groups.dirty.clear()
+
+
+def _publish(core: Core, turn: Turn, group: Group, name: str) -> None:
+    core.publish_batch(turn, name, group.spec.id, group.stored.phase)

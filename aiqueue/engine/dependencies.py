@@ -1,0 +1,85 @@
+"""Jobs that wait for other jobs. A job may need only jobs that were accepted before it, so there are no cycles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from aiqueue.engine.records import JobRecord
+from aiqueue.engine.states import JobState
+from aiqueue.errors import DependencyFailed
+from aiqueue.protocol import Failure, Need
+
+ON_ERROR = frozenset({"fail", "skip", "include"})
+
+
+class Links:
+    """Who waits for whom, among the jobs that have not ended."""
+
+    def __init__(self) -> None:
+        self.needs: dict[str, Sequence[Need]] = {}  #: of live jobs that have any
+        self.on_error: dict[str, str] = {}
+        self._missing: dict[str, int] = {}  #: blocked job -> jobs it still waits for
+        self._children: dict[str, list[str]] = {}  #: live job -> who waits for it
+        self.freed: list[tuple[JobRecord, list[str]]] = []  #: jobs that ended in this turn, and who waited for them
+
+    def add(self, job_id: str, needs: Sequence[Need], on_error: str, live: Mapping[str, JobRecord]) -> bool:
+        """Take a new or loaded job; tell whether it must wait."""
+        self.needs[job_id], self.on_error[job_id] = needs, on_error
+        waits_for = {need.job_id for need in needs if need.job_id in live}
+        for parent in waits_for:
+            self._children.setdefault(parent, []).append(job_id)
+        if waits_for:
+            self._missing[job_id] = len(waits_for)
+        return bool(waits_for)
+
+    def needs_of(self, jobs: Iterable[JobRecord]) -> dict[str, tuple[Sequence[Need], str]]:
+        """Return what those of ``jobs`` needed that needed anything, and what a failed one means to them."""
+        return {job.id: (self.needs[job.id], self.on_error[job.id]) for job in jobs if job.id in self.needs}
+
+    def waits(self, job_id: str) -> bool:
+        """Tell whether jobs that this one needs have not ended."""
+        return job_id in self._missing
+
+    def ended(self, job: JobRecord) -> None:
+        """A job has ended: note who waited for it."""
+        if job.id in self.needs:
+            self.drop(job.id)
+        if children := self._children.pop(job.id, None):
+            self.freed.append((job, children))
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job that is gone."""
+        self.needs.pop(job_id, None)
+        self.on_error.pop(job_id, None)
+        self._missing.pop(job_id, None)
+
+    def met(self, child: str) -> bool:
+        """One of the jobs that ``child`` needs has ended; tell whether it was the last one."""
+        left = self._missing.get(child)
+        if left is None:  # it has ended itself
+            return False
+        if left > 1:
+            self._missing[child] = left - 1
+            return False
+        del self._missing[child]
+        return True
+
+    def fingerprint(self) -> dict[str, int]:
+        """Return what a restart must bring back."""
+        return dict(self._missing)
+
+
+def broken(on_error: str, parent: JobState) -> bool:
+    """Tell whether a job can't run since one that it needs ended as ``parent``."""
+    return on_error == "fail" and parent is not JobState.COMPLETED
+
+
+def failure_of(parent_id: str, state: str) -> Failure:
+    """Return why a job did not run whose parent did not complete."""
+    return DependencyFailed(f"Dependency failed: job {parent_id} ended as {state}, and this job needs it").to_failure()
+
+
+def unknown(needs: Iterable[Need], known: Iterable[str], live: Mapping[str, JobRecord]) -> str:
+    """Return the first job that is needed and not there; empty if all are."""
+    there = set(known)
+    return next((need.job_id for need in needs if need.job_id not in live and need.job_id not in there), "")

@@ -1,0 +1,245 @@
+"""Batches that have not ended: their counts, and which of their jobs may be claimed.
+
+A batch shows the lanes only as many of its jobs as may start now; the others it holds, best first. So a claim costs
+what it costs without batches, and pausing one of 100,000 jobs moves a thousand at most. Never more than
+``max_concurrency`` are in flight: a claim that finds a job whose batch is at its limit sets it aside.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from aiqueue.engine.lanes import Lanes
+from aiqueue.engine.records import JobRecord, LaneKey
+from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.protocol import BatchSpec, Failure, Wire
+
+WINDOW = 1_024  #: jobs of one batch that stand in a lane at most
+TAKEN_AT_ONCE = WINDOW // 2  #: by a claim, so that a batch never seems to have run out of jobs
+_FIRST_ERRORS = 10
+_MESSAGE = 300  # characters of an error that are kept
+_RUNNING = frozenset({JobState.PROCESSING, JobState.CANCELLING})
+FAILED = frozenset({JobState.FAILED, JobState.DEAD_LETTER, JobState.EXPIRED})  #: count towards ``max_failed_ratio``
+
+
+class StoredBatch(Wire):
+    """The part of a batch's journal row that changes. ``phase``: open, running, stopping, or how it ended."""
+
+    phase: str = "open"
+    paused: bool = False
+    created_at: float = 0.0
+    ended_at: float = 0.0
+    total: int = 0
+    ends: int = 0  #: that were numbered so far: more than there are jobs, once some were retried
+    ended: dict[str, int] = msgspec.field(default_factory=dict)  #: by terminal state
+    errors: dict[str, int] = msgspec.field(default_factory=dict)  #: by kind
+    first_errors: list[tuple[str, str, str]] = msgspec.field(default_factory=list)  #: job id, kind, message
+    reason: str = ""
+
+
+encode_batch = msgspec.msgpack.Encoder().encode
+decode_stored_batch = msgspec.msgpack.Decoder(StoredBatch).decode
+
+
+class Group:
+    """One live batch."""
+
+    __slots__ = ("doomed", "held", "held_ids", "in_flight", "in_lanes", "live", "no", "spec", "stored", "touched_at")
+
+    def __init__(self, no: int, spec: BatchSpec, stored: StoredBatch, *, now: float) -> None:
+        self.no, self.spec, self.stored = no, spec, stored
+        self.touched_at = now  #: when the last part of an open one came
+        self.live = 0  #: jobs that have not ended
+        self.in_flight = 0
+        self.in_lanes: dict[LaneKey, int] = {}
+        self.held: dict[LaneKey, list[tuple[int, int, JobRecord]]] = {}  #: heaps of level, seq, job
+        self.held_ids: set[str] = set()
+        self.doomed: list[str] | None = None  #: stopping: jobs still to be cancelled
+
+    @property
+    def free(self) -> int:
+        """How many more of its jobs may start now."""
+        if self.stored.paused or self.stored.phase != "running":
+            return 0
+        limit = self.spec.max_concurrency
+        return limit - self.in_flight if limit else WINDOW
+
+    def trips(self) -> str:
+        """Return why the batch must stop; empty if it need not."""
+        failed = sum(self.stored.ended.get(state.value, 0) for state in FAILED)
+        if self.spec.fail_fast and failed:
+            return "a job failed, and fail_fast is set"
+        if failed > self.spec.max_failed_ratio * self.stored.total:
+            return f"{failed} of {self.stored.total} jobs failed, more than max_failed_ratio allows"
+        return ""
+
+
+class Groups:
+    """All live batches."""
+
+    def __init__(self, lanes: Lanes, *, levels: int) -> None:
+        self._lanes, self._levels = lanes, levels
+        self.live: dict[str, Group] = {}
+        self.dirty: dict[str, Group] = {}  #: to be written at the end of the turn
+        self.finished: list[Group] = []  #: of this turn
+        self.tripped: list[tuple[Group, str]] = []  #: to be stopped in this turn, and why
+        self.stopping: dict[str, Group] = {}
+        self.held: dict[LaneKey, list[int]] = {}  #: jobs held outside the lanes, by level
+
+    def __bool__(self) -> bool:
+        return bool(self.live)
+
+    def add(self, no: int, spec: BatchSpec, stored: StoredBatch, *, now: float) -> Group:
+        """Make a batch known."""
+        group = self.live[spec.id] = Group(no, spec, stored, now=now)
+        if stored.phase == "stopping":
+            self.stopping[spec.id] = group
+        return group
+
+    def remove(self, group: Group) -> None:
+        """Forget a batch whose jobs are gone."""
+        self.live.pop(group.spec.id, None)
+        self.stopping.pop(group.spec.id, None)
+
+    # --- claims ---
+
+    def hold(self, job: JobRecord) -> bool:
+        """Tell whether a job that became QUEUED is held by its batch; else it belongs into its lane."""
+        group = self.live.get(job.batch_id)
+        if group is None:
+            return False
+        standing = group.in_lanes.get(job.lane, 0)
+        if standing < min(WINDOW, group.free):
+            group.in_lanes[job.lane] = standing + 1
+            return False
+        self._keep(group, job)
+        return True
+
+    def withdraw(self, job: JobRecord) -> bool:
+        """A job stops being QUEUED without being claimed; tell whether it was held, and so is in no lane."""
+        group = self.live.get(job.batch_id)
+        if group is None:
+            return False
+        if job.id in group.held_ids:
+            group.held_ids.discard(job.id)
+            self.held[job.lane][job.level] -= 1
+            return True
+        group.in_lanes[job.lane] -= 1
+        return False
+
+    def start(self, job: JobRecord) -> bool:
+        """Tell whether a job that was taken from its lane may start. If not, it was set aside."""
+        group = self.live.get(job.batch_id)
+        if group is None:
+            return True
+        group.in_lanes[job.lane] -= 1
+        if group.free <= 0:
+            self._keep(group, job)
+            return False
+        group.in_flight += 1
+        if group.held_ids:
+            self._refill(group, job.lane)
+        return True
+
+    def refill(self, group: Group) -> None:
+        """Show the lanes as many jobs as may start."""
+        for lane in list(group.held):
+            self._refill(group, lane)
+
+    def _keep(self, group: Group, job: JobRecord) -> None:
+        heap = group.held.get(job.lane)
+        if heap is None:
+            heap = group.held[job.lane] = []
+        heapq.heappush(heap, (job.level, job.seq, job))
+        group.held_ids.add(job.id)
+        by_level = self.held.get(job.lane)
+        if by_level is None:
+            by_level = self.held[job.lane] = [0] * self._levels
+        by_level[job.level] += 1
+
+    def _refill(self, group: Group, lane: LaneKey) -> None:
+        heap = group.held.get(lane)
+        if not heap:
+            return
+        missing = min(WINDOW, group.free) - group.in_lanes.get(lane, 0)
+        while missing > 0 and heap:
+            _, _, job = heapq.heappop(heap)
+            if job.id in group.held_ids:  # and was not withdrawn meanwhile
+                group.held_ids.discard(job.id)
+                self.held[lane][job.level] -= 1
+                self._lanes.push(job)
+                group.in_lanes[lane] = group.in_lanes.get(lane, 0) + 1
+                missing -= 1
+
+    # --- what becomes of its jobs ---
+
+    def joined(self, job: JobRecord) -> None:
+        """A live job of a batch is there: new, or loaded from the journal."""
+        group = self.live.get(job.batch_id)
+        if group is not None:
+            group.live += 1
+            group.in_flight += job.state in _RUNNING
+
+    def moved(self, job: JobRecord, source: JobState, failure: Failure | None) -> int:
+        """A job of a batch has changed its state. For one that ended return the number of its batch, else 0."""
+        group = self.live.get(job.batch_id)
+        if group is None:
+            return 0
+        target = job.state
+        if source in _RUNNING and target not in _RUNNING:
+            group.in_flight -= 1
+        if group.held_ids and target is not JobState.PROCESSING:
+            self.refill(group)
+        if target in TERMINAL:
+            self._count_end(group, job, failure)
+            return group.no
+        return 0
+
+    def ends_of(self, batch_id: str) -> int:
+        """Return how many ends of a live batch's jobs were numbered so far."""
+        return self.live[batch_id].stored.ends
+
+    def _count_end(self, group: Group, job: JobRecord, failure: Failure | None) -> None:
+        stored, name = group.stored, job.state.value
+        group.live -= 1
+        stored.ends += 1
+        stored.ended[name] = stored.ended.get(name, 0) + 1
+        self.dirty[group.spec.id] = group
+        if job.state in FAILED:
+            kind = failure.kind if failure else name
+            stored.errors[kind] = stored.errors.get(kind, 0) + 1
+            if len(stored.first_errors) < _FIRST_ERRORS:
+                stored.first_errors.append((job.id, kind, failure.message[:_MESSAGE] if failure else ""))
+            if stored.phase == "running" and (why := group.trips()):
+                self.tripped.append((group, why))
+        if not group.live and stored.phase != "open":
+            self.finished.append(group)
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return what a restart must bring back."""
+        return {
+            group.spec.id: (group.no, group.spec, group.stored, group.live, group.in_flight)
+            for group in self.live.values()
+        }
+
+    def held_in_order(self) -> Iterator[JobRecord]:
+        """Yield the jobs that are held. O(n): for tests and pictures."""
+        for group in self.live.values():
+            for heap in group.held.values():
+                yield from (job for _, _, job in heap if job.id in group.held_ids)
+
+
+def end_phase(group: Group) -> str:
+    """Return as what a batch counts whose jobs have all ended."""
+    ended: Mapping[str, int] = group.stored.ended
+    failed = sum(ended.get(state.value, 0) for state in FAILED)
+    if group.stored.phase == "stopping":
+        return "failed" if group.stored.reason else "cancelled"
+    if failed and (group.spec.kind != "batch" or not ended.get(JobState.COMPLETED.value)):
+        return "failed"  # a chain with a step missing; a batch of which nothing came
+    if ended.get(JobState.CANCELLED.value, 0) == group.stored.total:
+        return "cancelled"
+    return "completed"

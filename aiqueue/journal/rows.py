@@ -1,0 +1,103 @@
+"""What a commit holds, as SQL: few statements with many rows each."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TypeVar
+
+from aiqueue.engine.effects import Rows
+
+_T = TypeVar("_T")
+_CHUNK = 500  # variables in one IN (…); SQLite's own limit is 32,766
+
+#: Rows per statement. A statement runs without Python's lock, so one of 500 rows costs one hand-over of the lock where
+#: ``executemany`` costs 500, each of which a busy event loop can delay.
+_SIZES = (512, 64, 8, 1)
+
+
+def _statements(verb: str, table: str, columns: str, rest: str = "") -> dict[int, str]:
+    row = f"({', '.join('?' for _ in columns.split(','))})"
+    return {size: f"{verb} INTO {table} ({columns}) VALUES {', '.join([row] * size)} {rest}" for size in _SIZES}
+
+
+# A commit whose end was in doubt (its fsync failed) is tried again, and then finds its own rows.
+_INSERT_JOBS = _statements("INSERT", "jobs", "seq, id, header, payload", "ON CONFLICT DO NOTHING")
+_PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress")
+_PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
+_PUT_ATTEMPTS = _statements("INSERT OR REPLACE", "attempts", "seq, attempt, body")
+_PUT_GATES = _statements("INSERT OR REPLACE", "gates", "key, body")
+_PUT_KEYS = _statements("INSERT OR REPLACE", "idempotency", "key, job_id, digest, at")
+_INSERT_BATCHES = _statements("INSERT", "batches", "no, id, spec", "ON CONFLICT DO NOTHING")
+_PUT_BATCH_STATES = _statements("INSERT OR REPLACE", "batch_states", "no, body, ended_at")
+_PUT_PARTS = _statements("INSERT OR REPLACE", "parts", "no, first_seq, count, first_index")
+_PUT_ENDS = _statements("INSERT OR REPLACE", "ends", "no, n, seq")
+_PUT_SPEC = "INSERT OR REPLACE INTO schedules (id, spec) VALUES (?, ?)"
+_PUT_SCHEDULE_STATE = "INSERT OR REPLACE INTO schedule_states (id, body) VALUES (?, ?)"
+
+
+def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
+    """Write all but the counters, in the transaction that is open; return by how many jobs the journal has grown."""
+    stored = _write(writer, _INSERT_JOBS, rows.jobs)
+    _write(writer, _PUT_STATES, rows.states)
+    _write(writer, _PUT_RESULTS, rows.results)
+    _write(writer, _PUT_ATTEMPTS, rows.attempts)
+    _write(writer, _PUT_GATES, rows.gates)
+    _write(writer, _PUT_KEYS, rows.keys)
+    _write_schedules(writer, rows.schedules)
+    if rows.batch_states or rows.dropped or rows.batches_before:
+        _write_batches(writer, rows)
+    for part in chunks(rows.deletes):
+        for table in ("states", "results", "attempts"):
+            writer.execute(f"DELETE FROM {table} WHERE seq IN {marks(part)}", part)
+        stored -= writer.execute(f"DELETE FROM jobs WHERE seq IN {marks(part)}", part).rowcount
+    if rows.keys_before:
+        writer.execute("DELETE FROM idempotency WHERE at < ?", (rows.keys_before,))
+    return stored
+
+
+def _write_batches(writer: sqlite3.Connection, rows: Rows) -> None:
+    _write(writer, _INSERT_BATCHES, rows.batches)
+    _write(writer, _PUT_BATCH_STATES, rows.batch_states)
+    _write(writer, _PUT_PARTS, rows.parts)
+    _write(writer, _PUT_ENDS, rows.ends)
+    gone = list(rows.dropped)
+    if rows.batches_before:
+        query = "SELECT no FROM batch_states WHERE ended_at > 0 AND ended_at < ?"
+        gone += [no for (no,) in writer.execute(query, (rows.batches_before,))]
+    for part in chunks(gone):
+        for table in ("batches", "batch_states", "parts", "ends"):
+            writer.execute(f"DELETE FROM {table} WHERE no IN {marks(part)}", part)
+
+
+def _write(writer: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[object, ...]]) -> int:
+    """Write ``rows``; return how many were written."""
+    at = count = 0
+    for size, statement in statements.items():
+        while len(rows) - at >= size:
+            count += writer.execute(statement, list(chain.from_iterable(rows[at : at + size]))).rowcount
+            at += size
+    return count
+
+
+def _write_schedules(writer: sqlite3.Connection, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """Few rows, and what one says is gone is gone: one statement each, in order."""
+    for schedule_id, spec, state in rows:
+        if spec:
+            writer.execute(_PUT_SPEC, (schedule_id, spec))
+        if state:
+            writer.execute(_PUT_SCHEDULE_STATE, (schedule_id, state))
+        else:
+            writer.execute("DELETE FROM schedules WHERE id = ?", (schedule_id,))
+            writer.execute("DELETE FROM schedule_states WHERE id = ?", (schedule_id,))
+
+
+def chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Yield ``items`` in parts that one ``IN (…)`` can hold."""
+    return (items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK))
+
+
+def marks(items: Sequence[object]) -> str:
+    """Return the ``(?, ?, …)`` for ``items``."""
+    return f"({', '.join('?' * len(items))})"

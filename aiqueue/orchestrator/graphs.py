@@ -1,0 +1,169 @@
+"""Chains and graphs: steps, what each waits for, and the templates that name them. Checked before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, NamedTuple
+
+from aiqueue.client.adapter import AnyPayload
+from aiqueue.engine.dependencies import ON_ERROR
+from aiqueue.errors import FieldError, ValidationError
+from aiqueue.protocol import Need
+from aiqueue.templates import Reference, references
+
+_NODE_FIELDS = frozenset({"payload", "depends_on", "dependsOn", "on_error", "onError", "name"})
+
+
+class Step(NamedTuple):
+    """One job of a graph. ``needs``: places of the steps it waits for."""
+
+    name: str
+    payload: AnyPayload
+    needs: tuple[int, ...]
+    on_error: str
+
+
+class Graph(NamedTuple):
+    """Steps in an order in which each comes after all that it needs."""
+
+    steps: list[Step]
+    named: bool
+
+    def needs_of(self, at: int, ids: Sequence[str]) -> tuple[Need, ...]:
+        """Return what step ``at`` waits for, with the names that templates may use."""
+        step = self.steps[at]
+        alone = len(step.needs) == 1
+        return tuple(
+            Need(ids[of], (f"steps.{of}", *self._alias(of), *(("previous",) if alone or of == at - 1 else ())))
+            for of in step.needs
+        )
+
+    def _alias(self, of: int) -> tuple[str, ...]:
+        return (f"steps.{self.steps[of].name}",) if self.named else ()
+
+
+def chain_of(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: bool) -> Graph:
+    """Return steps that follow one another. A step is a payload, or ``{"name": …, "payload": …}``.
+
+    Raises ValidationError: no step, a name twice, a template that names what does not come before.
+    """
+    if not steps:
+        raise ValidationError([FieldError("steps", "is empty: a chain has at least one step")])
+    names, payloads = [], []
+    for at, step in enumerate(steps):
+        named = isinstance(step, Mapping) and "payload" in step
+        names.append(str(step.get("name") or at) if named and isinstance(step, Mapping) else str(at))
+        payloads.append(step["payload"] if named and isinstance(step, Mapping) else step)
+    on_error = "fail" if stop_on_error else "include"
+    places = _places(names)
+    made, errors = [], list[FieldError]()
+    for at, payload in enumerate(payloads):
+        needs = {at - 1} if at else set[int]()
+        for field, wanted in _references(payload, at, errors):
+            of = at - 1 if wanted.name == "previous" else _place_of(wanted, places, len(names))
+            if of is None or not 0 <= of < at:
+                message = f"{wanted} names no step before this one; there are: {_list(names[:at])}"
+                errors.append(FieldError(field, message, at))
+            else:
+                needs.add(of)
+        made.append(Step(names[at], payload, tuple(sorted(needs)), on_error))
+    if errors:
+        raise ValidationError(errors)
+    return Graph(made, named=True)
+
+
+def graph_of(nodes: Mapping[str, Any]) -> Graph:
+    """Return the steps of a graph in an order that fits. A node is ``{"payload", "depends_on", "on_error"}``.
+
+    What a template names need not stand in ``depends_on`` as well. Raises ValidationError: unknown names, cycles.
+    """
+    if not nodes:
+        raise ValidationError([FieldError("nodes", "is empty: give a mapping of names to nodes")])
+    errors: list[FieldError] = []
+    needed = {name: _parents(name, node, nodes, errors) for name, node in nodes.items()}
+    if errors:
+        raise ValidationError(errors)
+    try:
+        order = list(TopologicalSorter(needed).static_order())
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise ValidationError([FieldError("nodes", f"depend on each other in a circle: {circle}")]) from None
+    places = {name: at for at, name in enumerate(order)}
+    steps = [
+        Step(name, nodes[name]["payload"], tuple(places[parent] for parent in needed[name]), _on_error(nodes[name]))
+        for name in order
+    ]
+    return Graph(steps, named=True)
+
+
+def check_fan_in(payload: AnyPayload, count: int) -> None:
+    """Raise ValidationError for templates that a job over ``count`` results can't have."""
+    errors: list[FieldError] = []
+    for field, wanted in _references(payload, None, errors):
+        root, _, at = wanted.name.partition(".")
+        if root == "steps" or (root == "previous" and count != 1) or (at and int(at) >= count):
+            errors.append(
+                FieldError(field, f"{wanted}: there are {{{{results}}}} and {{{{results[0]}}}} to [{count - 1}]")
+            )
+    if errors:
+        raise ValidationError(errors)
+
+
+def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldError]) -> list[str]:
+    """Return the names of what a node waits for, in its own order; note what is wrong with it."""
+    where = f"nodes.{name}"
+    if not isinstance(node, Mapping) or "payload" not in node:
+        errors.append(FieldError(where, 'is no node: give {"payload": …, "depends_on": [names]}'))
+        return []
+    if unknown := sorted(set(node) - _NODE_FIELDS):
+        errors.append(FieldError(f"{where}.{unknown[0]}", "is not a field of a node"))
+    if _on_error(node) not in ON_ERROR:
+        errors.append(FieldError(f"{where}.on_error", f"must be one of {_list(sorted(ON_ERROR))}"))
+    given = node.get("depends_on", node.get("dependsOn", ()))
+    if isinstance(given, str):
+        given = [given]
+    parents = list(dict.fromkeys(given))
+    for parent in parents:
+        if parent not in nodes:
+            errors.append(FieldError(f"{where}.depends_on", f"unknown node {parent!r}; there are: {_list(nodes)}"))
+    for field, wanted in _references(node["payload"], None, errors):
+        root, _, of = wanted.name.partition(".")
+        if root == "steps" and of in nodes:
+            parents += [] if of in parents else [of]
+        elif root == "steps" or (root == "previous" and len(parents) != 1) or (of and int(of) >= len(parents)):
+            errors.append(FieldError(f"{where}.payload.{field}", f"{wanted} names no node; there are: {_list(nodes)}"))
+    return [parent for parent in parents if parent in nodes]
+
+
+def _references(payload: Any, index: int | None, errors: list[FieldError]) -> list[tuple[str, Reference]]:
+    """Return the templates of a payload; note those that are none."""
+    if not isinstance(payload, Mapping):
+        payload = payload.model_dump(exclude_none=True) if hasattr(payload, "model_dump") else {}
+    try:
+        return references(payload)
+    except ValidationError as error:
+        errors += [FieldError(item.field, item.message, index) for item in error.errors]
+        return []
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValidationError([FieldError("steps", f"have a name twice: {_list(twice)}")])
+    return {name: at for at, name in enumerate(names)}
+
+
+def _place_of(wanted: Reference, places: Mapping[str, int], count: int) -> int | None:
+    root, _, which = wanted.name.partition(".")
+    if root != "steps":
+        return None
+    return places.get(which, int(which) if which.isdigit() and int(which) < count else None)
+
+
+def _on_error(node: Mapping[str, Any]) -> str:
+    return str(node.get("on_error", node.get("onError", "fail")))
+
+
+def _list(names: Any) -> str:
+    return ", ".join(map(str, names)) or "none"

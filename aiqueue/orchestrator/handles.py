@@ -1,0 +1,61 @@
+"""What callers give and get: options in all their forms, and the ids of what was submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from aiqueue.engine.dependencies import ON_ERROR
+from aiqueue.errors import FieldError, ValidationError
+from aiqueue.models import BatchOptions, GraphOptions
+
+Options = Mapping[str, Any] | BatchOptions | GraphOptions | None
+
+
+class FanOut(NamedTuple):
+    """Jobs that run beside each other."""
+
+    batch_id: str
+    job_ids: list[str]
+
+
+class JobChain(list[str]):
+    """The ids of a chain's jobs, in their order; ``chain_id`` is what the chain is asked for and cancelled by."""
+
+    def __init__(self, chain_id: str, job_ids: Sequence[str]) -> None:
+        super().__init__(job_ids)
+        self.chain_id = chain_id
+
+
+class JobGraph(dict[str, str]):
+    """The ids of a graph's jobs, by the names of their nodes; ``graph_id`` is what the graph is asked for by."""
+
+    def __init__(self, graph_id: str, job_ids: Mapping[str, str]) -> None:
+        super().__init__(job_ids)
+        self.graph_id = graph_id
+
+
+def for_batch(options: Options) -> Mapping[str, Any] | BatchOptions | None:
+    """Return options as those of a batch."""
+    return options.model_dump(exclude_unset=True) if isinstance(options, GraphOptions) else options
+
+
+def for_graph(options: Options) -> Mapping[str, Any] | GraphOptions | None:
+    """Return options as those of a chain or a graph."""
+    return options.model_dump(exclude_unset=True) if isinstance(options, BatchOptions) else options
+
+
+def check_inputs(job_ids: Sequence[str], on_error: str) -> None:
+    """Raise ValidationError for what can't be fanned in."""
+    if isinstance(job_ids, str) or not job_ids:
+        raise ValidationError([FieldError("job_ids", "is empty or no list: a fan-in is over at least one job")])
+    if on_error not in ON_ERROR:
+        raise ValidationError([FieldError("on_error", f"must be one of {', '.join(sorted(ON_ERROR))}")])
+
+
+def take_stop_flag(options: Options, stop_on_error: bool) -> tuple[Options, bool]:
+    """Take ``stopOnError`` out of the options, where the specification has it."""
+    if not isinstance(options, Mapping):
+        return options, stop_on_error
+    rest = {name: value for name, value in options.items() if name not in ("stopOnError", "stop_on_error")}
+    return rest, bool(options.get("stopOnError", options.get("stop_on_error", stop_on_error)))

@@ -1,0 +1,112 @@
+"""``map``: rows by key. What a run has finished is not run again, also by another process on another day."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from aiqueue.batch_protocol import BatchCall
+from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
+from aiqueue.errors import FieldError, ValidationError
+from aiqueue.ids import new_id
+from aiqueue.models import BatchOptions
+from aiqueue.orchestrator.rows import Rows, chunks, read_rows
+from aiqueue.orchestrator.submitting import PartSender
+from aiqueue.protocol import END_STATES
+from aiqueue.views import JobInfo
+
+Key = Callable[[Any], str]
+
+_PAGE = 500
+_MOST_TRIES = 100  # of one row, over all runs
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class MapResult(msgspec.Struct, kw_only=True, rename="camel"):
+    """What one row came to."""
+
+    key: str
+    index: int
+    job: JobInfo
+
+
+class Mapping:
+    """One call of ``map``."""
+
+    def __init__(self, adapter: AsyncAIQueueAdapter, run_id: str, key: Key | None, options: BatchOptions) -> None:
+        self._adapter, self._run_id, self._options = adapter, run_id, options
+        self._key = key or _hash
+        self._order: list[tuple[str, str]] = []  # key, job id
+        self._seen: dict[str, int] = {}
+
+    async def results(self, rows: Rows) -> AsyncIterator[MapResult]:
+        """Submit what is not done and yield what each row came to, in the order of the rows."""
+        await self._submit(rows)
+        for at in range(0, len(self._order), _PAGE):
+            page = self._order[at : at + _PAGE]
+            infos = await self._adapter.wait_all([job_id for _, job_id in page])
+            for index, ((key, _), info) in enumerate(zip(page, infos, strict=True), start=at):
+                yield MapResult(key=key, index=index, job=info)
+
+    async def _submit(self, rows: Rows) -> None:
+        session = self._adapter.session
+        await session.transport.batch(BatchCall(self._run_id, "drop_run"))  # of a driver that died while it submitted
+        sender = PartSender(session, new_id("batch"), self._options, run=self._run_id)
+        try:
+            for chunk in chunks(read_rows(rows)):
+                await self._submit_new(sender, chunk)
+            if not self._order:
+                raise ValidationError([FieldError("rows", "is empty")])
+            if sender.count:
+                await sender.seal()
+        except BaseException:
+            await sender.drop()
+            raise
+
+    async def _submit_new(self, sender: PartSender, chunk: list[AnyPayload]) -> None:
+        keys = [self._key_of(row) for row in chunk]
+        ids, new = await self._known(keys)
+        self._order += zip(keys, ids, strict=True)
+        if new:
+            await sender.send([chunk[at] for at in new], [ids[at] for at in new])
+
+    async def _known(self, keys: list[str]) -> tuple[list[str], list[int]]:
+        """Return the ids of the rows' jobs, and which of those are to be submitted: new ones, and those that failed."""
+        ids = [self._id_of(key, 0) for key in keys]
+        open_ones, new = list(range(len(keys))), list[int]()
+        for tried in range(1, _MOST_TRIES):
+            infos = await self._adapter.get_jobs([ids[at] for at in open_ones])
+            new += [at for at, info in zip(open_ones, infos, strict=True) if info is None]
+            open_ones = [
+                at
+                for at, info in zip(open_ones, infos, strict=True)
+                if info is not None and info.status in END_STATES and info.status != "completed"
+            ]
+            if not open_ones:
+                break
+            for at in open_ones:
+                ids[at] = self._id_of(keys[at], tried)
+        return ids, sorted(new)
+
+    def _key_of(self, row: AnyPayload) -> str:
+        key = self._key(row)
+        index = len(self._seen)
+        if key in self._seen:
+            message = f"key {key!r} is that of row {self._seen[key]} too: keys tell rows apart"
+            raise ValidationError([FieldError("key", message, index)])
+        self._seen[key] = index
+        return key
+
+    def _id_of(self, key: str, tried: int) -> str:
+        digest = hashlib.blake2b(f"{self._run_id}\x1f{key}\x1f{tried}".encode(), digest_size=16).digest()
+        return str(UUID(bytes=digest[:15] + b"\0", version=5))  # the last byte names the shard: all in the first
+
+
+def _hash(row: Any) -> str:
+    """Return a hash of a row's content: the same for the same input, whatever the order of its fields."""
+    plain = row.model_dump(mode="json", exclude_none=True) if hasattr(row, "model_dump") else row
+    return hashlib.blake2b(_encode(plain), digest_size=16).hexdigest()

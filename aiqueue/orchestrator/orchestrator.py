@@ -1,0 +1,324 @@
+"""The asynchronous orchestrator. `sync_orchestrator` has the same for programs without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from aiqueue.batch_protocol import BatchCall, ResultsCall, ResultsReply
+from aiqueue.batch_views import BatchInfo, BatchResult, GraphInfo, batch_info, graph_info, results_of
+from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
+from aiqueue.client.headers import batch_spec, header_fields
+from aiqueue.errors import DependencyFailed, JobNotFound, StartError
+from aiqueue.ids import new_id, new_job_ids
+from aiqueue.models import BatchOptions, GraphOptions
+from aiqueue.orchestrator import mapping
+from aiqueue.orchestrator.graphs import Graph, chain_of, check_fan_in, graph_of
+from aiqueue.orchestrator.handles import (
+    FanOut,
+    JobChain,
+    JobGraph,
+    Options,
+    check_inputs,
+    for_batch,
+    for_graph,
+    take_stop_flag,
+)
+from aiqueue.orchestrator.rows import Rows, chunks, read_rows
+from aiqueue.orchestrator.submitting import PartSender, jobs_of, options_of
+from aiqueue.protocol import END_STATES, JobView, Need, SubmitGroup
+from aiqueue.views import OrchestratorStats
+
+_PAGE = 500
+_WAIT_S = 20.0  # of one poll for results
+_LOOK_S = (0.02, 0.5)  # first and longest wait between looks at what has not ended
+
+
+class AsyncAIJobOrchestrator:
+    """Batches, chains, fan-out and fan-in, graphs, over a started adapter. Usable as an async context manager."""
+
+    def __init__(self, adapter: AsyncAIQueueAdapter) -> None:
+        self._adapter = adapter
+        self._started = False
+
+    async def start(self) -> None:
+        """Check that the adapter is started. Raises StartError."""
+        _ = self._adapter.session
+        self._started = True
+
+    async def stop(self) -> None:
+        """Let go. Batches and chains go on without this process."""
+        self._started = False
+
+    async def __aenter__(self) -> AsyncAIJobOrchestrator:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def get_stats(self) -> OrchestratorStats:
+        """Return how many batches, chains and graphs there were and are."""
+        return (await self._adapter.get_stats()).orchestrator
+
+    # --- batches ---
+
+    async def submit_batch_job(self, jobs: Rows, options: Options = None, **more: Any) -> str:
+        """Return the id of a batch once all of it is on the queue's disk.
+
+        ``jobs``: payloads in a list or an iterator, or the path of a JSONL file; read and sent in parts, and nothing
+        runs or is seen before all of it is there. Options: those of jobs, and ``name``, ``max_concurrency``,
+        ``fail_fast``, ``max_failed_ratio``. Raises ValidationError with the index of each bad row, and leaves nothing.
+        """
+        return (await self._submit_rows(jobs, options, more, keep_ids=False)).batch_id
+
+    async def fan_out(self, jobs: Rows, options: Options = None, **more: Any) -> FanOut:
+        """Submit jobs that run beside each other; return the batch's id and theirs. As ``submit_batch_job``."""
+        return await self._submit_rows(jobs, options, more, keep_ids=True)
+
+    async def get_batch_job_status(self, batch_id: str, *, results: bool = False) -> BatchInfo:
+        """Return how a batch stands, at the same cost whatever its size; ``results``: with all that have ended.
+
+        Raises BatchNotFound.
+        """
+        info = await self._ask(batch_id, "status")
+        if results:
+            info.results = [each async for each in self.iter_results(batch_id, wait=False)]
+        return info
+
+    async def wait_batch(self, batch_id: str) -> BatchInfo:
+        """Wait until all jobs of a batch have ended."""
+        wait = _LOOK_S[0]
+        while not (info := await self._ask(batch_id, "status")).has_ended:
+            await asyncio.sleep(wait)
+            wait = min(_LOOK_S[1], wait * 1.5)
+        return info
+
+    async def iter_results(
+        self, batch_id: str, *, after: int = 0, ordered: bool = True, wait: bool = True
+    ) -> AsyncIterator[BatchResult]:
+        """Yield what the jobs of a batch came to, a page at a time.
+
+        ``ordered``: in the order they were submitted; else as they end (one that was retried comes again). ``wait``
+        for those that have not ended, or stop at the first of them. ``after`` goes on where a ``BatchResult.after``
+        left off.
+        """
+        while True:
+            reply = await self._results(batch_id, after, ordered=ordered, wait_s=_WAIT_S if wait else 0.0)
+            moved, is_last = reply.after > after, reply.is_last
+            for result in results_of(reply, after, ordered=ordered):
+                yield result
+            after = reply.after
+            if is_last or not (wait or moved):
+                return
+
+    async def results_page(
+        self, batch_id: str, after: int = 0, *, limit: int = _PAGE, ordered: bool = True
+    ) -> tuple[list[BatchResult], int, bool]:
+        """Return some results that are there, the cursor behind them, and whether no more will follow."""
+        reply = await self._results(batch_id, after, ordered=ordered, limit=limit)
+        return results_of(reply, after, ordered=ordered), reply.after, reply.is_last
+
+    async def cancel_batch_job(self, batch_id: str) -> BatchInfo:
+        """Stop a batch, its running jobs too. What is done is kept."""
+        return await self._ask(batch_id, "cancel")
+
+    async def pause_batch_job(self, batch_id: str) -> BatchInfo:
+        """Start no more jobs of a batch; those that run go on."""
+        return await self._ask(batch_id, "pause")
+
+    async def resume_batch_job(self, batch_id: str) -> BatchInfo:
+        """Undo ``pause_batch_job``."""
+        return await self._ask(batch_id, "resume")
+
+    async def retry_failed(self, batch_id: str) -> BatchInfo:
+        """Start new jobs in the place of those that failed; ``retried`` in the answer says how many.
+
+        Steps of a chain that did not run since one before them failed are started again too.
+        """
+        return await self._ask(batch_id, "retry_failed")
+
+    async def map(
+        self, rows: Rows, *, run_id: str, key: mapping.Key | None = None, options: Options = None, **more: Any
+    ) -> AsyncIterator[mapping.MapResult]:
+        """Run rows and yield what each came to, in order; what ``run_id`` has completed before is not run again.
+
+        ``key(row)`` tells rows apart (default: a hash of the payload). Jobs that run already are waited for; those that
+        failed are tried again. Raises ValidationError for a key that comes twice.
+        """
+        call = mapping.Mapping(self._adapter, run_id, key, options_of(BatchOptions, for_batch(options), more))
+        async for result in call.results(rows):
+            yield result
+
+    # --- chains and graphs ---
+
+    async def create_job_chain(
+        self, steps: Sequence[Any], options: Options = None, *, stop_on_error: bool = True, **more: Any
+    ) -> JobChain:
+        """Submit jobs that run one after the other; return their ids.
+
+        A step is a payload, or ``{"name": …, "payload": …}``. It may use what came before: ``{{previous.content}}``,
+        ``{{steps[0].content}}``, ``{{steps.name.json.items}}``. ``stop_on_error=False`` goes on after a failed step,
+        with the error as the next one's input.
+        """
+        options, stop_on_error = take_stop_flag(options, stop_on_error)
+        graph = chain_of(steps, stop_on_error=stop_on_error)
+        chain_id, ids = await self._submit_graph("chain", graph, options, more)
+        return JobChain(chain_id, ids)
+
+    async def submit_graph(self, nodes: Mapping[str, Any], options: Options = None, **more: Any) -> JobGraph:
+        """Submit jobs that wait for each other: ``{name: {"payload": …, "depends_on": [names], "on_error": "fail"}}``.
+
+        ``on_error``: what a job does when one that it needs did not complete: ``fail``, ``skip`` that one, or
+        ``include`` its error. Raises ValidationError for unknown names and for cycles.
+        """
+        graph = graph_of(nodes)
+        graph_id, ids = await self._submit_graph("graph", graph, options, more)
+        return JobGraph(graph_id, {step.name: job_id for step, job_id in zip(graph.steps, ids, strict=True)})
+
+    async def get_graph_status(self, graph_id: str) -> GraphInfo:
+        """Return how a chain or a graph stands, step by step. Raises BatchNotFound."""
+        transport = self._adapter.session.transport
+        view = await transport.batch(BatchCall(graph_id))
+        jobs: list[JobView] = []
+        after, is_last = 0, False
+        while not is_last:
+            reply = await transport.batch_results(ResultsCall(graph_id, after, _PAGE, with_live=True))
+            jobs += reply.jobs
+            after, is_last = reply.after, reply.is_last or reply.after == after
+        return graph_info(view, jobs)
+
+    async def to_mermaid(self, graph_id: str) -> str:
+        """Return a picture of a chain or a graph, its steps coloured by their states."""
+        return (await self.get_graph_status(graph_id)).to_mermaid()
+
+    # --- fan-in ---
+
+    async def fan_in(
+        self,
+        job_ids: Sequence[str],
+        fn: Callable[[list[Any]], Any],
+        *,
+        on_error: str = "fail",
+        timeout: float | None = None,
+    ) -> Any:
+        """Wait for jobs and return ``fn(results)``, which runs as a Ray task: no result passes through this process.
+
+        ``results`` are JobResults in the order of ``job_ids``. ``on_error``: ``fail`` raises DependencyFailed when one
+        did not complete, ``skip`` leaves it out, ``include`` puts its JobError in its place. Raises JobNotFound,
+        TimeoutError after ``timeout`` seconds, AggregationFailed with the traceback of what ``fn`` raised.
+        """
+        from aiqueue.orchestrator.ray_tasks import aggregate  # with Ray, a second to import
+
+        check_inputs(job_ids, on_error)
+        async with asyncio.timeout(timeout):
+            await self._ended(job_ids, stop_on_error=on_error == "fail")
+            return await aggregate(self._namespace(), job_ids, fn, on_error=on_error)
+
+    async def fan_in_job(
+        self,
+        job_ids: Sequence[str],
+        payload_template: AnyPayload,
+        options: Options = None,
+        *,
+        on_error: str = "fail",
+        **more: Any,
+    ) -> str:
+        """Submit one more job that gets all results: ``{{results}}``, ``{{results[0].content}}``; return its id.
+
+        It waits in the queue for the others, whoever submitted them.
+        """
+        check_inputs(job_ids, on_error)
+        check_fan_in(payload_template, len(job_ids))
+        needs = tuple(Need(job_id) for job_id in job_ids)
+        given = options_of(GraphOptions, for_graph(options), more)
+        _, (job_id,) = await self._submit_jobs("fan_in", [payload_template], [needs], [on_error], (), given)
+        return job_id
+
+    async def result_ref(self, job_id: str) -> Any:
+        """Return a Ray ObjectRef of a job's JobResult, for tasks of your own. It is there when the job has ended."""
+        from aiqueue.orchestrator.ray_tasks import result_ref
+
+        return result_ref(self._namespace(), job_id)
+
+    # --- helpers ---
+
+    async def _ended(self, job_ids: Sequence[str], *, stop_on_error: bool) -> None:
+        """Wait until jobs have ended, without their results. Raises JobNotFound, DependencyFailed."""
+        transport, left, wait = self._adapter.session.transport, list(job_ids), _LOOK_S[0]
+        while left:
+            states = dict(zip(left, await transport.get_states(left), strict=True))
+            for job_id, state in states.items():
+                if not state:
+                    raise JobNotFound(job_id)
+                if stop_on_error and state in END_STATES and state != "completed":
+                    raise await self._dependency_failed(job_id, state)
+            if left := [job_id for job_id in left if states[job_id] not in END_STATES]:
+                await asyncio.sleep(wait)
+                wait = min(_LOOK_S[1], wait * 1.5)
+
+    async def _dependency_failed(self, job_id: str, state: str) -> DependencyFailed:
+        info = await self._adapter.get_job_status(job_id)
+        why = f": {info.error.kind}: {info.error.message}" if info and info.error else ""
+        return DependencyFailed(f"Dependency failed: job {job_id} ended as {state}{why}")
+
+    async def _submit_rows(self, jobs: Rows, options: Options, more: Mapping[str, Any], *, keep_ids: bool) -> FanOut:
+        batch_id, ids = new_id("batch"), list[str]()
+        sender = PartSender(self._adapter.session, batch_id, options_of(BatchOptions, for_batch(options), more))
+        try:
+            for chunk in chunks(read_rows(jobs)):
+                sent = await sender.send(chunk)
+                ids += sent if keep_ids else []
+            await sender.seal()
+        except BaseException:
+            await sender.drop()
+            raise
+        return FanOut(batch_id, ids)
+
+    async def _submit_graph(
+        self, kind: str, graph: Graph, options: Options, more: Mapping[str, Any]
+    ) -> tuple[str, list[str]]:
+        given = options_of(GraphOptions, for_graph(options), more)
+        ids = new_job_ids(len(graph.steps))
+        needs = [graph.needs_of(at, ids) for at in range(len(ids))]
+        names = tuple(step.name for step in graph.steps)
+        payloads = [step.payload for step in graph.steps]
+        on_error = [step.on_error for step in graph.steps]
+        return await self._submit_jobs(kind, payloads, needs, on_error, names, given, ids)
+
+    async def _submit_jobs(
+        self,
+        kind: str,
+        payloads: Sequence[AnyPayload],
+        needs: Sequence[tuple[Need, ...]],
+        on_error: Sequence[str],
+        names: tuple[str, ...],
+        options: GraphOptions,
+        ids: list[str] | None = None,
+    ) -> tuple[str, list[str]]:
+        session, batch_id = self._adapter.session, new_id(kind.replace("_", "-"))
+        shared = header_fields(options, owner=session.owner, default_retries=session.default_retries, batch_id=batch_id)
+        ids = ids or new_job_ids(len(payloads))
+        jobs = jobs_of(session.checker.check_all(payloads), ids, shared)
+        for job, its_needs, policy in zip(jobs, needs, on_error, strict=True):
+            job.header.needs, job.header.on_error = its_needs, policy if its_needs else ""
+        spec = batch_spec(batch_id, options, kind=kind)
+        spec.names = names
+        await session.submit(SubmitGroup(jobs, batch=spec))
+        return batch_id, ids
+
+    async def _ask(self, batch_id: str, action: str) -> BatchInfo:
+        return batch_info(await self._adapter.session.transport.batch(BatchCall(batch_id, action)))
+
+    async def _results(
+        self, batch_id: str, after: int, *, ordered: bool, limit: int = _PAGE, wait_s: float = 0.0
+    ) -> ResultsReply:
+        call = ResultsCall(batch_id, after, limit, ordered, wait_s=wait_s)
+        return await self._adapter.session.transport.batch_results(call)
+
+    def _namespace(self) -> str:
+        namespace: str | None = getattr(self._adapter.session.transport, "namespace", None)
+        if namespace is None:
+            raise StartError("results are Ray objects only where the queue runs on Ray")
+        return namespace

@@ -1,0 +1,116 @@
+"""Submitting batches: part by part, and visible only as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import pydantic
+
+from aiqueue.batch_protocol import BatchCall
+from aiqueue.client.adapter import AnyPayload, Session
+from aiqueue.client.headers import batch_spec, header_fields
+from aiqueue.errors import AIQueueError, FieldError, ValidationError
+from aiqueue.ids import new_job_ids
+from aiqueue.models import BatchOptions, GraphOptions
+from aiqueue.orchestrator.rows import shifted
+from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup
+from aiqueue.validation import CheckedPayload, field_errors
+
+_UNDER_WAY = 3  # parts that are sent and not yet answered
+_PART_BYTES = 8 * 2**20  # of payloads in one part: a call may not carry gigabytes
+
+Options = TypeVar("Options", BatchOptions, GraphOptions)
+
+
+def options_of(model: type[Options], given: Mapping[str, Any] | Options | None, more: Mapping[str, Any]) -> Options:
+    """Return the options of a batch, from a dict (camelCase or snake_case) and keywords. Raises ValidationError."""
+    if isinstance(given, model) and not more:
+        return given
+    if isinstance(given, pydantic.BaseModel):
+        given = given.model_dump(exclude_unset=True)
+    try:
+        return model.model_validate({**(given or {}), **more})
+    except pydantic.ValidationError as error:
+        raise ValidationError(field_errors(error, prefix="options")) from None
+
+
+class PartSender:
+    """Sends an open batch in parts, a few at once; ``seal`` makes it visible, ``drop`` leaves no trace of it."""
+
+    def __init__(self, session: Session, batch_id: str, options: BatchOptions, *, run: str = "") -> None:
+        self._session = session
+        self.spec: BatchSpec = batch_spec(batch_id, options, is_open=True)
+        self.spec.run = run
+        self._shared = header_fields(
+            options, owner=session.owner, default_retries=session.default_retries, batch_id=batch_id
+        )
+        self._parts: set[asyncio.Task[Any]] = set()
+        self.count = 0
+
+    async def send(self, payloads: Sequence[AnyPayload], ids: Sequence[str] | None = None) -> list[str]:
+        """Validate some payloads and send them; return their ids, perhaps before they are answered."""
+        try:
+            checked = self._session.checker.check_all(payloads)
+        except ValidationError as error:
+            raise shifted(error, self.count) from None
+        ids = list(ids or new_job_ids(len(checked)))
+        jobs = jobs_of(checked, ids, self._shared, first_index=self.count)
+        for part in _by_size(jobs):
+            first = self.count == 0
+            self.count += len(part)
+            group = SubmitGroup(part, batch=self.spec) if first else SubmitGroup(part, part_of=self.spec.id)
+            self._parts.add(asyncio.ensure_future(self._session.submit(group)))
+            await self._answered(0 if first else _UNDER_WAY)  # the batch must be there before its further parts are
+        return ids
+
+    async def seal(self) -> None:
+        """Let the batch run, all of it. Raises ValidationError for an empty one."""
+        await self._answered(0)
+        if not self.count:
+            raise ValidationError([FieldError("jobs", "is empty: a batch has at least one job")])
+        await self._session.transport.batch(BatchCall(self.spec.id, "seal", self.count))
+
+    async def drop(self) -> None:
+        """Forget what was sent, as far as the queue can be reached; else it forgets it by itself."""
+        for part in self._parts:
+            part.cancel()
+        await asyncio.gather(*self._parts, return_exceptions=True)
+        if self.count:
+            with suppress(AIQueueError):
+                await self._session.transport.batch(BatchCall(self.spec.id, "drop"))
+
+    async def _answered(self, most: int) -> None:
+        """Wait until at most ``most`` parts are under way. Raises what refused one."""
+        while len(self._parts) > most:
+            done, self._parts = await asyncio.wait(self._parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                part.result()
+
+
+def jobs_of(
+    payloads: Sequence[CheckedPayload], ids: Sequence[str], shared: tuple[Any, ...], *, first_index: int = 0
+) -> list[Submission]:
+    """Return what is sent of jobs that share their options."""
+    jobs = []
+    for index, (job_id, (kind, provider, model, body)) in enumerate(zip(ids, payloads, strict=True), start=first_index):
+        header = JobHeader(kind, provider, model, *shared)
+        header.index = index
+        jobs.append(Submission(job_id, header, body))
+    return jobs
+
+
+def _by_size(jobs: Sequence[Submission]) -> Iterator[list[Submission]]:
+    """Yield the jobs in parts of bounded size."""
+    part: list[Submission] = []
+    size = 0
+    for job in jobs:
+        if part and size + len(job.payload) > _PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(job)
+        size += len(job.payload)
+    if part:
+        yield part

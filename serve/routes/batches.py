@@ -1,0 +1,169 @@
+"""``/ai/batches/{id}``: how a batch stands, its results page by page, to stop, pause and retry it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from aiqueue.batch_views import BatchInfo, BatchResult
+from aiqueue.errors import BatchNotFound, FieldError, ValidationError
+from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from serve.openapi import JsonObject, Operation, answer
+from serve.routes.shared import json_response
+
+_ID = re.compile(r"[a-z][a-z-]{0,15}-[0-9a-f-]{36}")
+_PAGE, _MOST = 500, 1_000
+_MAX_DIGITS = 9
+_FORMATS = ("json", "jsonl")
+UNKNOWN = "Nothing has this id, or it ended and its retention time is over."
+NO_ANSWER = "The queue does not answer."
+
+
+class ResultsPage(msgspec.Struct, rename="camel"):
+    """Some results. ``after`` is the cursor of the next page; ``isLast``: there is none."""
+
+    results: list[BatchResult]
+    after: int
+    is_last: bool
+
+
+def orchestrator_of(request: Request) -> AsyncAIJobOrchestrator:
+    """Return this process's orchestrator."""
+    found: AsyncAIJobOrchestrator = request.app.state.orchestrator
+    return found
+
+
+def id_of(request: Request) -> str:
+    """Return the id in the path. What does not look like one is nobody's, and needs no question."""
+    text: str = request.path_params["batch_id"]
+    if not _ID.fullmatch(text):
+        raise BatchNotFound(text[:64])
+    return text
+
+
+def id_parameter(description: str) -> JsonObject:
+    """Return the part of an operation that describes the id in its path."""
+    schema = {"type": "string", "pattern": f"^{_ID.pattern}$"}
+    return {
+        "parameters": [
+            {"name": "batch_id", "in": "path", "required": True, "description": description, "schema": schema}
+        ]
+    }
+
+
+async def get_batch(request: Request) -> Response:
+    """Look at a batch: jobs by state, percent, rate, time left, the first errors. Its size does not matter."""
+    return json_response(await orchestrator_of(request).get_batch_job_status(id_of(request)))
+
+
+async def get_results(request: Request) -> Response:
+    """Read what the jobs of a batch came to, a page at a time.
+
+    In the order of the batch up to the first job that has not ended; with `order=ended` as they end. `after` goes on
+    where the last page stopped. With `format=jsonl` each result is a line, and the cursor is in `X-After` and in each
+    line; `X-Is-Last` is `true` on the last page.
+    """
+    query = request.query_params
+    batch_id, after = id_of(request), _number(request, "after", 0, 10**_MAX_DIGITS)
+    limit = max(1, _number(request, "limit", _PAGE, _MOST))
+    if query.get("order", "batch") not in ("batch", "ended"):
+        raise ValidationError([FieldError("order", "must be batch or ended")])
+    if query.get("format", "json") not in _FORMATS:
+        raise ValidationError([FieldError("format", f"must be one of {', '.join(_FORMATS)}")])
+    ordered = query.get("order") != "ended"
+    page = ResultsPage(*await orchestrator_of(request).results_page(batch_id, after, limit=limit, ordered=ordered))
+    if query.get("format") != "jsonl":
+        return json_response(page)
+    lines = "".join(f"{result.to_json()}\n" for result in page.results)
+    headers = {"cache-control": "no-store", "x-after": str(page.after), "x-is-last": str(page.is_last).lower()}
+    return Response(lines, 200, headers, "application/x-ndjson")
+
+
+async def cancel_batch(request: Request) -> Response:
+    """Stop a batch, its running jobs too. What is done is kept."""
+    return json_response(await orchestrator_of(request).cancel_batch_job(id_of(request)))
+
+
+async def pause_batch(request: Request) -> Response:
+    """Start no more jobs of a batch; those that run go on."""
+    return json_response(await orchestrator_of(request).pause_batch_job(id_of(request)))
+
+
+async def resume_batch(request: Request) -> Response:
+    """Let a paused batch go on."""
+    return json_response(await orchestrator_of(request).resume_batch_job(id_of(request)))
+
+
+async def retry_batch(request: Request) -> Response:
+    """Start new jobs in the place of those that failed; `retried` says how many."""
+    return json_response(await orchestrator_of(request).retry_failed(id_of(request)))
+
+
+def action(
+    path: str, name: str, endpoint: Callable[[Request], Awaitable[Response]], of: JsonObject, **more: Any
+) -> Operation:
+    """Return a POST that does something to what its path names."""
+    return Operation(
+        method="POST",
+        path=path,
+        endpoint=endpoint,
+        name=name,
+        answer=answer(BatchInfo, "How it stands then."),
+        failures={400: "It is not in a state for that.", 404: UNKNOWN, 415: "A body of another type.", 503: NO_ANSWER},
+        extra=of,
+        **more,
+    )
+
+
+def _number(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS or int(text) > most:
+        raise ValidationError([FieldError(name, f"must be a number from 0 to {most}")])
+    return int(text)
+
+
+_BATCH = id_parameter("the batch's id")
+_QUERY: list[JsonObject] = [
+    {
+        "name": "after",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 0},
+        "description": "the last page's cursor",
+    },
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": _MOST}},
+    {"name": "order", "in": "query", "schema": {"type": "string", "enum": ["batch", "ended"]}},
+    {"name": "format", "in": "query", "schema": {"type": "string", "enum": list(_FORMATS)}},
+]
+_PATH = "/ai/batches/{batch_id}"
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path=_PATH,
+        endpoint=get_batch,
+        name="getBatch",
+        answer=answer(BatchInfo, "The batch as it is now."),
+        failures={404: UNKNOWN, 503: NO_ANSWER},
+        extra=_BATCH,
+    ),
+    Operation(
+        method="GET",
+        path=f"{_PATH}/results",
+        endpoint=get_results,
+        name="getBatchResults",
+        answer=answer(ResultsPage, "A page of results."),
+        failures={400: "A parameter is wrong.", 404: UNKNOWN, 503: NO_ANSWER},
+        extra={"parameters": [*_BATCH["parameters"], *_QUERY]},
+    ),
+    action(f"{_PATH}/cancel", "cancelBatch", cancel_batch, _BATCH),
+    action(f"{_PATH}/pause", "pauseBatch", pause_batch, _BATCH),
+    action(f"{_PATH}/resume", "resumeBatch", resume_batch, _BATCH),
+    action(f"{_PATH}/retry-failed", "retryBatch", retry_batch, _BATCH),
+)

@@ -1,0 +1,91 @@
+"""What every journal promises of batches, the one for tests too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiqueue.engine.effects import Rows
+from aiqueue.engine.groups import StoredBatch, encode_batch
+from aiqueue.journal.base import Journal, PartRow
+from aiqueue.journal.sqlite import SqliteJournal
+from aiqueue.testing.memory_journal import MemoryJournal
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+    """Return a journal of each kind that holds a live batch of six jobs and an ended one of one job."""
+    made: Journal = MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
+    made.commit(
+        Rows(
+            jobs=[(seq, f"job-{seq}", b"header", b"payload") for seq in range(1, 8)],
+            batches=[(1, "batch-1", b"spec-1"), (2, "batch-2", b"spec-2")],
+            batch_states=[(1, b"open", 0.0), (1, stored(4), 0.0), (2, stored(1), 50.0)],
+            parts=[(1, 4, 3, 3), (1, 1, 3, 0), (2, 7, 1, 0)],
+            ends=[(1, 2, 3), (1, 1, 5), (2, 1, 7)],
+            states=[(3, "completed", b"p"), (5, "failed", b"p"), (7, "completed", b"p")],
+        )
+    )
+    yield made
+    made.close()
+
+
+def stored(ends: int) -> bytes:
+    """Return the changing part of a batch's row."""
+    return encode_batch(StoredBatch(phase="running", ends=ends))
+
+
+def test_a_restart_finds_the_batches_that_have_not_ended(journal: Journal) -> None:
+    with journal.recover() as found:
+        assert list(found.batches) == [(1, b"spec-1", stored(4))]
+
+
+def test_a_batch_is_found_whether_it_has_ended_or_not(journal: Journal) -> None:
+    assert journal.batch("batch-1") == (1, b"spec-1", stored(4))
+    assert journal.batch("batch-2") == (2, b"spec-2", stored(1))
+    assert journal.batch("batch-3") is None
+
+
+def test_the_parts_come_in_the_order_of_acceptance(journal: Journal) -> None:
+    assert journal.parts(1) == [PartRow(1, 3, 0), PartRow(4, 3, 3)]
+    assert journal.parts(9) == []
+
+
+def test_the_ends_come_in_their_order_and_in_pages(journal: Journal) -> None:
+    assert journal.batch_ends(1, after=0, limit=9) == [5, 3]
+    assert journal.batch_ends(1, after=1, limit=9) == [3]
+    assert journal.batch_ends(1, after=0, limit=1) == [5]
+
+
+def test_jobs_come_in_the_order_they_are_asked_for(journal: Journal) -> None:
+    found = journal.by_seq([5, 9, 1], with_payload=True)
+    assert [(job.seq, job.state, job.payload) for job in found] == [(5, "failed", b"payload"), (1, "", b"payload")]
+    assert journal.by_seq([1])[0].payload == b""
+    assert journal.states(["job-1", "job-3", "nobody"]) == {"job-1": "queued", "job-3": "completed"}
+
+
+def test_the_same_commit_twice_changes_nothing(journal: Journal) -> None:
+    rows = Rows(batches=[(3, "batch-3", b"s")], batch_states=[(3, b"b", 0.0)], parts=[(3, 8, 1, 0)], ends=[(3, 1, 8)])
+    journal.commit(rows)
+    journal.commit(rows)
+    assert journal.parts(3) == [PartRow(8, 1, 0)]
+    assert journal.batch_ends(3, after=0, limit=9) == [8]
+
+
+def test_a_dropped_batch_is_gone_with_all_that_belongs_to_it(journal: Journal) -> None:
+    journal.commit(Rows(dropped=[1], deletes=[1, 2]))
+    assert journal.batch("batch-1") is None
+    assert journal.parts(1) == []
+    assert journal.batch_ends(1, after=0, limit=9) == []
+    assert set(journal.jobs(["job-1", "job-3"])) == {"job-3"}
+
+
+def test_only_ended_batches_grow_old(journal: Journal) -> None:
+    journal.commit(Rows(batches_before=50.0))
+    assert journal.batch("batch-2") is not None
+    journal.commit(Rows(batches_before=51.0))
+    assert journal.batch("batch-2") is None
+    assert journal.batch_ends(2, after=0, limit=9) == []
+    assert journal.batch("batch-1") is not None

@@ -1,0 +1,1 @@
+"""The orchestrator over a queue on the same event loop, without Ray."""

@@ -1,0 +1,274 @@
+"""Batches: from a list, an iterator or a file to results in order, with all that may go wrong between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.errors import BatchNotFound, InvalidRequest, ValidationError
+from aiqueue.models import BatchOptions
+from aiqueue.orchestrator import AsyncAIJobOrchestrator, submitting
+from aiqueue.orchestrator.submitting import PartSender
+from aiqueue.providers.base import ProviderRequest
+from aiqueue.testing.jobs import chat
+from tests.tools.client_harness import ClientHarness
+from tests.tools.turns import turns, until
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [chat(f"row {number}") for number in range(count)]
+
+
+def prompt(request: ProviderRequest) -> str:
+    return str(request.body["messages"][-1]["content"])
+
+
+def fail_rows(*numbers: int) -> Any:
+    """Return a behaviour that fails the rows of these numbers for good."""
+
+    def behave(request: ProviderRequest) -> None:
+        if prompt(request) in {f"row {number}" for number in numbers}:
+            raise InvalidRequest(f"Provider sim: 400 for {prompt(request)}", status=400)
+
+    return behave
+
+
+async def test_lines_in_are_results_and_errors_out_in_order(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    system.provider.behave = fail_rows(3, 2_345)
+    await system.work()
+    batch_id = await orchestrator.submit_batch_job(iter(rows(2_500)), {"name": "all of them"}, tags=["t"])
+    found = [each async for each in orchestrator.iter_results(batch_id)]
+    assert [each.index for each in found] == list(range(2_500))
+    assert [each.index for each in found if each.job.error] == [3, 2_345]
+    assert {each.job.status for each in found} == {"completed", "failed"}
+    info = await orchestrator.wait_batch(batch_id)
+    assert (info.status, info.total, info.completed, info.failed, info.percent) == ("completed", 2_500, 2_498, 2, 100.0)
+    assert (info.name, info.tags, info.errors) == ("all of them", ("t",), {"invalid_request": 2})
+    assert {error.message for error in info.first_errors} >= {"Provider sim: 400 for row 3"}
+    assert info.has_ended
+
+
+async def test_results_go_on_where_a_reader_stopped(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    await system.work()
+    batch_id = await orchestrator.submit_batch_job(rows(20))
+    first = [each async for each in orchestrator.iter_results(batch_id)][:7]
+    rest = [each.index async for each in orchestrator.iter_results(batch_id, after=first[-1].after)]
+    assert rest == list(range(7, 20))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_results_come_while_the_batch_runs(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator, ordered: bool
+) -> None:
+    await system.work(slots=4)
+    batch_id = await orchestrator.submit_batch_job(rows(40))
+    results = orchestrator.iter_results(batch_id, ordered=ordered)
+    seen = [(await anext(results)).index for _ in range(40)]
+    assert sorted(seen) == list(range(40))
+    with pytest.raises(StopAsyncIteration):
+        await anext(results)
+
+
+async def test_without_waiting_only_what_has_ended_comes(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    batch_id = await orchestrator.submit_batch_job(rows(3))
+    assert [each async for each in orchestrator.iter_results(batch_id, wait=False)] == []
+    info = await orchestrator.get_batch_job_status(batch_id, results=True)
+    assert (info.status, info.waiting, info.results) == ("processing", 3, [])
+
+
+async def test_a_file_of_lines_is_a_batch(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows(5)) + "\n\n")
+    await system.work()
+    info = await orchestrator.wait_batch(await orchestrator.submit_batch_job(path))
+    assert info.completed == 5
+
+
+async def test_a_bad_row_refuses_the_whole_batch_and_leaves_nothing(
+    system: ClientHarness, client: AsyncAIQueueAdapter, orchestrator: AsyncAIJobOrchestrator, tmp_path: Path
+) -> None:
+    bad = [*rows(1_500), chat("x", provider="nobody"), *rows(10)]
+    with pytest.raises(ValidationError, match="job 1500: provider: unknown provider 'nobody'"):
+        await orchestrator.submit_batch_job(bad)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(rows(1)[0]) + "\n{not json\n")
+    with pytest.raises(ValidationError, match=r"rows\.jsonl:2: is not JSON"):
+        await orchestrator.submit_batch_job(path)
+    with pytest.raises(ValidationError, match="is empty"):
+        await orchestrator.submit_batch_job([])
+    with pytest.raises(ValidationError, match="can't read"):
+        await orchestrator.submit_batch_job(str(tmp_path / "missing.jsonl"))
+    with pytest.raises(ValidationError, match="max_concurrency"):
+        await orchestrator.submit_batch_job(rows(1), max_concurrency=-1)
+    stats = await client.get_stats()
+    assert (stats.adapter.total_jobs, stats.adapter.blocked_jobs) == (0, 0)
+    assert not system.queue.service._engine.core.live
+
+
+async def test_rows_that_stop_coming_leave_nothing(system: ClientHarness, orchestrator: AsyncAIJobOrchestrator) -> None:
+    def broken() -> Iterator[dict[str, Any]]:
+        yield from rows(1_200)
+        raise OSError("the source is gone")
+
+    with pytest.raises(OSError, match="the source is gone"):
+        await orchestrator.submit_batch_job(broken())
+    assert not system.queue.service._engine.core.live
+
+
+async def test_a_batch_whose_submitter_died_never_runs_and_is_forgotten(
+    system: ClientHarness, client: AsyncAIQueueAdapter, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    sender = PartSender(client.session, "batch-half", BatchOptions())
+    ids = await sender.send(rows(5))
+    await system.work()
+    await turns(20)
+    (info,) = await client.get_jobs(ids[:1])
+    assert info is not None
+    assert info.status == "blocked"
+    await system.crash()
+    assert not system.provider.calls
+    system.queue.clock.advance(601.0)
+    system.queue.service._on_timer()
+    with pytest.raises(BatchNotFound):
+        await orchestrator.get_batch_job_status("batch-half")
+    assert await client.get_jobs(ids) == [None] * 5
+
+
+async def test_no_more_than_max_concurrency_run_at_once(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    await system.work(slots=50)
+    system.provider.hold()
+    batch_id = await orchestrator.submit_batch_job(rows(200), max_concurrency=7)
+    await until(lambda: system.provider.running == 7)
+    await turns(50)
+    system.provider.release()
+    assert (await orchestrator.wait_batch(batch_id)).completed == 200
+    assert system.provider.most_at_once == 7
+
+
+async def test_fail_fast_stops_the_others_and_says_why(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    system.provider.behave = fail_rows(5)
+    await system.work(slots=2)
+    batch_id = await orchestrator.submit_batch_job(rows(3_000), fail_fast=True)
+    info = await orchestrator.wait_batch(batch_id)
+    assert info.status == "failed"
+    assert info.reason == "a job failed, and fail_fast is set"
+    assert info.failed == 1
+    assert info.completed + info.cancelled == 2_999
+    assert info.cancelled > 2_900
+
+
+async def test_too_great_a_share_of_failures_stops_the_batch(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    system.provider.behave = fail_rows(*range(6))
+    await system.work(slots=1)
+    info = await orchestrator.wait_batch(await orchestrator.submit_batch_job(rows(20), max_failed_ratio=0.2))
+    assert (info.status, info.failed, info.completed) == ("failed", 5, 0)
+    assert info.reason == "5 of 20 jobs failed, more than max_failed_ratio allows"
+
+
+async def test_a_cancel_stops_running_jobs_too_and_keeps_what_is_done(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    batch_id = await orchestrator.submit_batch_job(rows(2_500))
+    await system.work(slots=3)
+    await until(lambda: len(system.provider.calls) > 6)
+    system.provider.hold()
+    await until(lambda: system.provider.running == 3)
+    await orchestrator.cancel_batch_job(batch_id)
+    info = await orchestrator.wait_batch(batch_id)
+    assert info.status == "cancelled"
+    assert info.completed > 0
+    assert info.completed + info.cancelled == 2_500
+    assert len(system.provider.stopped) == 3
+
+
+async def test_a_paused_batch_starts_nothing_until_it_is_resumed(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    batch_id = await orchestrator.submit_batch_job(rows(30))
+    assert (await orchestrator.pause_batch_job(batch_id)).status == "paused"
+    await system.work()
+    await turns(30)
+    assert not system.provider.calls
+    await orchestrator.resume_batch_job(batch_id)
+    assert (await orchestrator.wait_batch(batch_id)).completed == 30
+
+
+async def test_failed_jobs_are_retried_in_their_places(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    system.provider.behave = fail_rows(1, 4)
+    await system.work()
+    batch_id = await orchestrator.submit_batch_job(rows(6))
+    assert (await orchestrator.wait_batch(batch_id)).failed == 2
+    system.provider.behave = fail_rows(4)
+    assert (await orchestrator.retry_failed(batch_id)).retried == 2
+    info = await orchestrator.wait_batch(batch_id)
+    assert (info.total, info.completed, info.failed) == (6, 5, 1)
+    found = [each async for each in orchestrator.iter_results(batch_id)]
+    assert [(each.index, each.job.status) for each in found] == [
+        (index, "failed" if index == 4 else "completed") for index in range(6)
+    ]
+    system.provider.behave = lambda request: None
+    await system.crash()
+    assert (await orchestrator.retry_failed(batch_id)).retried == 1
+    assert (await orchestrator.wait_batch(batch_id)).completed == 6
+    assert (await orchestrator.retry_failed(batch_id)).retried == 0
+    assert len(system.provider.calls) == 9
+
+
+async def test_a_batch_goes_on_after_a_crash_and_nothing_runs_twice(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    await system.work(slots=3)
+    batch_id = await orchestrator.submit_batch_job(rows(300), max_concurrency=2)
+    for _ in range(4):
+        before = system.queue.memory.commits
+        await until(lambda before=before: system.queue.memory.commits > before + 8)
+        await system.crash()
+    info = await orchestrator.wait_batch(batch_id)
+    assert info.completed == 300
+    assert len({call.job_id for call in system.provider.calls}) == len(system.provider.calls) == 300
+    assert system.provider.most_at_once <= 2
+
+
+async def test_an_unknown_batch_is_not_found(orchestrator: AsyncAIJobOrchestrator) -> None:
+    for call in (
+        orchestrator.get_batch_job_status("nobody"),
+        orchestrator.cancel_batch_job("nobody"),
+        orchestrator.retry_failed("nobody"),
+        anext(orchestrator.iter_results("nobody")),
+    ):
+        with pytest.raises(BatchNotFound, match="Batch not found: nobody"):
+            await call
+
+
+async def test_large_payloads_go_in_smaller_parts(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "_PART_BYTES", 2_500)
+    await system.work()
+    batch_id = await orchestrator.submit_batch_job([chat("x" * 900 + str(number)) for number in range(9)])
+    found = [each async for each in orchestrator.iter_results(batch_id)]
+    assert [each.index for each in found] == list(range(9))
+    stored = system.queue.journal.batch(batch_id)
+    assert stored is not None
+    assert [part.jobs for part in system.queue.journal.parts(stored[0])] == [2, 2, 2, 2, 1]

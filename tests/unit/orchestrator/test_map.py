@@ -1,0 +1,70 @@
+"""``map``: what a run has finished is not run again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.errors import InvalidRequest, ValidationError
+from aiqueue.models import BatchOptions
+from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.mapping import Mapping
+from aiqueue.orchestrator.submitting import PartSender
+from aiqueue.providers.base import ProviderRequest
+from aiqueue.testing.jobs import chat
+from tests.tools.client_harness import ClientHarness
+
+
+async def test_a_second_run_runs_only_what_is_new(system: ClientHarness, orchestrator: AsyncAIJobOrchestrator) -> None:
+    await system.work()
+    first = [each async for each in orchestrator.map([chat(str(n)) for n in range(5)], run_id="r")]
+    assert [(each.index, each.job.status) for each in first] == [(n, "completed") for n in range(5)]
+    await system.crash()
+    again = [each async for each in orchestrator.map([chat(str(n)) for n in range(8)], run_id="r")]
+    assert [each.job.job_id for each in again[:5]] == [each.job.job_id for each in first]
+    assert len(system.provider.calls) == 8
+
+
+async def test_another_run_runs_everything(system: ClientHarness, orchestrator: AsyncAIJobOrchestrator) -> None:
+    await system.work()
+    for run in ("r", "s"):
+        async for _ in orchestrator.map([chat("same")], run_id=run):
+            pass
+    assert len(system.provider.calls) == 2
+
+
+async def test_what_failed_is_tried_again(system: ClientHarness, orchestrator: AsyncAIJobOrchestrator) -> None:
+    def fail(request: ProviderRequest) -> None:
+        if "1" in str(request.body):
+            raise InvalidRequest("Provider sim: 400", status=400)
+
+    await system.work()
+    payloads = [chat(str(n)) for n in range(3)]
+    system.provider.behave = fail
+    first = [each.job.status async for each in orchestrator.map(payloads, run_id="r")]
+    assert first == ["completed", "failed", "completed"]
+    system.provider.behave = lambda request: None
+    assert [each.job.status async for each in orchestrator.map(payloads, run_id="r")] == ["completed"] * 3
+    assert len(system.provider.calls) == 4
+
+
+async def test_a_driver_that_died_while_it_submitted_leaves_nothing_in_the_way(
+    system: ClientHarness, client: AsyncAIQueueAdapter, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    payloads: list[dict[str, Any]] = [chat(str(n)) for n in range(4)]
+    dead = Mapping(client, "r", None, BatchOptions())
+    sender = PartSender(client.session, "batch-dead", BatchOptions(), run="r")
+    await dead._submit_new(sender, list(payloads))
+    await system.work()
+    assert [each.job.status async for each in orchestrator.map(payloads, run_id="r")] == ["completed"] * 4
+
+
+async def test_a_key_that_comes_twice_is_an_error_and_submits_nothing(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    with pytest.raises(ValidationError, match="job 1: key: key 'a' is that of row 0 too"):
+        async for _ in orchestrator.map([chat(c) for c in "abc"], run_id="r", key=lambda row: "a"):
+            pass
+    assert not system.queue.service._engine.core.live
