@@ -62,6 +62,16 @@ class AsyncAIJobOrchestrator:
         """Return how many batches, chains and graphs there were and are."""
         return (await self._adapter.get_stats()).orchestrator
 
+    # --- schedules; all that can be done with them is in ``adapter.schedules`` ---
+
+    async def schedule_job(self, payload: AnyPayload, name: str, cron_expression: str, **rules: Any) -> str:
+        """Return the id of a schedule that submits ``payload`` again and again; ``rules`` as in ScheduleClient.add."""
+        return str(await self._adapter.schedules.add(payload, name, cron_expression, **rules))
+
+    async def cancel_schedule(self, schedule_id: str) -> None:
+        """Let a schedule fire no more. Jobs that it has submitted go on. Raises ScheduleNotFound."""
+        await self._adapter.schedules.remove(schedule_id)
+
     # --- batches ---
 
     async def submit_batch_job(self, jobs: Rows, options: Options = None, **more: Any) -> str:

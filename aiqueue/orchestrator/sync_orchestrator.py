@@ -43,6 +43,14 @@ class AIJobOrchestrator:
         """Return how many batches, chains and graphs there were and are."""
         return self._run(self._async.get_stats())
 
+    def schedule_job(self, payload: AnyPayload, name: str, cron_expression: str, **rules: Any) -> str:
+        """Return the id of a schedule that submits ``payload`` again and again; ``rules`` as in ScheduleClient.add."""
+        return self._run(self._async.schedule_job(payload, name, cron_expression, **rules))
+
+    def cancel_schedule(self, schedule_id: str) -> None:
+        """Let a schedule fire no more. Raises ScheduleNotFound."""
+        self._run(self._async.cancel_schedule(schedule_id))
+
     def submit_batch_job(self, jobs: Rows, options: Options = None, **more: Any) -> str:
         """Return the id of a batch once all of it is on the queue's disk."""
         return self._run(self._async.submit_batch_job(jobs, options, **more))
