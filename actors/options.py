@@ -51,7 +51,21 @@ def worker_options(pool: PoolConfig, name: str, namespace: str) -> dict[str, Any
         "name": name,
         "namespace": namespace,
         "max_concurrency": 100,
+        **demand(pool),
+    }
+
+
+def demand(pool: PoolConfig) -> dict[str, Any]:
+    """Return what Ray reserves for a worker of ``pool``."""
+    found: dict[str, Any] = {
         "num_cpus": pool.num_cpus,
         "num_gpus": pool.num_gpus,
         "resources": dict(pool.resources),
     }
+    return {**found, "memory": int(pool.memory_mb * 2**20)} if pool.memory_mb else found
+
+
+def bundle(pool: PoolConfig) -> dict[str, float]:
+    """Return the same as one bundle of resources; empty where a worker takes none."""
+    named = {"CPU": pool.num_cpus, "GPU": pool.num_gpus, "memory": pool.memory_mb * 2**20, **pool.resources}
+    return {name: amount for name, amount in named.items() if amount}

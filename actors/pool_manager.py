@@ -1,95 +1,97 @@
-"""Starts the workers of every pool and watches over them. A fixed number each, for now."""
+"""Keeps every pool at the size that its load calls for, and its workers well."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
-from actors.llama_worker_actor import LlamaWorkerActor
-from actors.options import worker_options
+from actors import cluster
+from actors.options import bundle
 from actors.watchdog import Watchdog
-from actors.worker_actor import WorkerActor
+from actors.worker_pool import WorkerPool
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import SentSettings
 from aiqueue.errors import QueueUnavailable
 
 _log = logging.getLogger(__name__)
-_RETRY_S = 0.2
+_NODES_S = 1.0
 
 
 class PoolManager:
-    """Named and detached. After a restart it finds its workers by name and goes on watching."""
+    """Named and detached. After a restart it finds its workers by their names and goes on.
+
+    Workers that find no room are pending actors, and those are the demand on which Ray's autoscaler adds nodes.
+    """
 
     def __init__(self, settings_json: str) -> None:
-        self._json = settings_json
         self._settings = SentSettings.model_validate_json(settings_json)
         self._queue = RayTransport(self._settings.namespace)
-        self._workers: dict[str, Any] = {}
-        self._watches: dict[str, asyncio.Task[None]] = {}
-        self._stopping = False
-        self._watchdog: asyncio.Task[None] | None = None
+        self._pools: dict[str, WorkerPool] = {}
+        self._loops: list[asyncio.Task[None]] = []
         # After a restart nobody else would call it.
         ray.get_runtime_context().current_actor.start.remote()
 
     async def start(self) -> list[str]:
-        """Start all workers, or find them, and return their names. Doing it again changes nothing."""
-        if self._watchdog is None:
-            self._watchdog = asyncio.create_task(Watchdog(self._queue, self._settings.namespace).run())
-        for pool, config in self._settings.pools.items():
-            for number in range(config.workers):
-                name = f"aiqueue-worker-{pool}-{number}"
-                if name not in self._workers:
-                    self._workers[name] = self._start_worker(pool, name)
-                    self._watches[name] = asyncio.create_task(self._watch(name))
-        return list(self._workers)
+        """Start all pools' first workers, or find them, and return their names. Doing it again changes nothing."""
+        if not self._loops:
+            existing = cluster.names_in(self._settings.namespace)
+            self._pools = {name: WorkerPool(self._settings, name, self._queue) for name in self._settings.pools}
+            for pool in self._pools.values():
+                pool.begin(existing)
+            self._keep_room()
+            watchdog = Watchdog(self._queue, self._settings.namespace)
+            self._loops = [
+                asyncio.create_task(watchdog.run()),
+                asyncio.create_task(self._every(self._settings.scaling_interval_ms / 1e3, self._resize)),
+                asyncio.create_task(self._every(_NODES_S, self._look_at_nodes)),
+            ]
+        return [name for pool in self._pools.values() for name in pool.roster.members]
 
     async def stop(self, grace_s: float) -> None:
         """Drain all workers and end them."""
         await self.start()  # a manager that was just restarted has yet to find them
-        self._stopping = True
-        if self._watchdog:
-            self._watchdog.cancel()
-        for watch in self._watches.values():
-            watch.cancel()
-        stops = [worker.stop.remote(grace_s) for worker in self._workers.values()]
-        if stops:
-            await asyncio.wait([asyncio.wrap_future(stop.future()) for stop in stops], timeout=grace_s + 5.0)
-        for worker in self._workers.values():
-            ray.kill(worker)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*(pool.stop(grace_s) for pool in self._pools.values()))
+        if any(config.prewarm_workers for config in self._settings.pools.values()):
+            cluster.keep_room([])
+
+    async def workers(self) -> dict[str, str]:
+        """Return the ids of all workers that have spoken, by their names."""
+        members = [member for pool in self._pools.values() for member in pool.roster.members.values()]
+        return {member.name: member.worker_id for member in members if member.worker_id}
 
     async def pid(self) -> int:
         """Return the process id, for those who test what happens when it dies."""
         return os.getpid()
 
-    def _start_worker(self, pool: str, name: str) -> Any:
-        kind = LlamaWorkerActor if self._settings.serves_local_model(pool) else WorkerActor
-        options = worker_options(self._settings.pools[pool], name, self._settings.namespace)
-        return ray.remote(kind).options(**options).remote(self._json, pool)
+    def _keep_room(self) -> None:
+        bundles = [bundle(config) for config in self._settings.pools.values() for _ in range(config.prewarm_workers)]
+        if any(bundles):
+            cluster.keep_room([wanted for wanted in bundles if wanted])
 
-    async def _watch(self, name: str) -> None:
-        """Keep the worker at work; when its process is gone, give its jobs back at once."""
-        worker, known = self._workers[name], ""
-        while not self._stopping:
-            try:
-                worker_id = await worker.identify.remote()
-                if known and worker_id != known:
-                    await self._report_loss(known, name)
-                known = worker_id
-                await worker.serve_jobs.remote()
-            except RayActorError as error:
-                _log.warning("%s: %s", name, type(error).__name__)
-                await asyncio.sleep(_RETRY_S)
+    async def _resize(self) -> None:
+        for name, load in (await self._queue.pool_loads()).items():
+            if pool := self._pools.get(name):
+                pool.resize(load)
 
-    async def _report_loss(self, worker_id: str, name: str) -> None:
+    async def _look_at_nodes(self) -> None:
+        nodes = await asyncio.to_thread(cluster.nodes)
+        for pool in self._pools.values():
+            pool.look_at(nodes)
+
+    async def _every(self, interval_s: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             try:
-                await self._queue.lose_worker(worker_id, f"the process of {name} died")
-            except QueueUnavailable:
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+                await work()
+            except (QueueUnavailable, RayError) as error:
+                _log.warning("%s: %s", work.__name__, error)
+            except Exception:
+                _log.exception("%s: bug in the pool manager", work.__name__)
+            await asyncio.sleep(interval_s)

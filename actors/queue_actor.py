@@ -92,6 +92,10 @@ class QueueActor:
         """Return Stats."""
         return protocol.encode(self._open().stats())
 
+    async def pool_loads(self) -> bytes:
+        """Return ``dict[str, PoolLoad]``, by pool."""
+        return protocol.encode(self._open().pool_loads())
+
     async def lose_worker(self, worker_id: str, reason: str) -> int:
         """Take back what a dead worker held."""
         return await self._open().lose_worker(worker_id, reason)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
+
+import ray
 
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import SentSettings
 from aiqueue.ids import new_id
+from aiqueue.protocol import encode
 from aiqueue.providers.registry import open_provider
+from aiqueue.scaling import WorkerReport
 from aiqueue.worker.loop import WorkerLoop
 from aiqueue.worker.runner import JobRunner, ProviderSet
+from aiqueue.worker.vitals import GarbageBetweenJobs, LoopLag, longest_overrun, private_mb
 
 _POLL_MARGIN_S = 15.0
 
@@ -20,25 +26,49 @@ class WorkerActor:
     """Runs many jobs of one pool at once on providers reached over the network.
 
     Each process has a worker id of its own: after a restart the queue must not take it for the one that died.
+    What the pool manager asks of a worker of any kind: ``report``, ``serve_jobs``, ``stop``.
     """
 
     def __init__(self, settings_json: str, pool: str) -> None:
         self._settings = SentSettings.model_validate_json(settings_json)
         self._pool = pool
+        self._config = self._settings.pools[pool]
         self._id = new_id("worker")
         self._providers = ProviderSet(
-            lambda name: open_provider(name, self._settings.providers[name], os.environ),
-            self._settings.pools[pool].providers,
+            lambda name: open_provider(name, self._settings.providers[name], os.environ), self._config.providers
+        )
+        longest_ms = self._config.max_execution_time_ms
+        self._runner = JobRunner(
+            self._providers,
+            max_result_bytes=self._settings.limits.max_result_bytes,
+            max_execution_s=longest_ms / 1e3 if longest_ms else math.inf,
         )
         # What is there now stays: the collector need not walk it whenever some thousand jobs have passed.
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
+        self._lag = LoopLag()
+        self._measuring: asyncio.Task[None] | None = None
         self._loop: WorkerLoop | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._stopping = False
 
-    async def identify(self) -> str:
-        """Return the worker's id: another one after a restart."""
-        return self._id
+    async def report(self) -> bytes:
+        """Return a WorkerReport: who and where this worker is, and how it is."""
+        if self._measuring is None:
+            self._measuring = asyncio.create_task(self._lag.run())
+        late_s, late_job = longest_overrun(self._runner.due, now=asyncio.get_running_loop().time())
+        report = WorkerReport(
+            worker_id=self._id,
+            pid=os.getpid(),
+            node=ray.get_runtime_context().get_node_id(),
+            draining=self._stopping,
+            running=self._loop.running if self._loop else 0,
+            private_mb=private_mb(),
+            lag_s=self._lag.take_s(),
+            overrun_s=late_s,
+            overrun_job=late_job,
+        )
+        return encode(report)
 
     async def pid(self) -> int:
         """Return the process id, for those who test what happens when it dies."""
@@ -47,16 +77,22 @@ class WorkerActor:
     async def serve_jobs(self) -> None:
         """Work until ``stop``. Called again (by a pool manager that restarted) it joins the work under way."""
         if self._serving is None:
-            await self._warm_up()
-            self._loop = self._make_loop()
-            self._serving = asyncio.create_task(self._loop.run())
+            self._serving = asyncio.create_task(self._serve())
         await asyncio.shield(self._serving)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more work, let running jobs end within ``grace_s`` seconds, hand the others back."""
+        first, self._stopping = not self._stopping, True
         if self._loop is not None:
             await self._loop.stop(grace_s=grace_s)
-        await self._providers.close()
+        if first:
+            await self._providers.close()
+
+    async def _serve(self) -> None:
+        await self._warm_up()
+        if not self._stopping:
+            self._loop = self._make_loop()
+            await self._loop.run()
 
     def _make_loop(self) -> WorkerLoop:
         settings = self._settings
@@ -65,11 +101,12 @@ class WorkerActor:
             self._pool,
             self._slots(),
             queue=RayTransport(settings.namespace, poll_limit_s=settings.lease.heartbeat_s + _POLL_MARGIN_S),
-            runner=JobRunner(self._providers, max_result_bytes=settings.limits.max_result_bytes),
+            runner=self._runner,
+            between_jobs=GarbageBetweenJobs() if self._config.gc_between_jobs else None,
         )
 
     def _slots(self) -> int:
-        return self._settings.pools[self._pool].slots
+        return self._config.slots
 
     async def _warm_up(self) -> None:
         """Get ready before the first claim."""

@@ -15,6 +15,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from aiqueue.errors import StartError
 from aiqueue.levels import DEFAULT_SLA_MS, LEVELS, AIJobPriority
+from aiqueue.pools import scaling_rule
+from aiqueue.scaling.policy import PolicyName
+from aiqueue.scaling.presets import PresetName
 
 ProviderKind = Literal["openai", "anthropic", "llama_cpp", "simulated"]
 Durability = Literal["full", "normal", "off"]
@@ -72,14 +75,41 @@ class ProviderConfig(_Section):
 
 
 class PoolConfig(_Section):
-    """Workers of one kind, and the providers they serve."""
+    """Workers of one kind, and the providers they serve. What is absent is the preset's, else the specification's."""
 
     providers: tuple[str, ...] = Field(min_length=1)
-    workers: int = Field(1, ge=0)
+    preset: PresetName | None = Field(None, description="absent: the settings' own preset, if any")
+    workers: int | None = Field(None, ge=0, description="always that many, instead of all about scaling below")
     slots: int = Field(64, ge=1, description="jobs one worker runs at once")
     num_cpus: float = Field(0.0, ge=0, description="what Ray reserves for each worker")
     num_gpus: float = Field(0.0, ge=0)
+    memory_mb: float = Field(0.0, ge=0, description="what Ray reserves; max_memory_mb is what is watched")
     resources: dict[str, float] = Field(default_factory=dict)
+
+    min_workers: int | None = Field(None, ge=0, description="1 by default")
+    max_workers: int | None = Field(None, ge=0, description="50 by default")
+    default_workers: int | None = Field(
+        None, ge=0, description="to begin with: 10, or the fewest where each has a model"
+    )
+    scale_up_threshold: int | None = Field(None, ge=0, description="more waiting jobs: grow; 100 by default")
+    scale_down_threshold: int | None = Field(None, ge=0, description="fewer waiting jobs: shrink; 10 by default")
+    scale_up_step: int | None = Field(None, ge=1, description="2 by default")
+    scale_down_step: int | None = Field(None, ge=1, description="1 by default")
+    auto_scale: bool | None = Field(None, description="True by default; False: default_workers whatever waits")
+    scaling_policy: PolicyName = Field("threshold", description="sla: by the time left for what waits")
+    utilisation: float = Field(0.8, gt=0, le=1, description="sla: how full slots are to be under a steady load")
+    scale_up_cooldown_ms: int = Field(1_000, ge=0, description="between two steps up")
+    scale_down_cooldown_ms: int = Field(30_000, ge=0, description="from the last change to a step down")
+    prewarm_workers: int = Field(0, ge=0, description="for so many Ray's autoscaler keeps nodes, needed or not")
+    drain_ms: int = Field(30_000, ge=0, description="for running jobs of a worker that goes; then they are handed back")
+
+    health_check_interval_ms: int = Field(60_000, ge=100)
+    max_memory_mb: float | None = Field(None, ge=0, description="private memory; 512 by default, 0: no limit")
+    hard_memory_factor: float = Field(1.5, ge=1, description="at this multiple a worker is ended with its jobs")
+    max_execution_time_ms: int | None = Field(None, ge=1, description="caps the time limits that jobs bring along")
+    max_loop_lag_ms: int = Field(5_000, ge=10, description="for which the worker's event loop may stand still")
+    overrun_ms: int = Field(10_000, ge=0, description="a job that outlives its limit by that has hung its worker")
+    gc_between_jobs: bool = Field(False, description="collect garbage when a job has ended, once a second at most")
 
 
 class JournalConfig(_Section):
@@ -162,6 +192,8 @@ class Settings(BaseSettings):
     namespace: str = Field("aiqueue", description="Ray namespace: one system per namespace")
     providers: dict[str, ProviderConfig] = Field(default_factory=dict)
     pools: dict[str, PoolConfig] = Field(default_factory=dict)
+    preset: PresetName | None = Field(None, description="for pools that name none")
+    scaling_interval_ms: int = Field(250, ge=50, description="how often the pools' sizes are decided")
     sla_ms: dict[AIJobPriority, int] = Field(default_factory=lambda: dict(DEFAULT_SLA_MS))
     journal: JournalConfig = JournalConfig()
     retry: RetryConfig = RetryConfig()
@@ -207,6 +239,12 @@ class Settings(BaseSettings):
         twice = sorted({name for name in served if served.count(name) > 1})
         if twice:
             raise ValueError(f"a provider belongs to one pool, but these stand in several: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _pool_limits_do_not_cross(self) -> Settings:
+        for name in self.pools:
+            scaling_rule(self, name)
         return self
 
     def _kind(self, provider: str) -> ProviderKind | None:

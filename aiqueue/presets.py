@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiqueue.config import DEFAULT_PROVIDERS_ENV, PoolConfig, ProviderConfig, Settings
+from aiqueue.scaling.presets import PresetName
 
 LOCAL_PROVIDER = "local"
 DEMO_MODEL = "smollm2-135m-instruct"
@@ -35,18 +36,22 @@ def default_providers(environ: Mapping[str, str], model: Path | None = None) -> 
     return providers
 
 
-def default_pools(providers: Mapping[str, ProviderConfig]) -> dict[str, PoolConfig]:
-    """Return one pool for all providers behind a network, and one for each model held in memory."""
+def default_pools(providers: Mapping[str, ProviderConfig], preset: PresetName | None = None) -> dict[str, PoolConfig]:
+    """Return one pool for all providers behind a network, and one for each model held in memory.
+
+    Without a ``preset``: one worker each, since this may be anybody's laptop.
+    """
     remote = tuple(name for name, entry in providers.items() if entry.kind != "llama_cpp")
-    pools = {"remote": PoolConfig(providers=remote, slots=64)} if remote else {}
+    workers = None if preset else 1
+    pools = {"remote": PoolConfig(providers=remote, slots=64, workers=workers)} if remote else {}
     for name, entry in providers.items():
         if entry.kind == "llama_cpp":
-            pools[name] = PoolConfig(providers=(name,), slots=1)
+            pools[name] = PoolConfig(providers=(name,), slots=1, workers=1)
     return pools
 
 
 def complete(settings: Settings, environ: Mapping[str, str], model: Path | None = None) -> Settings:
     """Return ``settings`` with default providers and pools where they name none."""
     providers = dict(settings.providers) or default_providers(environ, model)
-    pools = dict(settings.pools) or default_pools(providers)
+    pools = dict(settings.pools) or default_pools(providers, settings.preset)
     return settings.model_copy(update={"providers": providers, "pools": pools})

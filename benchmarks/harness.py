@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,9 @@ class Figure:
 
 
 @contextmanager
-def system(*, workers: int = 1, slots: int = 256, http: bool = False, **changes: Any) -> Iterator[launch.System]:
+def system(
+    *, workers: int = 1, slots: int = 256, http: bool = False, pool: Mapping[str, Any] | None = None, **changes: Any
+) -> Iterator[launch.System]:
     """A system with providers that answer at once, after 5 and after 200 ms.
 
     On a Ray of its own, with an empty journal and durability full.
@@ -57,7 +59,14 @@ def system(*, workers: int = 1, slots: int = 256, http: bool = False, **changes:
                 "five_ms": {"kind": "simulated", "latency_ms": 5},
                 "waiting": {"kind": "simulated", "latency_ms": 200},
             },
-            pools={POOL: {"providers": ["instant", "five_ms", "waiting"], "workers": workers, "slots": slots}},
+            pools={
+                POOL: {
+                    "providers": ["instant", "five_ms", "waiting"],
+                    "workers": workers,
+                    "slots": slots,
+                    **(pool or {}),
+                }
+            },
             journal={"path": Path(folder) / "journal.db"},
             http={"port": 0},
             **changes,

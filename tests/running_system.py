@@ -17,7 +17,10 @@ from aiqueue.config import Settings
 
 SIMULATED: dict[str, Any] = {
     "providers": {"instant": {"kind": "simulated"}, "slow": {"kind": "simulated", "latency_ms": 300}},
-    "pools": {"fast": {"providers": ["instant"], "slots": 32}, "slow": {"providers": ["slow"], "slots": 8}},
+    "pools": {
+        "fast": {"providers": ["instant"], "slots": 32, "workers": 1},
+        "slow": {"providers": ["slow"], "slots": 8, "workers": 1},
+    },
 }
 
 
@@ -67,8 +70,8 @@ def running_system(
         },
         pools={
             **SIMULATED["pools"],
-            "tiny": {"providers": ["tiny"]},
-            "missing": {"providers": ["missing"]},
+            "tiny": {"providers": ["tiny"], "workers": 1},
+            "missing": {"providers": ["missing"], "workers": 1},
         },
         journal={"path": folder / "journal.db"},
         http={"port": 0},

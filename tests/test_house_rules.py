@@ -32,9 +32,9 @@ WHO_MAY_IMPORT = {
 
 # The pure core: no I/O, clock, random draw, thread or log, so that the same commands give the same queue everywhere and
 # after every restart. A new entry must be as pure; what needs a clock takes `now` as a value instead.
-PURE = ("aiqueue/engine", "aiqueue/protocol.py", "aiqueue/errors.py", "aiqueue/levels.py", "aiqueue/scaling.py")
+PURE = ("aiqueue/engine", "aiqueue/protocol.py", "aiqueue/errors.py", "aiqueue/levels.py", "aiqueue/scaling/")
 PURE_MAY_IMPORT = {
-    *("aiqueue.engine", "aiqueue.protocol", "aiqueue.errors", "aiqueue.levels"),
+    *("aiqueue.engine", "aiqueue.protocol", "aiqueue.errors", "aiqueue.levels", "aiqueue.scaling"),
     *("__future__", "abc", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq"),
     *("itertools", "json", "math", "operator", "re", "types", "typing"),
     "msgspec",

@@ -17,6 +17,7 @@ from aiqueue.cli.output import console
 from aiqueue.cli.quiet import quiet_start, stop_quietly
 from aiqueue.config import Settings
 from aiqueue.errors import FieldError, QueueNotRunning, QueueUnavailable, StartError, ValidationError
+from aiqueue.pools import scaling_rule
 from aiqueue.presets import complete
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def describe(settings: Settings, url: str | None) -> str:
     for name, provider in settings.providers.items():
         lines.append(f"  provider   {name} ({provider.kind}): {', '.join(provider.models) or 'any model'}")
     for name, pool in settings.pools.items():
-        lines.append(f"  pool       {name}: {pool.workers} x {pool.slots} jobs at once for {', '.join(pool.providers)}")
+        rule = scaling_rule(settings, name)
+        size = f"{rule.min_workers} to {rule.max_workers}" if rule.auto_scale else f"{rule.default_workers}"
+        lines.append(f"  pool       {name}: {size} x {pool.slots} jobs at once for {', '.join(pool.providers)}")
     lines.append(f"  journal    {settings.journal.path}")
     lines.append('Try: aiqueue submit --wait "Why is the sky blue?"   aiqueue watch   aiqueue stats')
     return "\n".join(lines)

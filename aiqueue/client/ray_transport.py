@@ -29,6 +29,7 @@ from aiqueue.protocol import (
     SubmitReply,
     Welcome,
 )
+from aiqueue.scaling.load import PoolLoad, decode_loads
 from aiqueue.submit_format import encode_groups
 from aiqueue.views import Stats, decode_stats
 
@@ -114,6 +115,10 @@ class RayTransport:
         """Return the queue's process id, its node, and for how many seconds a commit has been waiting for the disk."""
         pid, node, stuck_s = await self._call("pulse", limit_s=limit_s)
         return int(pid), str(node), float(stuck_s)
+
+    async def pool_loads(self) -> dict[str, PoolLoad]:
+        """Return how much work there is, by pool."""
+        return decode_loads(await self._call("pool_loads"))
 
     async def lose_worker(self, worker_id: str, reason: str) -> None:
         """Tell the queue that a worker is dead."""

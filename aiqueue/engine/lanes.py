@@ -74,6 +74,12 @@ class Lane:
             _drop_gone(heap)
         return min((heap[0][2].since for heap in self._heaps if heap), default=None)
 
+    def oldest_of(self, level: int) -> float | None:
+        """Return when the ready job of ``level`` that waits longest was accepted."""
+        heap = self._heaps[level]
+        _drop_gone(heap)
+        return heap[0][2].created_at if heap else None
+
     def pop(self, level: int) -> JobRecord:
         """Take the head of ``level``, as ``head`` has just shown it."""
         self.queued[level] -= 1

@@ -52,6 +52,7 @@ from aiqueue.protocol import (
     Welcome,
 )
 from aiqueue.providers.registry import job_types_of
+from aiqueue.scaling import PoolLoad
 from aiqueue.service import lookup, statistics
 from aiqueue.service.batches import BatchDesk
 from aiqueue.service.clock import Clock, SteadyClock
@@ -61,6 +62,7 @@ from aiqueue.service.event_log import EventLog
 from aiqueue.service.intake import Intake
 from aiqueue.service.parking import ParkedWorkers
 from aiqueue.service.payload_cache import PayloadCache
+from aiqueue.service.pool_loads import collect_loads
 from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
 from aiqueue.views import Stats
@@ -216,6 +218,12 @@ class QueueService:
     def stats(self) -> Stats:
         """Return the queue's statistics."""
         return statistics.collect(self._engine.core, self._recent, now=self._clock.now())
+
+    def pool_loads(self) -> dict[str, PoolLoad]:
+        """Return how much work there is for each pool."""
+        settings = self._settings
+        core, now = self._engine.core, self._clock.now()
+        return collect_loads(core, self._recent, settings.pools, settings.pool_of, now=now)
 
     async def close(self) -> None:
         """Send all waiting polls home, commit what is pending and close the journal. What is asked later is refused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from statistics import fmean
 
 from aiqueue.engine.core import HELD, Core
@@ -14,12 +14,22 @@ from aiqueue.views import LaneStats, LevelStats, OrchestratorStats, QueueStats, 
 _WINDOW = 2_000  # completed jobs per level that percentiles are taken over
 
 
+class Served:
+    """What the workers did for one provider."""
+
+    __slots__ = ("busy_s", "completed")
+
+    def __init__(self) -> None:
+        self.completed, self.busy_s = 0, 0.0
+
+
 class RecentTimes:
     """Durations of the last completed jobs, in milliseconds."""
 
     def __init__(self) -> None:
         self.latency_ms: list[deque[float]] = [deque(maxlen=_WINDOW) for _ in LEVELS]
         self.processing_ms: deque[float] = deque(maxlen=_WINDOW)
+        self.served: defaultdict[str, Served] = defaultdict(Served)  #: by provider, since this process started
         self._since: float | None = None
         self._per_second: deque[tuple[int, int]] = deque(maxlen=15 * 60)  # second, jobs completed in it
 
@@ -29,6 +39,9 @@ class RecentTimes:
             if event.name == "job:completed":
                 self.latency_ms[event.level].append((event.at - event.since) * 1e3)
                 self.processing_ms.append((event.at - event.started_at) * 1e3)
+                served = self.served[event.provider]
+                served.completed += 1
+                served.busy_s += event.at - event.started_at
                 self._count(event.at)
 
     def _count(self, at: float) -> None:

@@ -110,7 +110,7 @@ def settings(
     """Return a system with one simulated provider in one pool, whatever the environment says."""
     return Settings(
         providers={PROVIDER: ProviderConfig(kind="simulated", models=models)},
-        pools={POOL: PoolConfig(providers=(PROVIDER,), slots=4)},
+        pools={POOL: PoolConfig(providers=(PROVIDER,), slots=4, workers=1)},
         journal=JournalConfig(payload_cache_bytes=cache_bytes),
         retry=RetryConfig(base_s=retry_s, jitter=0.0),
         lease=LeaseConfig(heartbeat_s=heartbeat_s),

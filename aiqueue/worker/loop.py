@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from aiqueue.errors import QueueUnavailable
@@ -34,9 +35,19 @@ class WorkerQueue(Protocol):
 class WorkerLoop:
     """Keeps up to ``slots`` jobs running until it is stopped."""
 
-    def __init__(self, worker_id: str, pool: str, slots: int, *, queue: WorkerQueue, runner: JobRunner) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        pool: str,
+        slots: int,
+        *,
+        queue: WorkerQueue,
+        runner: JobRunner,
+        between_jobs: Callable[[], None] | None = None,
+    ) -> None:
         self._id, self._pool, self._slots = worker_id, pool, slots
         self._queue, self._runner = queue, runner
+        self._between_jobs = between_jobs
         self._running: dict[Attempt, asyncio.Task[Outcome]] = {}
         self._outcomes: list[Outcome] = []
         self._undelivered: set[Attempt] = set()  # outcomes in polls under way
@@ -63,6 +74,16 @@ class WorkerLoop:
         for task in self._running.values():
             task.cancel()
         await self._stopped.wait()
+
+    @property
+    def running(self) -> int:
+        """How many jobs it runs."""
+        return len(self._running)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it was told to stop."""
+        return not self._slots
 
     def _kick_soon(self) -> None:
         """Look for something to send at the end of this turn of the loop, so that its outcomes leave together."""
@@ -137,3 +158,5 @@ class WorkerLoop:
         # A task that is cancelled before its first step never reaches the runner.
         self._outcomes.append(Outcome(*attempt, cancelled=True) if task.cancelled() else task.result())
         self._kick_soon()
+        if self._between_jobs:
+            self._between_jobs()

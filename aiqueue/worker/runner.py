@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -24,9 +25,13 @@ ProviderSource = Callable[[str], Provider]  #: returns the provider of this name
 class JobRunner:
     """Runs claims on the providers that ``provider_of`` gives."""
 
-    def __init__(self, provider_of: ProviderSource, *, max_result_bytes: int) -> None:
+    def __init__(
+        self, provider_of: ProviderSource, *, max_result_bytes: int, max_execution_s: float = math.inf
+    ) -> None:
         self._provider_of = provider_of
         self._max_result_bytes = max_result_bytes
+        self._max_execution_s = max_execution_s
+        self.due: dict[str, float] = {}  #: by id of the jobs that run: when, by the loop's time, they are to have ended
 
     async def run(self, job: ClaimedJob) -> Outcome:
         """Return how the attempt ended; cancelling this task gives an outcome too (``cancelled``)."""
@@ -50,13 +55,14 @@ class JobRunner:
 
     async def _result(self, job: ClaimedJob) -> tuple[bytes, int]:
         provider = self._provider_of(job.provider)
-        timeout_s = job.timeout_ms / 1e3
+        timeout_s = min(job.timeout_ms / 1e3, self._max_execution_s)
         body = _decode_body(job.payload)
         if job.inputs is not None:
             body = fill(body, job.inputs)
         request = ProviderRequest(job_id=job.job_id, type=job.type, model=job.model, body=body, timeout_s=timeout_s)
         started = time.perf_counter()
-        limit = asyncio.timeout(timeout_s)
+        due = self.due[job.job_id] = asyncio.get_running_loop().time() + timeout_s
+        limit = asyncio.timeout_at(due)
         try:
             async with limit:
                 answer = await provider.run(request)
@@ -64,6 +70,8 @@ class JobRunner:
             if not limit.expired():
                 raise
             raise JobTimeout(f"Job timeout: no answer from {job.provider} within {timeout_s:g} s") from error
+        finally:
+            self.due.pop(job.job_id, None)
         encoded = encode_result(_job_result(job, answer, (time.perf_counter() - started) * 1e3))
         if len(encoded) > self._max_result_bytes:
             raise WorkerFault(

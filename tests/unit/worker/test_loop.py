@@ -336,6 +336,20 @@ async def test_a_worker_without_time_hands_its_jobs_back_unharmed(system: System
     assert sorted(system.provider.stopped) == ["a", "b"]
 
 
+async def test_a_worker_says_how_much_it_runs_and_that_it_drains(system: System) -> None:
+    await system.queue.submit("a", "b")
+    system.provider.hold()
+    async with system.worker() as loop:
+        await until(lambda: system.provider.running == 2)
+        assert (loop.running, loop.draining) == (2, False)
+        stop = asyncio.create_task(loop.stop(grace_s=10.0))
+        await turns()
+        assert (loop.running, loop.draining) == (2, True)
+        system.provider.release()
+        await stop
+        assert loop.running == 0
+
+
 async def test_a_claim_that_arrives_while_a_worker_stops_is_handed_back(system: System) -> None:
     await system.queue.submit("a")
     system.queue.memory.hold()  # the claim is made but its answer waits for the disk

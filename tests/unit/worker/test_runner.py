@@ -179,3 +179,26 @@ async def test_a_job_of_a_provider_that_is_not_there_fails_for_good() -> None:
     assert outcome.failure is not None
     assert (outcome.failure.kind, outcome.failure.retryable) == ("model_unavailable", False)
     assert chat()["provider"] == PROVIDER
+
+
+async def test_a_worker_may_cap_the_time_limits_that_jobs_bring_along() -> None:
+    provider = FakeProvider()
+    provider.hold()
+    runner = JobRunner(lambda name: provider, max_result_bytes=10_000, max_execution_s=0.01)
+    outcome = await runner.run(claimed(timeout_ms=60_000))
+    assert outcome.failure is not None
+    assert (outcome.failure.kind, "within 0.01 s" in outcome.failure.message) == ("timeout", True)
+    assert provider.calls[0].timeout_s == 0.01
+
+
+async def test_a_runner_knows_until_when_its_jobs_are_to_end() -> None:
+    provider = FakeProvider()
+    provider.hold()
+    runner = runner_of(provider)
+    before = asyncio.get_running_loop().time()
+    running = asyncio.create_task(runner.run(claimed(timeout_ms=5_000)))
+    await until(lambda: provider.running)
+    assert before + 5.0 <= runner.due["a"] <= before + 10.0
+    provider.release()
+    await running
+    assert runner.due == {}

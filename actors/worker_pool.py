@@ -1,0 +1,246 @@
+"""One pool's workers: carries out what its roster decides, and tells the roster what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from actors import cluster
+from actors.llama_worker_actor import LlamaWorkerActor
+from actors.options import worker_options
+from actors.worker_actor import WorkerActor
+from aiqueue.client.ray_transport import RayTransport
+from aiqueue.config import Settings
+from aiqueue.errors import QueueUnavailable
+from aiqueue.pools import health_limits, scaling_rule
+from aiqueue.scaling import (
+    Action,
+    Announce,
+    Drain,
+    GiveBack,
+    Health,
+    Kill,
+    PoolLoad,
+    Roster,
+    Start,
+    WorkerReport,
+    scaler_for,
+)
+from aiqueue.scaling.load import decode_report
+
+_log = logging.getLogger(__name__)
+_RETRY_S = 0.2
+_CHECK_LIMIT_S = 10.0  # a worker at its limits still answers a check by then
+_STOP_MARGIN_S = 5.0  # after a drain's own limit
+_NODE_MARGIN_S = 5.0  # before a node is gone its workers are to have handed back what they run
+
+
+class WorkerPool:
+    """The workers of ``pool``. All methods but ``stop`` return at once; what takes time goes on by itself."""
+
+    def __init__(self, settings: Settings, pool: str, queue: RayTransport) -> None:
+        self._settings, self._json, self._pool, self._queue = settings, settings.model_dump_json(), pool, queue
+        self._config = settings.pools[pool]
+        self._rule, self._limits = scaling_rule(settings, pool), health_limits(settings, pool)
+        self._scaler = scaler_for(self._rule)
+        self.roster = Roster(pool, self._rule.default_workers)
+        self._actors: dict[str, Any] = {}
+        self._reports: dict[str, WorkerReport] = {}
+        self._adopted: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._messages: asyncio.Queue[Kill | GiveBack | Announce] = asyncio.Queue()
+
+    def begin(self, existing: Iterable[str]) -> None:
+        """Take in the workers that an earlier manager started, and start what is missing."""
+        self.roster.adopt(sorted(existing))
+        if self._rule.auto_scale and self.roster.members:
+            self.roster.goal = max(self._rule.min_workers, min(self.roster.size, self._rule.max_workers))
+        for name in list(self.roster.members):
+            try:
+                self._actors[name] = ray.get_actor(name, namespace=self._settings.namespace)
+            except ValueError:  # it went between the list and now
+                self.roster.drained(name)
+            else:
+                self._adopted.add(name)
+                self._watch_over(name)
+        self._spawn(self._deliver())
+        self._refill()
+
+    def resize(self, load: PoolLoad) -> None:
+        """Look at the load and grow or shrink."""
+        self._carry_out(self.roster.settle(load.held))
+        now = asyncio.get_running_loop().time()
+        target = self._scaler.target(load, self.roster.goal, now=now)
+        self._carry_out(self.roster.resize(target, load.held, now=now))
+
+    def look_at(self, nodes: cluster.Nodes) -> None:
+        """Give back what ran on nodes that are gone; move workers away from those that are about to go."""
+        for name, report in list(self._reports.items()):
+            if report.node not in nodes.alive:
+                del self._reports[name]
+                self._carry_out(self.roster.fell(name, f"its node {report.node[:8]} died"))
+        for node, until in nodes.draining.items():
+            left_s = until - time.time() - _NODE_MARGIN_S if until else self._config.drain_ms / 1e3
+            limit_s = max(0.0, min(left_s, self._config.drain_ms / 1e3))
+            for name in self.roster.on_node(node):
+                reason = f"its node {node[:8]} is being drained"
+                self._carry_out(self.roster.replace(name, reason, hard=False, limit_s=limit_s))
+        self._refill()
+
+    async def stop(self, grace_s: float) -> None:
+        """Drain all workers and end them."""
+        for task in self._tasks:
+            task.cancel()
+        stops = [
+            asyncio.ensure_future(self._quietly(actor.stop.remote(grace_s)))
+            for name, actor in self._actors.items()
+            if name in self._reports or name in self._adopted  # one that has not come yet runs nothing
+        ]
+        if stops:
+            await asyncio.wait(stops, timeout=grace_s + _STOP_MARGIN_S)
+        for actor in self._actors.values():
+            cluster.end_actor(actor)
+
+    # --- actions ---
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Start):
+                self._start(action.name)
+            elif isinstance(action, Drain):
+                self._spawn(self._drain(action))
+            else:
+                self._messages.put_nowait(action)  # in order: what is dead is given back, and then told of
+
+    def _refill(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._carry_out(self.roster.resize(self.roster.goal, {}, now=now))
+
+    def _start(self, name: str) -> None:
+        kind = LlamaWorkerActor if self._settings.serves_local_model(self._pool) else WorkerActor
+        options = worker_options(self._config, name, self._settings.namespace)
+        self._actors[name] = ray.remote(kind).options(**options).remote(self._json, self._pool)
+        self._watch_over(name)
+
+    async def _drain(self, action: Drain) -> None:
+        actor = self._actors.get(action.name)
+        limit_s = self._config.drain_ms / 1e3 if action.limit_s is None else action.limit_s
+        if actor is not None and action.name in self._reports:  # one that has not come yet runs nothing
+            stop = asyncio.ensure_future(self._quietly(actor.stop.remote(limit_s)))
+            await asyncio.wait([stop], timeout=limit_s + _STOP_MARGIN_S)
+        await self._end(action.name)
+        self._carry_out(self.roster.drained(action.name))
+
+    async def _end(self, name: str) -> None:
+        actor, _ = self._actors.pop(name, None), self._reports.pop(name, None)
+        if actor is not None:
+            await asyncio.to_thread(cluster.end_actor, actor)
+
+    async def _deliver(self) -> None:
+        """Carry out, one after the other, what others must hear of in order."""
+        while True:
+            message = await self._messages.get()
+            if isinstance(message, Kill):
+                await self._end(message.name)
+            elif isinstance(message, GiveBack):
+                await self._persist(lambda m=message: self._queue.lose_worker(m.worker_id, m.reason))  # type: ignore[misc]
+            else:
+                _log.warning("%s: %s", message.event, dict(message.data))
+                await self._persist(lambda m=message: self._queue.announce(m.event, m.data))  # type: ignore[misc]
+
+    async def _persist(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await call()
+            except QueueUnavailable:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    # --- what happens ---
+
+    def _watch_over(self, name: str) -> None:
+        self._spawn(self._watch(name))
+        self._spawn(self._check(name))
+
+    async def _watch(self, name: str) -> None:
+        """Keep the worker at work for as long as it is this pool's, through restarts of its process."""
+        actor = self._actors[name]
+        while name in self._actors:
+            try:
+                self._heard(name, decode_report(await actor.report.remote()))
+                await actor.serve_jobs.remote()
+                return  # it has drained
+            except RayActorError as error:
+                await asyncio.sleep(_RETRY_S)
+                if name in self._actors and await asyncio.to_thread(cluster.is_gone, name, self._settings.namespace):
+                    self._died(name, error)
+            except RayError as error:  # a bug in its code: it would run into it again
+                _log.exception("%s can't work", name)
+                self._ill(name, f"it can't work: {type(error).__name__}", hard=True)
+
+    async def _check(self, name: str) -> None:
+        """Ask for a sign of life and of health again and again; one that does not answer is asked again at once."""
+        health, known, answered = Health(self._limits), "", True
+        interval_s = self._config.health_check_interval_ms / 1e3
+        limit_s = min(interval_s, _CHECK_LIMIT_S)
+        while True:
+            await asyncio.sleep(interval_s if answered else 0.0)
+            answered = True
+            actor = self._actors.get(name)
+            if actor is None:
+                return
+            if name not in self._reports:
+                continue  # it waits for its node, or for its process
+            try:
+                async with asyncio.timeout(limit_s):
+                    report = decode_report(await actor.report.remote())
+            except TimeoutError:
+                answered, verdict = False, health.missed(limit_s)
+            except RayError:
+                continue  # the watch deals with it
+            else:
+                if report.worker_id != known:
+                    health, known = Health(self._limits), report.worker_id
+                verdict = health.reported(report)
+                self._heard(name, report)
+            if verdict and name in self._actors:
+                self._ill(name, verdict.reason, hard=verdict.hard)
+
+    def _heard(self, name: str, report: WorkerReport) -> None:
+        if name in self._actors:
+            self._reports[name] = report
+            self._carry_out(self.roster.spoke(name, report))
+
+    def _ill(self, name: str, reason: str, *, hard: bool) -> None:
+        self._carry_out(self.roster.replace(name, reason, hard=hard))
+        self._refill()
+
+    def _died(self, name: str, error: Exception) -> None:
+        _log.warning("%s is gone: %s", name, error)
+        self._actors.pop(name, None)
+        self._reports.pop(name, None)
+        self._carry_out(self.roster.died(name, "its process died", now=asyncio.get_running_loop().time()))
+        self._refill()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("pool %s: bug in its manager", self._pool, exc_info=error)
+
+    async def _quietly(self, call: Any) -> None:
+        try:
+            await call
+        except RayError as error:
+            _log.info("pool %s: a worker that stops is gone already: %s", self._pool, type(error).__name__)

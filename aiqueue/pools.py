@@ -1,0 +1,70 @@
+"""From a pool's settings to what the pool manager works with: scaling rule, health limits, resource demand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aiqueue.scaling import HealthLimits, ScalingRule
+from aiqueue.scaling.presets import PRESETS
+
+if TYPE_CHECKING:
+    from aiqueue.config import Settings
+
+_MAX_MEMORY_MB = 512.0  # the specification's, for workers that only call others
+
+
+def scaling_rule(settings: Settings, pool: str) -> ScalingRule:
+    """Return how ``pool`` is scaled: its own numbers, then its preset's, then the specification's defaults.
+
+    A pool whose workers hold a model starts with the fewest workers, since each takes a GPU or the cores of a node. The
+    first size is brought inside the limits where only one of them was given. Raises ValueError for limits that cross.
+    """
+    config, sla_s = settings.pools[pool], tuple(ms / 1e3 for ms in settings.sla_by_rank())
+    base = ScalingRule(slots=config.slots, sla_s=sla_s, policy=config.scaling_policy)
+    if config.workers is not None:
+        fixed = config.workers
+        return replace(base, auto_scale=False, min_workers=fixed, max_workers=fixed, default_workers=fixed)
+    preset = config.preset or settings.preset
+    numbers: dict[str, int | bool] = dict(PRESETS[preset]) if preset else {}
+    if not preset and settings.serves_local_model(pool):
+        numbers["default_workers"] = 0  # brought up to the minimum below
+    numbers |= {name: value for name in _SPECIFIED if (value := getattr(config, name)) is not None}
+    rule = replace(
+        base,
+        **numbers,  # type: ignore[arg-type]  # flags and counts, each under its own name
+        up_cooldown_s=config.scale_up_cooldown_ms / 1e3,
+        down_cooldown_s=config.scale_down_cooldown_ms / 1e3,
+        utilisation=config.utilisation,
+    )
+    if rule.min_workers > rule.max_workers:
+        raise ValueError(
+            f"pool {pool}: min_workers is {rule.min_workers} but max_workers {rule.max_workers}; give both"
+        )
+    return replace(rule, default_workers=max(rule.min_workers, min(rule.default_workers, rule.max_workers)))
+
+
+def health_limits(settings: Settings, pool: str) -> HealthLimits:
+    """Return what the workers of ``pool`` may be. One that holds a model has no memory limit unless one is given."""
+    config = settings.pools[pool]
+    limit_mb = config.max_memory_mb
+    if limit_mb is None:
+        limit_mb = 0.0 if settings.serves_local_model(pool) else _MAX_MEMORY_MB
+    return HealthLimits(
+        max_memory_mb=limit_mb or None,
+        hard_memory_factor=config.hard_memory_factor,
+        max_loop_lag_s=config.max_loop_lag_ms / 1e3,
+        overrun_s=config.overrun_ms / 1e3,
+    )
+
+
+_SPECIFIED = (
+    "min_workers",
+    "max_workers",
+    "default_workers",
+    "scale_up_threshold",
+    "scale_down_threshold",
+    "scale_up_step",
+    "scale_down_step",
+    "auto_scale",
+)

@@ -1,0 +1,1 @@
+"""How many workers, which go, which are ill."""
