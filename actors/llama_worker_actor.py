@@ -1,20 +1,35 @@
-"""A worker that holds one llama.cpp model."""
+"""A worker that holds one llama.cpp model and serves many jobs with it at once."""
 
 from __future__ import annotations
 
 import logging
+import os
 
 from actors.worker_actor import WorkerActor
+from aiqueue.config import ProviderConfig
 from aiqueue.errors import JobError
 
 _log = logging.getLogger(__name__)
 
 
 class LlamaWorkerActor(WorkerActor):
-    """Loads its model before the first claim, and runs one request at a time."""
+    """Loads its model before the first claim, and takes as many jobs as the model serves at once.
+
+    A job claimed beyond that would wait here in front of an urgent one.
+    """
+
+    async def devices(self) -> str:
+        """Return the GPUs that Ray gave this worker, as CUDA counts them: ``0,1``; empty for none."""
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+    def _entries(self) -> list[ProviderConfig]:
+        return [self._settings.providers[name] for name in self._settings.pools[self._pool].providers]
 
     def _slots(self) -> int:
-        return 1  # a job claimed ahead would wait here in front of an urgent one
+        return sum(entry.llama.parallel for entry in self._entries())
+
+    def _urgent_slots(self) -> int:
+        return sum(entry.llama.urgent_slots for entry in self._entries())
 
     async def _warm_up(self) -> None:
         for name in self._settings.pools[self._pool].providers:

@@ -35,7 +35,8 @@ class WorkerActor:
         self._config = self._settings.pools[pool]
         self._id = new_id("worker")
         self._providers = ProviderSet(
-            lambda name: open_provider(name, self._settings.providers[name], os.environ), self._config.providers
+            lambda name: open_provider(name, self._settings.providers[name], os.environ, self._settings.models),
+            self._config.providers,
         )
         longest_ms = self._config.max_execution_time_ms
         self._runner = JobRunner(
@@ -103,10 +104,14 @@ class WorkerActor:
             queue=RayTransport(settings.namespace, poll_limit_s=settings.lease.heartbeat_s + _POLL_MARGIN_S),
             runner=self._runner,
             between_jobs=GarbageBetweenJobs() if self._config.gc_between_jobs else None,
+            urgent_slots=self._urgent_slots(),
         )
 
     def _slots(self) -> int:
         return self._config.slots
+
+    def _urgent_slots(self) -> int:
+        return 0
 
     async def _warm_up(self) -> None:
         """Get ready before the first claim."""

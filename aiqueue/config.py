@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from aiqueue.errors import StartError
 from aiqueue.levels import DEFAULT_SLA_MS, LEVELS, AIJobPriority
+from aiqueue.llama_config import LlamaConfig, ModelsConfig
 from aiqueue.pools import scaling_rule
 from aiqueue.scaling.policy import PolicyName
 from aiqueue.scaling.presets import PresetName
@@ -50,8 +51,9 @@ class ProviderConfig(_Section):
     base_url: str | None = Field(None, description="absent: the kind's own endpoint")
     credential: str | None = Field(None, description="environment variable on the workers that holds the key")
     models: tuple[str, ...] = Field((), description="models it may be asked for; empty: any")
-    model_path: Path | None = Field(None, description="llama_cpp: the GGUF file")
-    context_tokens: int = Field(4_096, ge=256, description="llama_cpp: prompt and answer together")
+    model_path: Path | None = Field(None, description="llama_cpp: the GGUF file; absent: models are in the catalogue")
+    llama: LlamaConfig = LlamaConfig()
+    context_tokens: int = Field(4_096, ge=256, description="llama_cpp: prompts and answers of all requests at once")
     threads: int = Field(1, ge=1, description="llama_cpp: more than the actor's cores makes all of them slow")
     gpu_layers: int = Field(0, ge=-1, description="llama_cpp: layers on the GPU; -1: all")
     connect_timeout_s: float = Field(5.0, gt=0)
@@ -69,8 +71,8 @@ class ProviderConfig(_Section):
 
     @model_validator(mode="after")
     def _llama_needs_a_file(self) -> ProviderConfig:
-        if self.kind == "llama_cpp" and self.model_path is None:
-            raise ValueError("a provider of kind llama_cpp needs model_path, the GGUF file")
+        if self.kind == "llama_cpp" and self.model_path is None and not self.models:
+            raise ValueError("a provider of kind llama_cpp needs model_path, the GGUF file, or models of the catalogue")
         return self
 
 
@@ -194,6 +196,7 @@ class Settings(BaseSettings):
     pools: dict[str, PoolConfig] = Field(default_factory=dict)
     preset: PresetName | None = Field(None, description="for pools that name none")
     scaling_interval_ms: int = Field(250, ge=50, description="how often the pools' sizes are decided")
+    models: ModelsConfig = ModelsConfig()
     sla_ms: dict[AIJobPriority, int] = Field(default_factory=lambda: dict(DEFAULT_SLA_MS))
     journal: JournalConfig = JournalConfig()
     retry: RetryConfig = RetryConfig()
@@ -228,6 +231,14 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"pool {name}: a llama_cpp provider needs a pool of its own, its model fills the worker"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _models_in_memory_have_files(self) -> Settings:
+        for name, entry in self.providers.items():
+            missing = sorted(set(entry.models) - set(self.models.files))
+            if entry.kind == "llama_cpp" and entry.model_path is None and missing:
+                raise ValueError(f"provider {name} has models without a file (models.files): {', '.join(missing)}")
         return self
 
     @model_validator(mode="after")

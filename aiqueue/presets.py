@@ -46,7 +46,7 @@ def default_pools(providers: Mapping[str, ProviderConfig], preset: PresetName | 
     pools = {"remote": PoolConfig(providers=remote, slots=64, workers=workers)} if remote else {}
     for name, entry in providers.items():
         if entry.kind == "llama_cpp":
-            pools[name] = PoolConfig(providers=(name,), slots=1, workers=1)
+            pools[name] = PoolConfig(providers=(name,), slots=entry.llama.parallel, workers=1)
     return pools
 
 

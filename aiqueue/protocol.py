@@ -134,6 +134,7 @@ class ExchangeCall(Wire):
     slots: int  #: how many jobs it may hold at once; 0 when it drains
     outcomes: list[Outcome] = []
     running: list[tuple[str, int]] | None = None  #: after a failed call: all it holds, so that both sides agree again
+    urgent_slots: int = 0  #: of the slots, kept for urgent jobs
 
 
 class JobInput(Wire):
@@ -156,6 +157,7 @@ class ClaimedJob(Wire):
     timeout_ms: int
     payload: bytes
     inputs: list[JobInput] | None = None  #: results it waited for, to be filled into its payload
+    level: int = 2  #: rank of the priority level, 0 = urgent
 
 
 class ExchangeReply(Wire):

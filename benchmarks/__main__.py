@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.harness import Figure
 
-SCENARIOS = ("throughput", "round_trip", "load", "http", "claims", "million", "orchestration", "scaling")
+SCENARIOS = ("throughput", "round_trip", "load", "http", "claims", "million", "orchestration", "scaling", "llama")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -30,6 +30,7 @@ class Exchange:
     """A worker reports and asks for work. Reply: ``Granted``.
 
     ``running`` (after a lost call): every attempt the worker holds. ``draw``: a random number in [0, 1) for jitter.
+    ``urgent_slots``: of its slots, for jobs of the first level only.
     """
 
     worker_id: str
@@ -38,6 +39,7 @@ class Exchange:
     outcomes: Sequence[Outcome] = ()
     running: Sequence[tuple[str, int]] | None = None
     draw: float = 0.0
+    urgent_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)

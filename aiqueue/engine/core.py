@@ -237,19 +237,16 @@ class Core:
         event = self._publish_jobless(turn, name)
         event.batch_id, event.reason = batch_id, phase
 
-    def claim(self, turn: Turn, worker: Worker, count: int) -> list[JobRecord]:
-        """Give ``worker`` the best jobs of its pool."""
-        if not self.groups:
-            taken = self.lanes.take(worker.pool, count, self.room(turn.now), now=turn.now) if count else []
-            return self._start(turn, worker, taken)
+    def claim(self, turn: Turn, worker: Worker, count: int, *, levels: int | None = None) -> list[JobRecord]:
+        """Give ``worker`` the best jobs of its pool; of the first ``levels`` levels only if given."""
         claimed: list[JobRecord] = []
         while left := count - len(claimed):
-            some = min(left, TAKEN_AT_ONCE)
-            taken = self.lanes.take(worker.pool, some, self.room(turn.now), now=turn.now)
-            if not taken:
-                break
-            may = [job for job in taken if not job.batch_id or self.groups.start(job)]
+            some = min(left, TAKEN_AT_ONCE) if self.groups else left
+            taken = self.lanes.take(worker.pool, some, self.room(turn.now), now=turn.now, levels=levels)
+            may = [job for job in taken if not job.batch_id or self.groups.start(job)] if self.groups else taken
             claimed += self._start(turn, worker, may)
+            if not taken or not self.groups:
+                break
         return claimed
 
     def _start(self, turn: Turn, worker: Worker, jobs: list[JobRecord]) -> list[JobRecord]:

@@ -21,7 +21,7 @@ from aiqueue.protocol import Failure, Outcome
 def exchange(core: Core, turn: Turn, command: Exchange) -> Granted:
     """Carry out an Exchange: outcomes first, so that the slots they free are filled again."""
     worker = core.leases.heard(command.worker_id, command.pool, now=turn.now)
-    worker.slots = command.slots
+    worker.slots, worker.urgent_slots = command.slots, command.urgent_slots
     for outcome in command.outcomes:
         _report(core, turn, worker, outcome, command.draw)
     if core.links.freed:  # what waited for these jobs may be claimed in this very call
@@ -41,11 +41,18 @@ def _grant(
 ) -> Granted:
     _expire(core, turn)  # also when the tick is late: what was to start by now must not start after it
     room = worker.free if most is None else min(worker.free, most)
-    granted = Granted([*again, *core.claim(turn, worker, room)], worker.cancels)
+    granted = Granted([*again, *_claim(core, turn, worker, room)], worker.cancels)
     worker.cancels = []
     if core.links.needs:
         granted.needs = core.links.needs_of(granted.claims)
     return granted
+
+
+def _claim(core: Core, turn: Turn, worker: Worker, room: int) -> list[JobRecord]:
+    if not worker.urgent_slots:
+        return core.claim(turn, worker, room)
+    claimed = core.claim(turn, worker, min(room, worker.free_for_all))
+    return claimed + core.claim(turn, worker, room - len(claimed), levels=1)
 
 
 def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: float) -> None:

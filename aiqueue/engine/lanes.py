@@ -55,10 +55,10 @@ class Lane:
         """Count a job out that leaves without being taken. Its entry stays until it comes to the head."""
         self.queued[job.level] -= 1
 
-    def head(self, now: float) -> Head | None:
-        """Return the rank of the job that would be taken next, or None."""
+    def head(self, now: float, *, levels: int | None = None) -> Head | None:
+        """Return the rank of the job that would be taken next, of the first ``levels`` only if given; or None."""
         best = None
-        for level, heap in enumerate(self._heaps):
+        for level, heap in enumerate(self._heaps[:levels]):
             _drop_gone(heap)
             if heap:
                 deadline, seq, _ = heap[0]
@@ -138,18 +138,21 @@ class Lanes:
         """Return how many jobs a worker of ``pool`` could claim now, if it had the slots."""
         return sum(min(sum(lane.queued), room(lane.key)) for lane in self._pools.get(pool, ()) if not lane.empty)
 
-    def take(self, pool: str, count: int, room: Room, *, now: float) -> list[JobRecord]:
-        """Remove and return the ``count`` best jobs of ``pool`` that their gates let through (maybe fewer)."""
+    def take(self, pool: str, count: int, room: Room, *, now: float, levels: int | None = None) -> list[JobRecord]:
+        """Remove and return the ``count`` best jobs of ``pool`` that their gates let through (maybe fewer).
+
+        ``levels``: of the first so many levels only.
+        """
         lanes = self._pools.get(pool, ())
         left = [0 if lane.empty else room(lane.key) for lane in lanes]
-        heads = [(head, at) for at, lane in enumerate(lanes) if left[at] and (head := lane.head(now))]
+        heads = [(head, at) for at, lane in enumerate(lanes) if left[at] and (head := lane.head(now, levels=levels))]
         heapq.heapify(heads)
         taken: list[JobRecord] = []
         while heads and len(taken) < count:
             best, at = heads[0]
             taken.append(lanes[at].pop(best.level))
             left[at] -= 1
-            if left[at] and (head := lanes[at].head(now)):
+            if left[at] and (head := lanes[at].head(now, levels=levels)):
                 heapq.heapreplace(heads, (head, at))
             else:
                 heapq.heappop(heads)

@@ -16,12 +16,13 @@ _MAX_LOST = 1_000  # most never come back
 class Worker:
     """One living worker process, as the queue hears it."""
 
-    __slots__ = ("cancels", "held", "id", "pool", "silent_after", "slots")
+    __slots__ = ("cancels", "held", "id", "pool", "silent_after", "slots", "urgent_slots")
 
     def __init__(self, worker_id: str, pool: str) -> None:
         self.id = worker_id
         self.pool = pool
         self.slots = 0
+        self.urgent_slots = 0  #: of these, only for jobs of the first level
         self.silent_after = 0.0  #: its leases are lost at this time
         self.held: dict[str, JobRecord] = {}
         self.cancels: list[tuple[str, int]] = []  #: attempts it has yet to be told to stop
@@ -30,6 +31,14 @@ class Worker:
     def free(self) -> int:
         """How many more jobs it may be given."""
         return max(0, self.slots - len(self.held))
+
+    @property
+    def free_for_all(self) -> int:
+        """How many more jobs it may be given whatever their level."""
+        if not self.urgent_slots:
+            return self.free
+        others = sum(job.level > 0 for job in self.held.values())
+        return max(0, min(self.free, self.slots - self.urgent_slots - others))
 
 
 class Leases:

@@ -8,21 +8,11 @@ free the model at the next token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aiqueue.results import FinishReason, Response, Usage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderRequest:
-    """One call, validated. ``body`` is the job's payload as submitted (see ``aiqueue.models``), as a dict."""
-
-    job_id: str
-    type: str
-    model: str
-    body: dict[str, Any]
-    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +24,20 @@ class ProviderAnswer:
     finish_reason: FinishReason | None = None
     request_id: str | None = None
     raw: Any = field(default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRequest:
+    """One call, validated. ``body`` is the job's payload as submitted (see ``aiqueue.models``), as a dict."""
+
+    job_id: str
+    type: str
+    model: str
+    body: dict[str, Any]
+    timeout_s: float
+    level: int = 2  #: rank of the job's priority level, 0 = urgent
+    #: Is given what was produced so far when the task is cancelled, before ``run`` ends with that.
+    on_partial: Callable[[ProviderAnswer], None] | None = field(default=None, compare=False, repr=False)
 
 
 class Provider(Protocol):

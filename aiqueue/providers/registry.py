@@ -9,21 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aiqueue.config import ProviderConfig, ProviderKind
+from aiqueue.llama_config import ModelsConfig
 from aiqueue.providers.base import Provider
 from aiqueue.providers.features import FEATURES
 from aiqueue.providers.remote import Credential
 
+_NO_MODELS = ModelsConfig()
 
-def open_provider(name: str, entry: ProviderConfig, environ: Mapping[str, str]) -> Provider:
+
+def open_provider(
+    name: str, entry: ProviderConfig, environ: Mapping[str, str], models: ModelsConfig = _NO_MODELS
+) -> Provider:
     """Return the provider that ``entry``, configured as ``name``, describes.
 
     Does no I/O: a missing key, model file or server is an error of each job (and of ``health_check``), so that a worker
-    that serves several providers starts whatever the state of one of them. Keys are read from ``environ``.
+    that serves several providers starts whatever the state of one of them. Keys are read from ``environ``, model
+    files found through ``models``.
     """
     if entry.kind == "llama_cpp":
         from aiqueue.providers.llama_cpp import LlamaCppProvider
 
-        return LlamaCppProvider(name, entry)
+        return LlamaCppProvider(name, entry, models)
     if entry.kind == "simulated":
         from aiqueue.providers.simulated import SimulatedProvider
 

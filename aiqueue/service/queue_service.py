@@ -152,7 +152,15 @@ class QueueService:
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """Take a worker's outcomes and give it work; wait for some where there is none."""
         self._parked.send_home(call.worker_id)
-        command = Exchange(call.worker_id, call.pool, call.slots, call.outcomes, call.running, draw=random.random())
+        command = Exchange(
+            call.worker_id,
+            call.pool,
+            call.slots,
+            call.outcomes,
+            call.running,
+            draw=random.random(),
+            urgent_slots=call.urgent_slots,
+        )
         granted, committed = self._apply(command)
         if not granted and (call.slots or not call.outcomes):  # a worker that drains waits for its answer alone
             grant = await self._parked.wait(call.worker_id, call.pool, self._park_s)
@@ -252,6 +260,7 @@ class QueueService:
                 job.timeout_ms,
                 read[job.seq] if payload is None else payload,
                 inputs.get(job.id),
+                job.level,
             )
             for job, payload in zip(granted.claims, kept, strict=True)
         ]

@@ -44,8 +44,10 @@ class WorkerLoop:
         queue: WorkerQueue,
         runner: JobRunner,
         between_jobs: Callable[[], None] | None = None,
+        urgent_slots: int = 0,
     ) -> None:
         self._id, self._pool, self._slots = worker_id, pool, slots
+        self._urgent_slots = urgent_slots  # of the slots, kept for urgent jobs
         self._queue, self._runner = queue, runner
         self._between_jobs = between_jobs
         self._running: dict[Attempt, asyncio.Task[Outcome]] = {}
@@ -117,7 +119,9 @@ class WorkerLoop:
             running = [*self._running, *self._undelivered]
         outcomes, self._outcomes, self._urgent_news = self._outcomes, [], False
         self._undelivered.update((outcome.job_id, outcome.attempt) for outcome in outcomes)
-        return ExchangeCall(self._id, self._pool, self._slots, outcomes, running)
+        return ExchangeCall(
+            self._id, self._pool, self._slots, outcomes, running, urgent_slots=min(self._urgent_slots, self._slots)
+        )
 
     async def _poll(self, call: ExchangeCall, agreement: int) -> None:
         try:

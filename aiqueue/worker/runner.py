@@ -35,13 +35,14 @@ class JobRunner:
 
     async def run(self, job: ClaimedJob) -> Outcome:
         """Return how the attempt ended; cancelling this task gives an outcome too (``cancelled``)."""
+        partial: list[JobResult] = []
         try:
-            result, tokens = await self._result(job)
+            result, tokens = await self._result(job, partial)
             return Outcome(job.job_id, job.attempt, result, tokens=tokens)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                return Outcome(job.job_id, job.attempt, cancelled=True)
+                return self._cancelled(job, partial)
             # Nobody cancelled this task. As a cancelled one the job would run again and again, at no cost of attempts.
             failure = WorkerFault("Worker fault: the provider gave up its own call").to_failure()
         except JobError as error:
@@ -53,14 +54,35 @@ class JobRunner:
             failure = WorkerFault(f"Worker fault: {type(error).__name__}; see the worker's log").to_failure()
         return Outcome(job.job_id, job.attempt, failure=failure)
 
-    async def _result(self, job: ClaimedJob) -> tuple[bytes, int]:
+    def _cancelled(self, job: ClaimedJob, partial: list[JobResult]) -> Outcome:
+        outcome = Outcome(job.job_id, job.attempt, cancelled=True)
+        if partial:
+            encoded = encode_result(partial[-1])
+            if len(encoded) <= self._max_result_bytes:
+                outcome.result, outcome.tokens = encoded, partial[-1].tokens
+        return outcome
+
+    async def _result(self, job: ClaimedJob, partial: list[JobResult]) -> tuple[bytes, int]:
+        """Return the encoded result and its tokens; what there was of it at a cancel goes to ``partial``."""
         provider = self._provider_of(job.provider)
         timeout_s = min(job.timeout_ms / 1e3, self._max_execution_s)
         body = _decode_body(job.payload)
         if job.inputs is not None:
             body = fill(body, job.inputs)
-        request = ProviderRequest(job_id=job.job_id, type=job.type, model=job.model, body=body, timeout_s=timeout_s)
         started = time.perf_counter()
+
+        def keep(answer: ProviderAnswer) -> None:
+            partial.append(_job_result(job, answer, (time.perf_counter() - started) * 1e3))
+
+        request = ProviderRequest(
+            job_id=job.job_id,
+            type=job.type,
+            model=job.model,
+            body=body,
+            timeout_s=timeout_s,
+            level=job.level,
+            on_partial=keep,
+        )
         due = self.due[job.job_id] = asyncio.get_running_loop().time() + timeout_s
         limit = asyncio.timeout_at(due)
         try:

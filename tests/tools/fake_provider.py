@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
-from aiqueue.results import Choice, Message, Response, Usage
+from aiqueue.results import Choice, FinishReason, Message, Response, Usage
 from aiqueue.testing.jobs import PROVIDER
 
 
@@ -22,6 +22,7 @@ class FakeProvider:
         self.stopped: list[str] = []  #: jobs whose call was cancelled
         self.closed = 0
         self.text = "Hi there"
+        self.partial = ""  #: what a cancelled call had produced
         self.behave: Callable[[ProviderRequest], object] = lambda request: None  #: may raise; runs in each call
         self._gate = asyncio.Event()
         self._gate.set()
@@ -43,14 +44,19 @@ class FakeProvider:
             self.behave(request)
         except asyncio.CancelledError:
             self.stopped.append(request.job_id)
+            if self.partial and request.on_partial:
+                request.on_partial(self._answer(request, self.partial, "cancelled"))
             raise
         finally:
             self.running -= 1
-        choice = Choice(index=0, message=Message(content=self.text), finish_reason="stop")
+        return self._answer(request, self.text, "stop")
+
+    def _answer(self, request: ProviderRequest, text: str, finish_reason: FinishReason) -> ProviderAnswer:
+        choice = Choice(index=0, message=Message(content=text), finish_reason=finish_reason)
         return ProviderAnswer(
             response=Response(model=request.model, choices=[choice]),
             usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5),
-            finish_reason="stop",
+            finish_reason=finish_reason,
             request_id="req-1",
             raw={"echo": request.body},
         )

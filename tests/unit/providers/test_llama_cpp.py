@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,7 +16,10 @@ import pytest
 
 from aiqueue.config import ProviderConfig
 from aiqueue.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable
-from aiqueue.providers.base import Provider
+from aiqueue.llama.engine_thread import Ticket
+from aiqueue.llama.requests import GenerationRequest
+from aiqueue.llama_config import LlamaConfig, ModelFileConfig, ModelsConfig
+from aiqueue.providers.base import Provider, ProviderAnswer
 from aiqueue.providers.llama_cpp import LlamaCppProvider
 from tests.unit.providers.conftest import chat, request
 
@@ -37,24 +42,27 @@ def cut_gguf(tmp_path: Path, tiny_gguf: Path) -> Path:
     return path
 
 
-class HeldAtToken:
-    """Makes a model's generation wait, at token number ``count``, until it is told to stop."""
+class HeldAtPiece:
+    """Makes a model's next generation wait, at piece number ``count`` of its text, until it is let go."""
 
     def __init__(self, provider: LlamaCppProvider, count: int) -> None:
-        model = provider._model
+        model = provider._host._model
         assert model is not None
-        self.reached = Event()
-        self.tokens = 0
-        detokenize = model.detokenize
+        self.reached, self.released = Event(), Event()
+        self.pieces: list[str] = []
+        generate = model.generate
 
-        def counted(*args: Any, **options: Any) -> bytes:  # called once for each new token
-            self.tokens += 1
-            if self.tokens == count:
+        def listen(piece: str) -> None:
+            self.pieces.append(piece)
+            if len(self.pieces) == count:
                 self.reached.set()
-                model.stop.wait()
-            return detokenize(*args, **options)
+                self.released.wait()
 
-        model.detokenize = counted  # type: ignore[method-assign]
+        def held(request: GenerationRequest) -> Ticket:
+            model.generate = generate  # type: ignore[method-assign]
+            return generate(replace(request, on_text=listen))
+
+        model.generate = held  # type: ignore[method-assign]
 
 
 def at(path: Path) -> LlamaCppProvider:
@@ -135,14 +143,68 @@ async def test_parts_and_developer_turns_reach_the_template(llama: Provider) -> 
 
 async def test_a_cancelled_job_frees_the_model_at_the_next_token(llama: LlamaCppProvider) -> None:
     await llama.health_check()
-    held = HeldAtToken(llama, 5)
-    long = asyncio.create_task(llama.run(chat(config=ENDLESS)))
+    held = HeldAtPiece(llama, 5)
+    kept: list[ProviderAnswer] = []
+    long = asyncio.create_task(llama.run(replace(chat(config=ENDLESS), on_partial=kept.append)))
     await asyncio.to_thread(held.reached.wait)
     long.cancel()
+    await asyncio.sleep(0)
+    held.released.set()
     with pytest.raises(asyncio.CancelledError):
         await long
-    assert held.tokens == 5  # not one more, and the thread has let go: the next job runs at once
+    assert len(held.pieces) == 5  # not one more, and the model has let go: the next job runs at once
+    assert [answer.response.choices[0].message.content for answer in kept] == ["".join(held.pieces)]
+    assert kept[0].finish_reason == "cancelled"
+    assert kept[0].usage.completion_tokens >= 5
     assert (await llama.run(chat(config=GREEDY))).finish_reason == "stop"
+
+
+async def test_jobs_run_at_the_same_time_and_say_what_they_say_alone(llama: LlamaCppProvider) -> None:
+    jobs = [chat(f"What is said of job {n}?", config=GREEDY) for n in range(6)]
+    alone = [await llama.run(job) for job in jobs]
+    model = llama._host._model
+    assert model is not None
+    before = replace(model.counts)
+    together = await asyncio.gather(*map(llama.run, jobs))
+    assert [answer.response.choices for answer in together] == [answer.response.choices for answer in alone]
+    assert model.counts.steps - before.steps < model.counts.tokens_generated - before.tokens_generated
+
+
+async def test_models_of_the_catalogue_are_loaded_by_name_and_no_other(tmp_path: Path, tiny_gguf: Path) -> None:
+    for name in ("one.gguf", "two.gguf"):
+        shutil.copy(tiny_gguf, tmp_path / name)
+    files = {name: ModelFileConfig(path=Path(f"{name}.gguf")) for name in ("one", "two")}
+    entry = ProviderConfig(kind="llama_cpp", models=("one", "two"), context_tokens=CONTEXT)
+    provider = LlamaCppProvider("local", entry, ModelsConfig(folder=tmp_path, files=files))
+    await provider.health_check()
+    assert provider._host.loaded == "one"
+    answers = await asyncio.gather(*(provider.run(chat(model=name, config=GREEDY)) for name in ("two", "one", "two")))
+    assert [answer.response.model for answer in answers] == ["two", "one", "two"]
+    assert len({answer.response.choices[0].message.content for answer in answers}) == 1
+    with pytest.raises(ModelUnavailable, match=r"has no model '\.\./one'"):
+        await provider.run(chat(model="../one"))
+    await provider.close()
+
+
+async def test_a_system_prompt_of_the_settings_is_read_before_the_first_job(tiny_gguf: Path) -> None:
+    system = "The job of the queue is to answer the request. " * 4
+    settings = LlamaConfig(system_prompts=(system,))
+    entry = ProviderConfig(kind="llama_cpp", model_path=tiny_gguf, context_tokens=CONTEXT, llama=settings)
+    provider = LlamaCppProvider("local", entry)
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": "What?"}]
+    answer = await provider.run(chat(messages=turns, config=GREEDY))
+    cached = answer.raw["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert 0 < answer.usage.prompt_tokens - cached < 20
+    await provider.close()
+
+
+async def test_a_system_prompt_that_does_not_fit_is_a_fault_of_the_settings(tiny_gguf: Path) -> None:
+    settings = LlamaConfig(system_prompts=("short", "word " * 600))
+    entry = ProviderConfig(kind="llama_cpp", model_path=tiny_gguf, context_tokens=CONTEXT, llama=settings)
+    provider = LlamaCppProvider("local", entry)
+    with pytest.raises(ModelUnavailable, match=r"llama\.system_prompts\.1: \d+ tokens, but at most 511 fit"):
+        await provider.health_check()
+    await provider.close()
 
 
 async def test_a_job_cancelled_while_it_waits_never_runs(llama: Provider) -> None:

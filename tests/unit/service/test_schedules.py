@@ -98,6 +98,7 @@ async def test_everything_is_there_after_a_crash(queue: ServiceHarness) -> None:
     await add(queue, "@daily", number=1)
     await ask(queue, "pause", "schedule 1")
     await let_pass(queue, 60.0)
+    await queue.service._commits.settled()
     survivor = await queue.crashed()
     views = (await ask(survivor, "list", "")).schedules
     assert [(view.spec.name, view.state.enabled, view.state.fired) for view in views] == [

@@ -11,6 +11,7 @@ import pytest
 from aiqueue.errors import ProviderServerError, QueueUnavailable
 from aiqueue.protocol import ExchangeCall, ExchangeReply
 from aiqueue.providers.base import ProviderRequest
+from aiqueue.results import decode_result
 from aiqueue.testing.in_process import InProcessTransport, worker_beside
 from aiqueue.testing.jobs import settings
 from aiqueue.worker import loop as loop_module
@@ -64,6 +65,17 @@ async def test_a_worker_runs_what_waits_and_what_comes(system: System) -> None:
         await system.queue.submit("later")
         assert await system.ended("later") == ["completed"]
     assert [call.job_id for call in system.provider.calls] == ["before", "later"]
+
+
+async def test_what_a_cancelled_job_had_produced_is_in_its_record(system: System) -> None:
+    system.provider.partial = "Hi th"
+    system.provider.hold()
+    await system.queue.submit("a")
+    async with system.worker():
+        await until(lambda: system.provider.running)
+        await system.queue.service.cancel(["a"])
+        assert await system.ended("a") == ["cancelled"]
+    assert decode_result((await system.queue.view("a")).result).text == "Hi th"
 
 
 async def test_a_worker_runs_as_many_at_once_as_it_has_slots(system: System) -> None:

@@ -123,6 +123,24 @@ async def test_a_cancelled_attempt_is_an_outcome_and_stops_its_call() -> None:
     assert provider.stopped == ["a"]
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(10_000, "Hi th"), (10, "")])
+async def test_what_a_cancelled_attempt_had_produced_is_its_outcome_unless_it_is_too_large(
+    limit: int, kept: str
+) -> None:
+    provider = FakeProvider()
+    provider.partial = "Hi th"
+    provider.hold()
+    attempt = asyncio.create_task(runner_of(provider, max_result_bytes=limit).run(claimed()))
+    await until(lambda: provider.running)
+    attempt.cancel()
+    outcome = await attempt
+    assert (outcome.cancelled, outcome.failure) == (True, None)
+    found = decode_result(outcome.result) if outcome.result else None
+    assert (found.text if found else "") == kept
+    assert outcome.tokens == (5 if kept else 0)
+    assert found is None or found.finish_reason == "cancelled"
+
+
 async def test_a_call_that_gives_itself_up_is_no_cancel_by_the_user() -> None:
     """As a cancel it would be handed back, at no cost of attempts, and run again for ever."""
     assert (await failure_of(raising(asyncio.CancelledError())))[::2] == ("worker_fault", False)

@@ -1,0 +1,81 @@
+"""A model on a real GPU. Skipped where there is none, or where llama.cpp was built without it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import llama_cpp
+import pytest
+import ray
+
+from actors.llama_worker_actor import LlamaWorkerActor
+from actors.options import worker_options
+from aiqueue.config import Settings
+from aiqueue.llama.model import LoadedModel, ModelOptions
+from aiqueue.llama.requests import GenerationRequest, Sampling
+
+pytestmark = pytest.mark.gpu
+
+
+def gpu_memory_mib() -> int:
+    """Memory that this process holds on GPUs."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+    return sum(int(used) for pid, used in (line.split(", ") for line in lines) if int(pid) == os.getpid())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpu() -> None:
+    """Skip, saying what is missing."""
+    if shutil.which("nvidia-smi") is None or subprocess.run(["nvidia-smi", "-L"], check=False).returncode:
+        pytest.skip("no CUDA device on this machine")
+    if not llama_cpp.llama_supports_gpu_offload():
+        pytest.skip("llama.cpp was built without CUDA: make .venv CMAKE_ARGS=-DGGML_CUDA=ON")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_gguf: Path) -> Iterator[LoadedModel]:
+    found = LoadedModel(tiny_gguf, ModelOptions(gpu_layers=-1, context_tokens=2_048, parallel=16))
+    yield found
+    found.close()
+
+
+def question(model: LoadedModel, number: int) -> GenerationRequest:
+    tokens = model.chat_tokens([{"role": "user", "content": f"What is said of job {number}?"}])
+    return GenerationRequest(tokens=tokens, sampling=Sampling(temperature=0.0), max_tokens=32)
+
+
+def test_sixteen_requests_share_steps_on_the_gpu(model: LoadedModel) -> None:
+    tickets = [model.generate(question(model, number)) for number in range(16)]
+    answers = [ticket.future.result(timeout=60) for ticket in tickets]
+    assert all(answer.text for answer in answers)
+    assert model.counts.steps < model.counts.tokens_generated
+
+
+def test_vectors_are_made_on_the_gpu(model: LoadedModel) -> None:
+    one, other = model.embed([model.tokens_to_embed(text, 0) for text in ("the job", "the queue")]).result(timeout=60)
+    assert len(one) == len(other) > 0
+    assert one != other
+
+
+def test_all_layers_of_a_model_lie_on_the_gpu(model: LoadedModel) -> None:
+    assert model.generate(question(model, 1)).future.result(timeout=60).text
+    assert gpu_memory_mib() > 0
+
+
+def test_a_worker_with_a_gpu_loads_its_model_there(tiny_gguf: Path, shared_ray: None) -> None:
+    settings = Settings(
+        namespace="tests-gpu",
+        providers={"tiny": {"kind": "llama_cpp", "model_path": tiny_gguf, "gpu_layers": -1}},
+        pools={"tiny": {"providers": ["tiny"], "num_gpus": 0.5}},
+    )
+    options = worker_options(settings.pools["tiny"], "gpu-worker", settings.namespace)
+    worker = ray.remote(LlamaWorkerActor).options(**options).remote(settings.model_dump_json(), "tiny")
+    try:
+        assert ray.get(worker.devices.remote(), timeout=60) != ""
+    finally:
+        ray.kill(worker)
