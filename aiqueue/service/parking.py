@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from aiqueue.engine.effects import Granted
 from aiqueue.service.commits import Committed
 
+_DEAD_KEPT = 1_000
 Grant = tuple[Granted, Committed]
 
 
@@ -16,6 +17,18 @@ class ParkedWorkers:
 
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[str, asyncio.Future[Grant | None]]] = {}
+        self._dead: dict[str, bool] = {}  #: the last of those that were seen to die
+
+    def declare_dead(self, worker_id: str) -> None:
+        """Send a worker's poll home that nobody will read. A last call of it may still be on its way."""
+        self.send_home(worker_id)
+        self._dead[worker_id] = True
+        if len(self._dead) > _DEAD_KEPT:
+            del self._dead[next(iter(self._dead))]
+
+    def is_dead(self, worker_id: str) -> bool:
+        """Tell whether somebody has seen the worker die: given a job, it would never report."""
+        return worker_id in self._dead
 
     async def wait(self, worker_id: str, pool: str, timeout_s: float) -> Grant | None:
         """Wait for a grant; None when there was none in time, or a newer poll of this worker came."""

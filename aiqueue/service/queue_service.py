@@ -152,10 +152,11 @@ class QueueService:
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """Take a worker's outcomes and give it work; wait for some where there is none."""
         self._parked.send_home(call.worker_id)
+        slots = 0 if self._parked.is_dead(call.worker_id) else call.slots
         command = Exchange(
             call.worker_id,
             call.pool,
-            call.slots,
+            slots,
             call.outcomes,
             call.running,
             draw=random.random(),
@@ -200,6 +201,7 @@ class QueueService:
 
     async def lose_worker(self, worker_id: str, reason: str) -> int:
         """Take back what a dead worker held; return how many jobs that were."""
+        self._parked.declare_dead(worker_id)
         count, committed = self._apply(LoseWorker(worker_id, reason))
         await asyncio.shield(committed)
         return int(count)

@@ -22,7 +22,10 @@ def system(shared_ray: None, tmp_path: Path) -> Iterator[launch.System]:
     settings = Settings(
         namespace="tests-poison",
         providers={"long": {"kind": "simulated", "latency_ms": 1_500}, "instant": {"kind": "simulated"}},
-        pools={"one": {"providers": ["long"], "slots": 1}, "other": {"providers": ["instant"], "slots": 8}},
+        pools={
+            "one": {"providers": ["long"], "slots": 1, "workers": 1},
+            "other": {"providers": ["instant"], "slots": 8, "workers": 1},
+        },
         journal={"path": tmp_path / "journal.db"},
     )
     with launch.start(settings, http=False) as running:

@@ -172,8 +172,20 @@ async def test_a_retried_job_has_its_payload_again(queue: ServiceHarness) -> Non
     await queue.submit("a")
     await queue.claim()
     await queue.service.lose_worker("worker-1", "killed")
-    (claim,) = (await queue.exchange()).claims
+    (claim,) = (await queue.exchange(worker="worker-2")).claims
     assert claim.payload == b'{"type":"x"}'
+
+
+async def test_a_late_call_of_a_dead_worker_is_given_nothing(queue: ServiceHarness) -> None:
+    await queue.submit("a", "b")
+    await queue.claim()
+    parked = asyncio.create_task(queue.exchange(slots=0))
+    await turns()
+    await queue.service.lose_worker("worker-1", "killed")
+    assert (await parked).claims == []
+    late = await queue.exchange(completed("a"))  # it was on its way when the worker died
+    assert late.claims == []
+    assert [job.job_id for job in (await queue.exchange(worker="worker-2")).claims] == ["a", "b"]
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
