@@ -163,7 +163,7 @@ class QueueService:
             urgent_slots=call.urgent_slots,
         )
         granted, committed = self._apply(command)
-        if not granted and (call.slots or not call.outcomes):  # a worker that drains waits for its answer alone
+        if not granted and (slots or not call.outcomes):  # a worker that drains waits for its answer alone
             grant = await self._parked.wait(call.worker_id, call.pool, self._park_s)
             if grant is not None:
                 granted, committed = grant
