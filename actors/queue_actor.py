@@ -30,6 +30,7 @@ class QueueActor:
         self._settings = SentSettings.model_validate_json(settings_json)
         journal = self._settings.journal
         self._journal = SqliteJournal(journal.path, durability=journal.durability, accept_loss=journal.accept_loss)
+        self._journal.fill_log()
         self._clock = SteadyClock()
         self._engine = load_engine(self._settings, self._journal, self._clock)
         self._service: QueueService | None = None

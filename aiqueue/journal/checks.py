@@ -19,7 +19,7 @@ from aiqueue.journal.head import Mark, checksum_of, head_path, read_mark
 _log = logging.getLogger(__name__)
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR}
 _READ_BYTES = 4 * 2**30  # beyond, a database is not read as a whole: a restart must not take minutes
-_NUMBERED = 3  # the first schema whose commits have numbers
+_NUMBERED = 4  # the first schema whose commits have numbers
 
 _GO_ON = (
     "What to do: put back what is missing (the database, its -wal and its .head belong together) or a backup. "

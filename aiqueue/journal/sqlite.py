@@ -27,6 +27,7 @@ from aiqueue.errors import StartError
 from aiqueue.journal import checks, schema
 from aiqueue.journal.base import EndedRow, JournalTaken, PartRow, Recovered, StoredJob, StoredKey
 from aiqueue.journal.head import Head, Mark, checksum_of
+from aiqueue.journal.log_space import fill_log
 from aiqueue.journal.reserve import Reserve
 from aiqueue.journal.rows import chunks, marks, write_rows
 
@@ -34,6 +35,7 @@ _T = TypeVar("_T")
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 _CACHE_KIB = 32_768
 _PAGE_BYTES = 8_192  # rows of a prompt each: twice the default measured 10 % faster
+_FRAME_HEADER_BYTES = 24
 _CHECKPOINT_PAGES = 4_000  # 32 MB: a checkpoint per some 40,000 small jobs instead of per 1,000 pages
 
 # Part of every commit, and the same row and page as the counters themselves: the fence and the number cost no write.
@@ -100,6 +102,11 @@ class SqliteJournal:
             raise
         self._number = number
         self._head.advance(number)
+
+    def fill_log(self) -> None:
+        """Take the space of the log now, before the first commit: the first thousand are faster then."""
+        if self._durability == "full":
+            fill_log(self.path, _CHECKPOINT_PAGES * (_PAGE_BYTES + _FRAME_HEADER_BYTES))
 
     def has_room(self) -> bool:
         """Tell whether the disk has room for new jobs."""
