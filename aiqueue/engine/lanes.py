@@ -1,8 +1,8 @@
-"""Ready jobs, in priority heaps per lane.
+"""Ready jobs, in a line per level and lane.
 
 A claim looks at the heads of a pool's lanes and takes the best: level first, then the earliest SLA deadline, then the
 order of acceptance. With one SLA per level that is first in, first out inside a level, and a job that comes back after
-a retry or a lost worker finds its old place. Cost: O(lanes of the pool + n log jobs) for n claims.
+a retry or a lost worker finds its old place. Cost: O(lanes of the pool + n) for n claims, however many jobs wait.
 
 Ageing: a job counts one level higher for each time it has waited ``ageing`` SLAs of its level, up to the first level,
 where its old deadline puts it before newer jobs. So a ``low`` job (60 s) with ``ageing`` 2 is served like an urgent one
@@ -15,17 +15,14 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from aiqueue.engine.line import Line
 from aiqueue.engine.records import JobRecord, LaneKey
-from aiqueue.engine.states import JobState
-
-_Heap = list[tuple[float, int, JobRecord]]  #: SLA deadline, seq, job
-
 
 Room = Callable[[LaneKey], int]  #: how many jobs of a lane may start now
 
 
 class Head(NamedTuple):
-    """A lane's best job: what it is compared by, and the heap it stands in."""
+    """A lane's best job: what it is compared by, and the line it stands in."""
 
     counts_as: int  #: its level, after ageing
     deadline: float
@@ -36,7 +33,7 @@ class Head(NamedTuple):
 class Lane:
     """The ready jobs of one lane."""
 
-    __slots__ = ("_heaps", "_sla_s", "_step_s", "key", "queued")
+    __slots__ = ("_lines", "_sla_s", "_step_s", "key", "queued")
 
     def __init__(self, key: LaneKey, sla_s: tuple[float, ...], ageing: float) -> None:
         levels = len(sla_s)
@@ -44,11 +41,11 @@ class Lane:
         self.queued = [0] * levels
         self._sla_s = sla_s
         self._step_s = tuple(ageing * sla or float("inf") for sla in sla_s)
-        self._heaps: list[_Heap] = [[] for _ in range(levels)]
+        self._lines = [Line() for _ in range(levels)]
 
     def push(self, job: JobRecord, deadline: float) -> None:
         """Add a job whose state is QUEUED; ``deadline`` is when its SLA runs out."""
-        heapq.heappush(self._heaps[job.level], (deadline, job.seq, job))
+        self._lines[job.level].push((deadline, job.seq, job))
         self.queued[job.level] += 1
 
     def discard(self, job: JobRecord) -> None:
@@ -58,10 +55,9 @@ class Lane:
     def head(self, now: float, *, levels: int | None = None) -> Head | None:
         """Return the rank of the job that would be taken next, of the first ``levels`` only if given; or None."""
         best = None
-        for level, heap in enumerate(self._heaps[:levels]):
-            _drop_gone(heap)
-            if heap:
-                deadline, seq, _ = heap[0]
+        for level, line in enumerate(self._lines[:levels]):
+            if self.queued[level] and (first := line.first()):
+                deadline, seq, _ = first
                 waited = now - deadline + self._sla_s[level]
                 counts_as = max(0, level - max(0, int(waited / self._step_s[level])))  # a clock may have been set back
                 head = Head(counts_as, deadline, seq, level)
@@ -70,20 +66,17 @@ class Lane:
 
     def oldest(self) -> float | None:
         """Return since when the job waits that has been ready longest, whatever its level."""
-        for heap in self._heaps:
-            _drop_gone(heap)
-        return min((heap[0][2].since for heap in self._heaps if heap), default=None)
+        return min((first[2].since for line in self._lines if (first := line.first())), default=None)
 
     def oldest_of(self, level: int) -> float | None:
         """Return when the ready job of ``level`` that waits longest was accepted."""
-        heap = self._heaps[level]
-        _drop_gone(heap)
-        return heap[0][2].created_at if heap else None
+        first = self._lines[level].first()
+        return first[2].created_at if first else None
 
     def pop(self, level: int) -> JobRecord:
         """Take the head of ``level``, as ``head`` has just shown it."""
         self.queued[level] -= 1
-        return heapq.heappop(self._heaps[level])[2]
+        return self._lines[level].pop()
 
     @property
     def empty(self) -> bool:
@@ -92,14 +85,8 @@ class Lane:
 
     def in_order(self) -> Iterator[JobRecord]:
         """Yield the ready jobs in the order of service. O(n log n): for tests and pictures."""
-        for heap in self._heaps:
-            yield from (job for _, _, job in sorted(heap) if job.state is JobState.QUEUED)
-
-
-def _drop_gone(heap: _Heap) -> None:
-    """Remove entries at the front whose jobs were discarded."""
-    while heap and heap[0][2].state is not JobState.QUEUED:
-        heapq.heappop(heap)
+        for line in self._lines:
+            yield from line
 
 
 class Lanes:
