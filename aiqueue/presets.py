@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiqueue.config import DEFAULT_PROVIDERS_ENV, PoolConfig, ProviderConfig, Settings
+from aiqueue.llama_config import LlamaConfig
 from aiqueue.scaling.presets import PresetName
 
 LOCAL_PROVIDER = "local"
@@ -22,6 +23,11 @@ def demo_model() -> Path | None:
     return path if path and path.is_file() else None
 
 
+#: Cores are soon busy with arithmetic: more at once finish little sooner together and each much later. One slot is for
+#: whoever is waiting.
+_ON_CPU = LlamaConfig(parallel=3, urgent_slots=1)
+
+
 def default_providers(environ: Mapping[str, str], model: Path | None = None) -> dict[str, ProviderConfig]:
     """Return ``openai`` and ``anthropic`` where their keys are set, and ``local`` for ``model`` or the demo model."""
     providers = {
@@ -32,7 +38,9 @@ def default_providers(environ: Mapping[str, str], model: Path | None = None) -> 
     path = model or demo_model()
     if path is not None:
         name = path.stem if model else DEMO_MODEL
-        providers[LOCAL_PROVIDER] = ProviderConfig(kind="llama_cpp", model_path=path.absolute(), models=(name,))
+        providers[LOCAL_PROVIDER] = ProviderConfig(
+            kind="llama_cpp", model_path=path.absolute(), models=(name,), llama=_ON_CPU
+        )
     return providers
 
 
