@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.journal.sqlite import SqliteJournal
-from aiqueue.testing.memory_journal import MemoryJournal
-
-Reopen = Callable[[Journal], Journal]
+from tests.unit.journal.conftest import Reopen
 
 
 def row(seq: int, payload: bytes = b"payload") -> tuple[int, str, bytes, bytes]:
@@ -23,32 +18,6 @@ def row(seq: int, payload: bytes = b"payload") -> tuple[int, str, bytes, bytes]:
 
 def state(seq: int, name: str, progress: bytes = b"p") -> Rows:
     return Rows(states=[(seq, name, progress)])
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    """Return an empty journal of each kind."""
-    made: Journal = MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def after_a_crash(journal: Journal) -> Iterator[Reopen]:
-    """Return a function that gives what another process would find."""
-    opened: list[Journal] = []
-
-    def reopen(old: Journal) -> Journal:
-        if isinstance(old, MemoryJournal):
-            return old.crash()
-        assert isinstance(old, SqliteJournal)
-        old.close()
-        opened.append(SqliteJournal(old.path))
-        return opened[-1]
-
-    yield reopen
-    for other in opened:
-        other.close()
 
 
 def recovered(journal: Journal) -> tuple[bytes, list[tuple[int, str, bytes, str, bytes]]]:

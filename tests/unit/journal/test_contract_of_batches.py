@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.groups import StoredBatch, encode_batch
 from aiqueue.journal.base import Journal, PartRow
-from aiqueue.journal.sqlite import SqliteJournal
-from aiqueue.testing.memory_journal import MemoryJournal
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    """Return a journal of each kind that holds a live batch of six jobs and an ended one of one job."""
-    made: Journal = MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
-    made.commit(
+@pytest.fixture
+def journal(journal: Journal) -> Journal:
+    """Return a journal that holds a live batch of six jobs and an ended one of one job."""
+    journal.commit(
         Rows(
             jobs=[(seq, f"job-{seq}", b"header", b"payload") for seq in range(1, 8)],
             batches=[(1, "batch-1", b"spec-1"), (2, "batch-2", b"spec-2")],
@@ -28,8 +22,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]
             states=[(3, "completed", b"p"), (5, "failed", b"p"), (7, "completed", b"p")],
         )
     )
-    yield made
-    made.close()
+    return journal
 
 
 def stored(ends: int) -> bytes:

@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
 
-import pytest
-
-from aiqueue.errors import ProviderServerError, QueueUnavailable
+from aiqueue.errors import ProviderServerError
 from aiqueue.protocol import ExchangeCall, ExchangeReply
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.results import decode_result
-from aiqueue.testing.in_process import InProcessTransport, worker_beside
-from aiqueue.testing.jobs import settings
-from aiqueue.worker import loop as loop_module
-from tests.tools.fake_provider import FakeProvider
-from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import turns, until
-
-
-@pytest.fixture(autouse=True)
-def quick_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a worker ask again after a lost call sooner than it does for a queue that restarts."""
-    monkeypatch.setattr(loop_module, "_RETRY_S", 0.0)
-
-
-class System:
-    """A queue, a worker's way to it, and its provider."""
-
-    def __init__(self, heartbeat_s: float = 30.0) -> None:
-        self.queue = ServiceHarness(settings(retry_s=0.0, heartbeat_s=heartbeat_s))
-        self.transport = InProcessTransport(self.queue.service)
-        self.provider = FakeProvider()
-
-    def worker(self, slots: int = 4) -> object:
-        return worker_beside(self.transport, {"sim": self.provider}, slots=slots, worker_id="w")
-
-    async def status(self, job_id: str) -> str:
-        return (await self.queue.view(job_id)).status
-
-    async def ended(self, *job_ids: str) -> list[str]:
-        """Wait until the jobs have ended; return how."""
-        counters = self.queue.service._engine
-        await until(lambda: not any(counters.knows(job_id) for job_id in job_ids))
-        return [await self.status(job_id) for job_id in job_ids]
-
-    def calls_of(self, job_id: str) -> int:
-        return sum(call.job_id == job_id for call in self.provider.calls)
-
-
-@pytest.fixture
-async def system() -> AsyncIterator[System]:
-    """Return a system whose worker is not started yet."""
-    made = System()
-    yield made
-    await made.queue.service.close()
+from tests.unit.worker.conftest import System
 
 
 async def test_a_worker_runs_what_waits_and_what_comes(system: System) -> None:
@@ -212,100 +166,6 @@ async def test_a_cancel_of_what_a_worker_does_not_run_is_ignored(system: System)
         loop._running.clear()
         await system.queue.submit("b")
         assert await system.ended("b") == ["completed"]
-
-
-# --- lost calls ------------------------------------------------------------------------------------------------------
-
-
-async def test_an_outcome_whose_answer_was_lost_is_sent_again_and_counts_once() -> None:
-    system = System(heartbeat_s=0.01)  # each call is answered soon, if with nothing
-    await system.queue.submit("a")
-    real = system.transport.exchange
-    lost = 0
-
-    async def losing(call: ExchangeCall) -> ExchangeReply:
-        nonlocal lost
-        reply = await real(call)
-        if call.outcomes and not lost:
-            lost += 1
-            raise QueueUnavailable("the answer was lost")
-        return reply
-
-    system.transport.exchange = losing  # type: ignore[method-assign]
-    async with system.worker():
-        assert await system.ended("a") == ["completed"]
-        await until(lambda: system.queue.service.stats().adapter.stale_outcomes)
-    assert (lost, system.calls_of("a")) == (1, 1)
-    assert system.queue.service.stats().adapter.completed_jobs == 1
-    await system.queue.service.close()
-
-
-async def test_an_outcome_whose_call_was_lost_is_sent_again(system: System) -> None:
-    await system.queue.submit("a")
-    system.provider.hold()
-    async with system.worker():
-        await until(lambda: list(system.queue.service._parked) and system.provider.running)
-        system.transport.lose_calls("exchange", 3)
-        system.provider.release()
-        assert await system.ended("a") == ["completed"]
-    assert system.calls_of("a") == 1
-    assert system.queue.service.stats().adapter.stale_outcomes == 0
-
-
-async def test_a_claim_whose_answer_was_lost_is_given_again_under_the_same_attempt(system: System) -> None:
-    await system.queue.submit("a")
-    system.transport.lose_answers("exchange")
-    async with system.worker():
-        assert await system.ended("a") == ["completed"]
-    assert system.calls_of("a") == 1
-    assert (await system.queue.view("a")).attempt == 1
-
-
-async def test_a_worker_tells_what_it_holds_after_a_lost_call_and_only_then(system: System) -> None:
-    await system.queue.submit("a")
-    system.provider.hold()
-    async with system.worker():
-        await until(lambda: list(system.queue.service._parked) and system.provider.running)
-        system.transport.restart_with(system.queue.service)
-        await until(lambda: system.transport.sent[-1].running is not None)
-        assert system.transport.sent[-1].running == [("a", 1)]
-        await system.queue.submit("b")
-        await until(lambda: system.provider.running == 2)
-        await until(lambda: list(system.queue.service._parked))
-        assert system.transport.sent[-1].running is None
-        system.provider.release()
-        await system.ended("a", "b")
-
-
-async def test_a_restart_of_the_queue_repeats_no_call(system: System) -> None:
-    await system.queue.submit("a", "b")
-    system.provider.hold()
-    async with system.worker():
-        await until(lambda: list(system.queue.service._parked) and system.provider.running == 2)
-        system.queue = await system.queue.crashed()
-        system.transport.restart_with(system.queue.service)
-        system.provider.release()
-        assert await system.ended("a", "b") == ["completed"] * 2
-    assert (system.calls_of("a"), system.calls_of("b")) == (1, 1)
-
-
-async def test_no_outcome_is_lost_when_the_queue_has_a_bug(system: System, caplog: pytest.LogCaptureFixture) -> None:
-    await system.queue.submit("a")
-    real = system.transport.exchange
-    failures = 2
-
-    async def stumbling(call: ExchangeCall) -> ExchangeReply:
-        nonlocal failures
-        if call.outcomes and failures:
-            failures -= 1
-            raise ZeroDivisionError("a bug in the queue")
-        return await real(call)
-
-    system.transport.exchange = stumbling  # type: ignore[method-assign]
-    with caplog.at_level(logging.WARNING):
-        async with system.worker():
-            assert await system.ended("a") == ["completed"]
-    assert "a bug in the queue" in caplog.text
 
 
 # --- stop ------------------------------------------------------------------------------------------------------------
