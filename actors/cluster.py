@@ -23,7 +23,7 @@ def nodes() -> Nodes:
 
     Ray has no public list of the nodes that drain: this is where its own libraries look.
     """
-    alive = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+    alive = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]  # Ray has no types here
     return Nodes(alive, {node: until_ms / 1e3 for node, until_ms in cluster_state.get_draining_nodes().items()})
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 import ray
@@ -149,10 +150,10 @@ class WorkerPool:
             if isinstance(message, Kill):
                 await self._end(message.name)
             elif isinstance(message, GiveBack):
-                await self._persist(lambda m=message: self._queue.lose_worker(m.worker_id, m.reason))  # type: ignore[misc]
+                await self._persist(partial(self._queue.lose_worker, message.worker_id, message.reason))
             else:
                 _log.warning("%s: %s", message.event, dict(message.data))
-                await self._persist(lambda m=message: self._queue.announce(m.event, m.data))  # type: ignore[misc]
+                await self._persist(partial(self._queue.announce, message.event, message.data))
 
     async def _persist(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:

@@ -84,7 +84,7 @@ class EngineThread:
     def call(self, work: Callable[[], T]) -> Future[T]:
         """Have ``work`` done between two steps. Cancelling the future before it begins leaves it out."""
         future: Future[T] = Future()
-        self.tell(lambda: self._work.append((future, work)))  # type: ignore[arg-type]
+        self.tell(lambda: self._work.append((future, work)))  # type: ignore[arg-type]  # each pair has a type of its own
         return future
 
     def tell(self, command: Callable[[], None]) -> None:

@@ -41,7 +41,7 @@ async def aggregate(
     Raises ValidationError for a function that can't be pickled, AggregationFailed (with its traceback) if it raises.
     """
     try:
-        cloudpickle.dumps(function)  # type: ignore[no-untyped-call]
+        cloudpickle.dumps(function)  # type: ignore[no-untyped-call]  # Ray has no types here
     except Exception as error:
         message = f"can't be sent to the cluster: {error}; use a function that holds no lock, file or connection"
         raise ValidationError([FieldError("fn", message)]) from error
