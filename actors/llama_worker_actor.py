@@ -6,7 +6,6 @@ import logging
 import os
 
 from actors.worker_actor import WorkerActor
-from aiqueue.config import ProviderConfig
 from aiqueue.errors import JobError
 
 _log = logging.getLogger(__name__)
@@ -21,15 +20,6 @@ class LlamaWorkerActor(WorkerActor):
     async def devices(self) -> str:
         """Return the GPUs that Ray gave this worker, as CUDA counts them: ``0,1``; empty for none."""
         return os.environ.get("CUDA_VISIBLE_DEVICES", "")
-
-    def _entries(self) -> list[ProviderConfig]:
-        return [self._settings.providers[name] for name in self._settings.pools[self._pool].providers]
-
-    def _slots(self) -> int:
-        return sum(entry.llama.parallel for entry in self._entries())
-
-    def _urgent_slots(self) -> int:
-        return sum(entry.llama.urgent_slots for entry in self._entries())
 
     async def _warm_up(self) -> None:
         for name in self._settings.pools[self._pool].providers:

@@ -12,6 +12,7 @@ import ray
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import SentSettings
 from aiqueue.ids import new_id
+from aiqueue.pools import slots_of
 from aiqueue.protocol import encode
 from aiqueue.providers.registry import open_provider
 from aiqueue.scaling import WorkerReport
@@ -97,21 +98,16 @@ class WorkerActor:
 
     def _make_loop(self) -> WorkerLoop:
         settings = self._settings
+        slots = slots_of(settings, self._pool)
         return WorkerLoop(
             self._id,
             self._pool,
-            self._slots(),
+            slots.all,
             queue=RayTransport(settings.namespace, poll_limit_s=settings.lease.heartbeat_s + _POLL_MARGIN_S),
             runner=self._runner,
             between_jobs=GarbageBetweenJobs() if self._config.gc_between_jobs else None,
-            urgent_slots=self._urgent_slots(),
+            urgent_slots=slots.urgent,
         )
-
-    def _slots(self) -> int:
-        return self._config.slots
-
-    def _urgent_slots(self) -> int:
-        return 0
 
     async def _warm_up(self) -> None:
         """Get ready before the first claim."""

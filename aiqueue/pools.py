@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiqueue.scaling import HealthLimits, ScalingRule
 from aiqueue.scaling.presets import PRESETS
@@ -11,7 +11,36 @@ from aiqueue.scaling.presets import PRESETS
 if TYPE_CHECKING:
     from aiqueue.config import Settings
 
+_SLOTS = 64
 _MAX_MEMORY_MB = 512.0  # the specification's, for workers that only call others
+
+
+class Slots(NamedTuple):
+    """How many jobs one worker runs at once, and how many of these slots are kept free for urgent jobs."""
+
+    all: int
+    urgent: int
+
+
+def slots_of(settings: Settings, pool: str) -> Slots:
+    """Return the slots of each worker of ``pool``: for one that holds a model, what the model serves at once.
+
+    Raises ValueError where the pool says otherwise than its model, or keeps all slots for urgent jobs.
+    """
+    config = settings.pools[pool]
+    if settings.serves_local_model(pool):
+        (name,) = config.providers
+        model = settings.providers[name].llama
+        if config.slots not in (None, model.parallel) or config.urgent_slots not in (None, model.urgent_slots):
+            raise ValueError(
+                f"pool {pool}: its workers run as many jobs as their model serves at once; "
+                f"set parallel and urgent_slots of providers.{name}.llama instead"
+            )
+        return Slots(model.parallel, model.urgent_slots)
+    slots = Slots(config.slots or _SLOTS, config.urgent_slots or 0)
+    if slots.urgent >= slots.all:
+        raise ValueError(f"pool {pool}: urgent_slots ({slots.urgent}) must leave one of its {slots.all} slots")
+    return slots
 
 
 def scaling_rule(settings: Settings, pool: str) -> ScalingRule:
@@ -21,7 +50,7 @@ def scaling_rule(settings: Settings, pool: str) -> ScalingRule:
     first size is brought inside the limits where only one of them was given. Raises ValueError for limits that cross.
     """
     config, sla_s = settings.pools[pool], tuple(ms / 1e3 for ms in settings.sla_by_rank())
-    base = ScalingRule(slots=config.slots, sla_s=sla_s, policy=config.scaling_policy)
+    base = ScalingRule(slots=slots_of(settings, pool).all, sla_s=sla_s, policy=config.scaling_policy)
     if config.workers is not None:
         fixed = config.workers
         return replace(base, auto_scale=False, min_workers=fixed, max_workers=fixed, default_workers=fixed)

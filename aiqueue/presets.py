@@ -51,10 +51,10 @@ def default_pools(providers: Mapping[str, ProviderConfig], preset: PresetName | 
     """
     remote = tuple(name for name, entry in providers.items() if entry.kind != "llama_cpp")
     workers = None if preset else 1
-    pools = {"remote": PoolConfig(providers=remote, slots=64, workers=workers)} if remote else {}
+    pools = {"remote": PoolConfig(providers=remote, workers=workers)} if remote else {}
     for name, entry in providers.items():
         if entry.kind == "llama_cpp":
-            pools[name] = PoolConfig(providers=(name,), slots=entry.llama.parallel, workers=1)
+            pools[name] = PoolConfig(providers=(name,), workers=1)
     return pools
 
 

@@ -17,7 +17,7 @@ from aiqueue.cli.output import console
 from aiqueue.cli.quiet import quiet_start, stop_quietly
 from aiqueue.config import Settings
 from aiqueue.errors import FieldError, QueueNotRunning, QueueUnavailable, StartError, ValidationError
-from aiqueue.pools import scaling_rule
+from aiqueue.pools import scaling_rule, slots_of
 from aiqueue.presets import complete
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ def describe(settings: Settings, url: str | None) -> str:
     for name, pool in settings.pools.items():
         rule = scaling_rule(settings, name)
         size = f"{rule.min_workers} to {rule.max_workers}" if rule.auto_scale else f"{rule.default_workers}"
-        lines.append(f"  pool       {name}: {size} x {pool.slots} jobs at once for {', '.join(pool.providers)}")
+        lines.append(
+            f"  pool       {name}: {size} x {slots_of(settings, name).all} jobs at once for {', '.join(pool.providers)}"
+        )
     lines.append(f"  journal    {settings.journal.path}")
     lines.append('Try: aiqueue submit --wait "Why is the sky blue?"   aiqueue watch   aiqueue stats')
     return "\n".join(lines)

@@ -32,7 +32,7 @@ _WORTH_A_CALL = 250  # jobs that leave beside a call under way; fewer wait for i
 _MAX_JOBS = 2_000  # of one call, unless a single group has more
 _RETRY_S = (0.1, 2.0)  # first and longest wait between tries
 
-_LINGER_S = 0.01  # how long an answer may wait for the result of a job whose submitter waits for it anyway
+_LINGER_S = 0.025  # how long an answer may wait for the result of a job whose submitter waits for it anyway
 
 
 class _Entry(NamedTuple):

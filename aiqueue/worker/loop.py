@@ -19,6 +19,7 @@ from aiqueue.worker.runner import JobRunner
 _log = logging.getLogger(__name__)
 _MAX_POLLS = 2
 _RETRY_S = 0.2
+_FULL_PAUSE_S = 0.01  # with no slot free a poll brings nothing but cancels; most often outcomes leave before it does
 _STARTED_AT_ONCE = 64  # of many claims; then the loop turns, so that the first to end are on their way early
 
 Attempt = tuple[str, int]
@@ -58,6 +59,7 @@ class WorkerLoop:
         self._agreement = 0  # how often that was done; what was granted before will be granted again
         self._urgent_news = False  # beside outcomes: that this worker takes no more work
         self._kick_due = False
+        self._pause: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
@@ -98,10 +100,26 @@ class WorkerLoop:
         news = bool(self._outcomes) or self._urgent_news or self._disagree
         if not self._slots and not (news or self._running or self._undelivered):
             self._stopped.set()
-        elif not self._polls or (news and len(self._polls) < _MAX_POLLS):
-            poll = asyncio.create_task(self._poll(self._next_call(), self._agreement))
-            self._polls.add(poll)
-            poll.add_done_callback(self._poll_ended)
+        elif news and len(self._polls) < _MAX_POLLS:
+            self._send()
+        elif not self._polls:
+            if len(self._running) < self._slots:
+                self._send()
+            elif self._pause is None:
+                self._pause = asyncio.get_running_loop().call_later(_FULL_PAUSE_S, self._pause_over)
+
+    def _pause_over(self) -> None:
+        self._pause = None
+        if not self._polls and not self._stopped.is_set():
+            self._send()
+
+    def _send(self) -> None:
+        if self._pause:
+            self._pause.cancel()
+            self._pause = None
+        poll = asyncio.create_task(self._poll(self._next_call(), self._agreement))
+        self._polls.add(poll)
+        poll.add_done_callback(self._poll_ended)
 
     def _poll_ended(self, poll: asyncio.Task[None]) -> None:
         self._polls.discard(poll)

@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from aiqueue.config import Settings
-from aiqueue.pools import health_limits, scaling_rule
+from aiqueue.pools import health_limits, scaling_rule, slots_of
 from aiqueue.scaling import ScalingRule
 from aiqueue.scaling.presets import PRESETS
 
@@ -79,3 +79,24 @@ def test_the_rule_survives_the_way_to_an_actor() -> None:
     assert rule == scaling_rule(made, "p")
     assert (rule.down_cooldown_s, rule.policy) == (0.5, "sla")
     assert rule != ScalingRule()
+
+
+def test_a_worker_has_64_slots_or_those_that_its_pool_or_its_model_gives() -> None:
+    assert slots_of(settings(), "p") == (64, 0)
+    assert slots_of(settings(slots=8, urgent_slots=1), "p") == (8, 1)
+    assert slots_of(settings("llama_cpp"), "p") == (8, 0)
+    model = {"kind": "llama_cpp", "model_path": "m.gguf", "llama": {"parallel": 4, "urgent_slots": 1}}
+    assert slots_of(Settings(providers={"a": model}, pools={"p": {"providers": ["a"]}}), "p") == (4, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"slots": 3}, {"urgent_slots": 1}])
+def test_a_pool_cannot_have_other_slots_than_its_model(wrong: dict[str, int]) -> None:
+    with pytest.raises(
+        pydantic.ValidationError, match=r"pool p: .* set parallel and urgent_slots of providers.a.llama"
+    ):
+        settings("llama_cpp", **wrong)
+
+
+def test_a_pool_must_leave_a_slot_for_jobs_that_are_not_urgent() -> None:
+    with pytest.raises(pydantic.ValidationError, match=r"urgent_slots \(8\) must leave one of its 8 slots"):
+        settings(slots=8, urgent_slots=8)

@@ -67,6 +67,19 @@ async def test_an_outcome_does_not_wait_for_the_poll_under_way(system: System) -
         assert await system.ended("a", "b") == ["completed"] * 2
 
 
+async def test_a_worker_without_a_free_slot_asks_for_nothing_but_hears_of_a_cancel(system: System) -> None:
+    await system.queue.submit("a", "b")
+    system.provider.hold()
+    async with system.worker(slots=2):
+        await until(lambda: system.provider.running == 2)
+        await turns(20)
+        assert len(system.transport.sent) == 1
+        await system.queue.service.cancel(["a"])
+        assert await system.ended("a") == ["cancelled"]
+        system.provider.release()
+        assert await system.ended("b") == ["completed"]
+
+
 async def test_never_more_than_two_calls_are_under_way(system: System) -> None:
     names = [f"job-{number}" for number in range(200)]
     await system.queue.submit(*names)
