@@ -20,8 +20,6 @@ from aiqueue.worker.loop import WorkerLoop
 from aiqueue.worker.runner import JobRunner, ProviderSet
 from aiqueue.worker.vitals import GarbageBetweenJobs, LoopLag, longest_overrun, private_mb
 
-_POLL_MARGIN_S = 15.0
-
 
 class WorkerActor:
     """Runs many jobs of one pool at once on providers reached over the network.
@@ -103,7 +101,7 @@ class WorkerActor:
             self._id,
             self._pool,
             slots.all,
-            queue=RayTransport(settings.namespace, poll_limit_s=settings.lease.heartbeat_s + _POLL_MARGIN_S),
+            queue=RayTransport(settings.namespace, poll_limit_s=settings.lease.poll_limit_s),
             runner=self._runner,
             between_jobs=GarbageBetweenJobs() if self._config.gc_between_jobs else None,
             urgent_slots=slots.urgent,

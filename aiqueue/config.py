@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -24,6 +24,8 @@ ProviderKind = Literal["openai", "anthropic", "llama_cpp", "simulated"]
 Durability = Literal["full", "normal", "off"]
 
 CONFIG_FILE_VARIABLE = "AIQUEUE_CONFIG"
+_POLL_MARGIN_S = 15.0
+_NOT_READ = "AIQUEUE_DEAD_LETTER_CONFIG"  # variables are read by the names of the fields
 DEFAULT_PROVIDERS_ENV = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 
@@ -42,6 +44,7 @@ class GateConfig(_Section):
     breaker_ratio: float = Field(0.5, gt=0, le=1, description="or this share of the last breaker_window calls")
     breaker_window: int = Field(20, ge=2)
     breaker_open_s: float = Field(30.0, gt=0, description="then one call is let through to see")
+    breaker_timeout_s: float = Field(10.0, ge=0, description="a timeout counts as a failure from this limit on")
 
 
 class ProviderConfig(_Section):
@@ -131,15 +134,17 @@ class RetryConfig(_Section):
     cap_s: float = Field(30.0, ge=0)
     jitter: float = Field(0.1, ge=0, le=1)
     max_crashes: int = Field(3, ge=1, description="workers that may die under a job before it is given up")
-    max_refusals: int = Field(50, ge=0, description="429s a job waits out before one counts as a failed attempt")
+    max_refusals: int = Field(50, ge=0, description="how often a job waits as asked before it is a failed attempt")
 
 
 class DeadLetterConfig(_Section):
-    """Jobs out of attempts."""
+    """Jobs out of attempts. ``dead_letter_config`` is another name of this section."""
 
     enabled: bool = Field(True, description="False: they are merely failed")
     max_retries: int = Field(3, ge=0, le=10, description="for jobs that do not say")
-    queue_name: str = Field("ai-jobs-dlq", min_length=1, max_length=64, description="what they are called together")
+    queue_name: str = Field(
+        "ai-jobs-dlq", min_length=1, max_length=64, description="their name in statistics and lists"
+    )
 
 
 class RetentionConfig(_Section):
@@ -160,6 +165,24 @@ class LeaseConfig(_Section):
     def lease_s(self) -> float:
         """How long a lease lasts without a word of its worker."""
         return self.heartbeat_s * self.missed_heartbeats
+
+    @property
+    def poll_s(self) -> float:
+        """How long the queue lets a worker wait for work: its next call is its heartbeat.
+
+        At most a third of a lease, so that a call may be lost and the next one still comes in time.
+        """
+        return min(self.heartbeat_s, self.lease_s / 3)
+
+    @property
+    def poll_limit_s(self) -> float:
+        """After how long without an answer a worker takes a call for lost and sends another one.
+
+        A lease counts from the last call that arrived. If the one after it is lost without a word, the next leaves
+        ``poll_s`` + ``poll_limit_s`` later: at five sixths of a lease at the latest. The queue has up to 15 s beyond
+        ``poll_s`` for its answer.
+        """
+        return self.poll_s + min(_POLL_MARGIN_S, self.lease_s / 2 - self.poll_s)
 
 
 class HttpConfig(_Section):
@@ -221,8 +244,22 @@ class Settings(BaseSettings):
         path = os.environ.get(CONFIG_FILE_VARIABLE)
         if path and not Path(path).is_file():
             raise StartError(f"{CONFIG_FILE_VARIABLE} names {path}, but there is no such file")
+        if misnamed := min((name for name in os.environ if name.upper().startswith(_NOT_READ)), default=""):
+            raise StartError(
+                f"{misnamed}: in the environment the names of this section begin with AIQUEUE_DEAD_LETTER__"
+            )
         file = (TomlConfigSettingsSource(settings_cls, toml_file=path),) if path else ()
         return init_settings, env_settings, *file
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dead_letters_have_two_names(cls, found: dict[str, Any]) -> dict[str, Any]:
+        """Take ``dead_letter_config``, as the specification calls it (arguments and files), for ``dead_letter``."""
+        if "dead_letter_config" not in found:
+            return found
+        if "dead_letter" in found:
+            raise ValueError("dead_letter and dead_letter_config are one section: give it once, by one of its names")
+        return {"dead_letter" if name == "dead_letter_config" else name: value for name, value in found.items()}
 
     @model_validator(mode="after")
     def _a_model_in_memory_has_a_pool_of_its_own(self) -> Settings:

@@ -191,7 +191,7 @@ class Event(Wire):
     worker_id: str = ""
     result: bytes = b""
     failure: Failure | None = None
-    retry_count: int = 0
+    retry_count: int = 0  #: failed attempts that were followed by another one
     gate: str = ""  #: "provider/model" of gate:closed and gate:opened, which are about no job
     until: float = 0.0  #: gate:closed: when it opens by itself
     reason: str = ""
@@ -255,7 +255,7 @@ class JobView(Wire):
     status: str
     sla_ms: int
     attempt: int = 0
-    failures: int = 0
+    retries: int = 0
     crashes: int = 0
     worker_id: str = ""
     started_at: float = 0.0

@@ -40,7 +40,9 @@ class AttemptInfo(_View, omit_defaults=True):
     """One attempt that ended while its job went on. The one that ended the job, or runs, is in the job itself."""
 
     attempt: int
-    outcome: str  #: ``failed``, ``refused`` (rate limited, no retry spent), ``lost`` (with its worker), ``handed_back``
+    outcome: (
+        str  #: ``failed``, ``refused`` (asked to wait, no retry spent), ``lost`` (with its worker), ``handed_back``
+    )
     started_at: datetime | None = None
     ended_at: datetime | None = None
     worker_id: str | None = None
@@ -61,7 +63,7 @@ class JobInfo(_View, omit_defaults=True):
     finished_at: datetime | None = None
     run_at: datetime | None = None  #: it waits until then
     attempt: int = 0
-    retry_count: int = 0
+    retry_count: int = 0  #: failed attempts that were followed by another one; not those that were lost or refused
     worker_id: str | None = None
     batch_id: str | None = None
     tags: tuple[str, ...] = ()
@@ -156,6 +158,7 @@ class QueueStats(_View):
     lanes: list[LaneStats]
     worker_pool_stats: WorkerPoolStats
     blocked_jobs: int = 0  #: wait for other jobs, or for the rest of their batch
+    dead_letter_queue: str = "ai-jobs-dlq"  #: what the dead letters are called together
 
 
 class OrchestratorStats(_View):
@@ -200,7 +203,7 @@ def job_info(view: JobView) -> JobInfo:
         finished_at=moment(view.finished_at),
         run_at=None if view.status in END_STATES else moment(view.run_at),
         attempt=view.attempt,
-        retry_count=view.failures,
+        retry_count=view.retries,
         worker_id=None if waits else view.worker_id or None,
         batch_id=header.batch_id or None,
         tags=header.tags,

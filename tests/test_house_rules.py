@@ -47,6 +47,9 @@ NOT_FOR_OTHERS = re.compile(
     r"(?<![\w.~])/(?:work|root)/|\b(?:pypi|pythonhosted|npmjs|crates|conda|anaconda)\.(?:org|com|io)\b|\bdeb\.debian\.org\b"
 )
 
+# `tests/unit/test_ids.py::test_…` on a page, or only the file.
+NAMED_TEST = re.compile(r"\b(tests/[\w/]+\.py)(?:::(\w+))?")
+
 
 def report(problems: Iterable[str], advice: str) -> None:
     """Fail with every problem and what to do about them."""
@@ -280,6 +283,21 @@ def test_the_page_on_states_shows_the_table_of_moves() -> None:
     expected = mermaid().strip()
     assert expected in [diagram.strip() for diagram in diagrams], (
         f"docs/states.md must hold between ```mermaid and ``` what engine.states.mermaid() returns:\n\n{expected}"
+    )
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    pages = [path for path in committed_files() if path.suffix == ".md"]
+    named = {(page, *found) for page in pages for found in NAMED_TEST.findall(_text_of(page))}
+    assert named, "found no test named on any page"
+    known = {str(source): source.defined for source in python_files("tests")}
+    report(
+        (
+            f"{page}: {path}::{name}" if name else f"{page}: {path}"
+            for page, path, name in sorted(named)
+            if path not in known or (name and name not in known[path])
+        ),
+        "It was moved or has another name now: a promise must name the test that shows it.",
     )
 
 

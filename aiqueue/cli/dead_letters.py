@@ -33,10 +33,11 @@ def list_(
     """List dead letters, the newest first."""
     with joined(ctx, namespace, address) as queue:
         found = queue.adapter.dead_letters.find(reason=reason, model=model, tag=tag, limit=limit)
+        name = queue.adapter.get_stats().adapter.dead_letter_queue
     if as_json:
         print_json(found)
     else:
-        console().print(_table(found))
+        console().print(_table(found, name))
 
 
 @_group.command()
@@ -75,8 +76,8 @@ def delete(ctx: typer.Context, job_ids: Ids, address: Address = None, namespace:
         typer.echo(job_id)
 
 
-def _table(found: list[JobInfo]) -> Table:
-    table = Table("id", "ended", "model", "reason", "attempts")
+def _table(found: list[JobInfo], name: str) -> Table:
+    table = Table("id", "ended", "model", "reason", "attempts", title=name)
     for info in found:
         ended = f"{info.finished_at:%Y-%m-%d %H:%M:%S}" if info.finished_at else ""
         reason = f"{info.error.kind}: {info.error.message}" if info.error else ""

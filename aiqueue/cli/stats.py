@@ -35,7 +35,7 @@ def totals(queue: QueueStats) -> str:
         "processing": queue.processing_jobs,
         "completed": queue.completed_jobs,
         "failed": queue.failed_jobs,
-        "dead letter": queue.dead_letter_jobs,
+        f"dead letter in {queue.dead_letter_queue}": queue.dead_letter_jobs,
         "cancelled": queue.cancelled_jobs,
     }
     shown = ", ".join(f"{count} {name}" for name, count in jobs.items() if count)

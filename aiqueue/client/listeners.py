@@ -76,7 +76,7 @@ class JobEvent(QueueEvent):
     job: JobInfo
     result: JobResult | None = None
     error: JobError | None = None
-    retry_count: int = 0
+    retry_count: int = 0  #: the job's, as it was then
     sla_compliance: SlaCompliance | None = None
 
 
@@ -111,7 +111,7 @@ def job_event(event: Event) -> JobEvent:
         job=info,
         result=info.result,
         error=error_from(event.failure) if event.failure else None,
-        retry_count=event.attempt if event.name == "job:retried" else max(0, event.attempt - 1),
+        retry_count=info.retry_count,
         sla_compliance=info.sla_compliance,
     )
 

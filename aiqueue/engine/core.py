@@ -137,6 +137,8 @@ class Core:
         """Remove a job that waits, as if it had never been accepted."""
         if job.state is JobState.QUEUED and not self.groups.withdraw(job):
             self.lanes.discard(job)
+        elif job.state is JobState.SCHEDULED:
+            self.due.leave()
         self.blocked -= job.state is JobState.BLOCKED
         self.waiting[job.level] -= 1
         self.counters.accepted -= 1
@@ -156,6 +158,8 @@ class Core:
                 self.lanes.discard(job)  # a claim has taken it out of its lane already
         elif source in HELD and target not in HELD:
             self.leases.release(job)
+        elif source is JobState.SCHEDULED and target is not JobState.QUEUED:
+            self.due.leave()
         if source in WAITING:
             self.waiting[job.level] -= 1
             self.blocked -= source is JobState.BLOCKED
@@ -205,7 +209,7 @@ class Core:
             job.worker_id,
             result,
             failure,
-            job.failures,
+            job.retries,
             since=job.since,
         )
         turn.events.append(event)
@@ -309,7 +313,7 @@ class Core:
         """Add the row of the job's changing part."""
         progress = Progress(
             job.attempt,
-            job.failures,
+            job.retries,
             job.crashes,
             job.worker_id,
             job.started_at,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
+from aiqueue.engine.line import FEW
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
 
@@ -16,13 +17,26 @@ class DueTimes:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, JobRecord]] = []
+        self._stale = 0  # entries of jobs that have left
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.jobs())
+        """How many entries it holds, those of jobs that have left among them."""
+        return len(self._heap)
 
     def push(self, job: JobRecord) -> None:
         """Add a job whose time is set."""
         heapq.heappush(self._heap, (job.run_at, job.seq, job))
+
+    def leave(self) -> None:
+        """Count out a job that is about to leave before its time: its state is SCHEDULED for the last time.
+
+        Its entry stays until its time comes, or until there are more such entries than jobs that wait.
+        """
+        if self._stale > FEW and self._stale > len(self._heap) / 2:
+            self._heap = [entry for entry in self._heap if _counts(entry[2], entry[0])]
+            heapq.heapify(self._heap)
+            self._stale = 0
+        self._stale += 1
 
     def jobs(self) -> Iterator[JobRecord]:
         """Yield the waiting jobs, in no order."""
@@ -32,6 +46,7 @@ class DueTimes:
         """Return when the next job comes due."""
         while self._heap and not _counts(self._heap[0][2], self._heap[0][0]):
             heapq.heappop(self._heap)
+            self._stale -= 1
         return self._heap[0][0] if self._heap else None
 
     def take(self, now: float) -> list[JobRecord]:
@@ -41,11 +56,13 @@ class DueTimes:
             at, _, job = heapq.heappop(self._heap)
             if _counts(job, at):
                 taken.append(job)
+            else:
+                self._stale -= 1
         return taken
 
 
 def _counts(job: JobRecord, at: float) -> bool:
-    """Tell an entry that counts from one left behind by a cancel or an earlier retry."""
+    """Tell an entry that counts from one that a cancelled job has left behind."""
     return job.state is JobState.SCHEDULED and job.run_at == at
 
 
@@ -61,9 +78,15 @@ class StartDeadlines:
         self._times[job_id] = at
         heapq.heappush(self._heap, (at, job_id))
 
+    def __len__(self) -> int:
+        """How many entries it holds, those of jobs that were dropped among them."""
+        return len(self._heap)
+
     def drop(self, job_id: str) -> None:
-        """The job was started, or has ended."""
-        self._times.pop(job_id, None)
+        """The job was started, or has ended. Its entry goes when it is the first, or when most are of such jobs."""
+        if self._times.pop(job_id, None) is not None and len(self._heap) > 2 * len(self._times) + FEW:
+            self._heap = [(at, waiting) for waiting, at in self._times.items()]
+            heapq.heapify(self._heap)
 
     def times(self) -> dict[str, float]:
         """Return all deadlines by job id."""

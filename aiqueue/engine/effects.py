@@ -31,8 +31,8 @@ class Rows:
     parts: list[tuple[int, int, int, int]] = field(default_factory=list)  #: batch, first seq, count, first index
     ends: list[tuple[int, int, int]] = field(default_factory=list)  #: batch, how manieth end, seq
     dropped: list[int] = field(default_factory=list)  #: numbers of batches to forget
-    batches_before: float = 0.0  #: batches that ended earlier are forgotten
-    keys_before: float = 0.0  #: idempotency keys older than this are forgotten
+    batches_before: float = 0.0  #: batches that ended earlier are forgotten, so many rows of them per commit
+    keys_before: float = 0.0  #: idempotency keys older than this are forgotten, so many per commit
     counters: bytes = b""  #: Counters; the last one counts
 
     def __bool__(self) -> bool:

@@ -195,5 +195,5 @@ class QueueEngine:
 
 def _put_progress(job: JobRecord, state: str, stored: Progress) -> None:
     job.state = JobState(state)
-    job.attempt, job.failures, job.crashes = stored.attempt, stored.failures, stored.crashes
+    job.attempt, job.retries, job.crashes = stored.attempt, stored.retries, stored.crashes
     job.worker_id, job.started_at, job.run_at = stored.worker_id, stored.started_at, stored.run_at

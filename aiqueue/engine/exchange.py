@@ -9,12 +9,12 @@ from aiqueue.engine.cancellation import fail_closed
 from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Tick
 from aiqueue.engine.core import RETRIED, Core, Turn
 from aiqueue.engine.effects import Granted
-from aiqueue.engine.gates import GateChange
+from aiqueue.engine.gates import GateChange, asks_to_wait
 from aiqueue.engine.leases import Worker
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.retry import after_crash, after_failure
 from aiqueue.engine.states import JobState
-from aiqueue.errors import JobCancelled, JobExpired, PoisonJob, RateLimited, WorkerLost
+from aiqueue.errors import JobCancelled, JobExpired, PoisonJob, WorkerLost
 from aiqueue.protocol import Failure, Outcome
 
 
@@ -76,13 +76,16 @@ def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: floa
 
 def _tell_gate(core: Core, turn: Turn, job: JobRecord, outcome: Outcome) -> None:
     gate = core.gates.of(job.lane, now=turn.now)
+    if outcome.tokens:
+        gate.used(outcome.tokens, turn.now)
     if outcome.cancelled:
         gate.ended(job.started_at)
         return
     if outcome.failure is None:
-        change = gate.succeeded(outcome.tokens, started_at=job.started_at, now=turn.now)
+        change = gate.succeeded(started_at=job.started_at, now=turn.now)
     else:
-        change = gate.failed(outcome.failure, started_at=job.started_at, now=turn.now)
+        limit_s = job.timeout_ms / 1e3
+        change = gate.failed(outcome.failure, limit_s=limit_s, started_at=job.started_at, now=turn.now)
     if change:
         _publish_gate(core, turn, change)
 
@@ -98,15 +101,15 @@ def _publish_gate(core: Core, turn: Turn, change: GateChange) -> None:
 def _fail(core: Core, turn: Turn, job: JobRecord, failure: Failure, draw: float) -> None:
     policy = core.policy.retry
     refusals = core.refusals.get(job.id, 0)
-    if failure.kind == RateLimited.kind and refusals < policy.max_refusals and job.id not in core.fail_fast:
+    if asks_to_wait(failure) and refusals < policy.max_refusals and job.id not in core.fail_fast:
         core.refusals[job.id] = refusals + 1  # the gate makes it wait at its old place; no attempt is spent
         core.keep_attempt(turn, job, "refused", failure)
         core.move(turn, job, JobState.QUEUED)
         return
-    job.failures += 1
     verdict = after_failure(job, failure, policy, now=turn.now, draw=draw)
     job.run_at = verdict.run_at
     if verdict.state is JobState.SCHEDULED:
+        job.retries += 1
         core.keep_attempt(turn, job, "failed", failure)
     core.move(turn, job, verdict.state, failure=failure)
 
@@ -136,17 +139,13 @@ def _crash(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
         core.move(turn, job, JobState.CANCELLED, failure=lost)
         return
     verdict = after_crash(job, core.policy.retry)
-    if verdict.state is JobState.DEAD_LETTER:
-        lost = PoisonJob(
-            f"{job.crashes} workers were lost while they ran this job; the last one: {reason}"
-        ).to_failure()
-    else:
+    if verdict.state is JobState.QUEUED:
         core.keep_attempt(turn, job, "lost", lost)
         core.publish(turn, job, RETRIED, failure=lost)
-    if verdict.state is JobState.QUEUED:
         _requeue(core, turn, job, lost)
     else:
-        core.move(turn, job, verdict.state, failure=lost)
+        poison = PoisonJob(f"{job.crashes} workers were lost while they ran this job; the last one: {reason}")
+        core.move(turn, job, verdict.state, failure=poison.to_failure())
 
 
 def _requeue(core: Core, turn: Turn, job: JobRecord, failure: Failure | None = None) -> None:

@@ -3,11 +3,17 @@
 A gate belongs to (provider, credential, model), since that is what providers limit. While it is closed its lane's jobs
 keep their places and spend no attempt. Four things decide what it lets through:
 
-- the provider's own word (``Retry-After`` and its relatives): closed until then;
+- the provider's own word (``Retry-After`` and its relatives, on a 429 or a 5xx): closed until then;
 - a circuit breaker: closed after several failures in a row, or when most of the last calls failed; then one probe;
 - the configured limits: calls at once, requests and tokens per minute;
 - an adaptive limit of calls at once: halved when the provider says it is overloaded (once per flight: what was under
   way at that time can't cut it again), one more after each window of successes. Source: AIMD, as in TCP.
+
+What an outcome says: a 5xx, a broken connection, an answer that is none, and a timeout of a job that gave the provider
+``breaker_timeout_s`` or more are failures of the provider. A result is an answer, and so is any other HTTP status, as a
+400: the provider is there. All else says nothing, neither way: a template that asks for what is not there, a worker
+without memory or with a bug, a timeout so short that it tells more of the job than of the provider (else a few jobs
+with a limit of 100 ms would close the model for everybody). If that was the probe, another one follows.
 """
 
 from __future__ import annotations
@@ -24,8 +30,16 @@ from aiqueue.protocol import Failure, Wire
 
 _UNLIMITED = 1_000_000_000
 _OVERLOADED = frozenset({429, 503, 529})
-_OUTAGE = frozenset({"provider_server_error", "provider_connection", "timeout", "malformed_response"})
+_OUTAGE = frozenset({"provider_server_error", "provider_connection", "malformed_response"})
+_REFUSED = "rate_limited"
+_ANSWERED = frozenset({"result_too_large"})  # beside whatever has an HTTP status
+_ASKED_TO_WAIT = {True: "rate limited by the provider", False: "overloaded, and the provider asked to wait"}
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0  # after a 429 that names no time: doubled from one to the next
+
+
+def asks_to_wait(failure: Failure) -> bool:
+    """Tell whether the provider asked everybody to wait: with a 429, or on a 5xx with a time."""
+    return failure.kind == _REFUSED or ((failure.status or 0) >= 500 and (failure.retry_after_s or 0.0) > 0.0)
 
 
 class GateKey(NamedTuple):
@@ -144,11 +158,14 @@ class Gate:
         if self._requests is not None:
             self._requests.spend(1, now)
 
-    def succeeded(self, tokens: int, *, started_at: float, now: float) -> GateChange | None:
-        """Count a call that brought an answer (also one that refuses the request: the provider is there)."""
-        self.ended(started_at)
+    def used(self, tokens: int, now: float) -> None:
+        """Count the tokens of a call, however it ended."""
         if self._tokens is not None:
             self._tokens.spend(tokens, now)
+
+    def succeeded(self, *, started_at: float, now: float) -> GateChange | None:
+        """Count a call that brought an answer (also one that refuses the request: the provider is there)."""
+        self.ended(started_at)
         self._failures_in_row = self._refusals = 0
         self._recent.append(True)
         if self.limit is not None:
@@ -161,23 +178,29 @@ class Gate:
             return self._closed() if now < self.closed_until else self._opened()
         return None
 
-    def failed(self, failure: Failure, *, started_at: float, now: float) -> GateChange | None:
-        """Count a call that failed; return what that did to the gate."""
-        refused = failure.kind == "rate_limited"
-        if not refused and failure.kind not in _OUTAGE:
-            return self.succeeded(0, started_at=started_at, now=now)
+    def failed(self, failure: Failure, *, limit_s: float, started_at: float, now: float) -> GateChange | None:
+        """Count a call that failed; return what that did to the gate. ``limit_s``: what its job allows an attempt."""
+        refused = failure.kind == _REFUSED
+        if not refused and not self._is_outage(failure, min(limit_s, now - started_at)):
+            if failure.status is not None or failure.kind in _ANSWERED:
+                return self.succeeded(started_at=started_at, now=now)
+            self.ended(started_at)
+            return None
         self.ended(started_at)
         if (refused or failure.status in _OVERLOADED) and started_at >= self._flight_ends:
             self._flight_ends = now
             self._refusals += refused
             self._cut()
+        asked = None
+        if asks_to_wait(failure):
+            asked = self._close_until(now + self._wait_s(failure), _ASKED_TO_WAIT[refused])
         if refused:
-            return self._refused_until(now + self._wait_s(failure))
+            return asked
         self._failures_in_row += 1
         self._recent.append(False)
         if self._is_probe(started_at) if self.probing else self._is_broken():
             return self._trip(now, failure)
-        return None
+        return asked
 
     def ended(self, started_at: float) -> None:
         """Count a call out. Alone: one that says nothing about the provider, as its worker died or it was stopped."""
@@ -204,6 +227,12 @@ class Gate:
         self.closed_until, self.reason, self.probing = stored.closed_until, stored.reason, stored.probing
         self._tripped_at = stored.tripped_at
 
+    def _is_outage(self, failure: Failure, had_s: float) -> bool:
+        """Tell whether a failure is the provider's. ``had_s``: how long it had to answer."""
+        if failure.kind == "timeout":
+            return had_s >= self._policy.breaker_timeout_s
+        return failure.kind in _OUTAGE
+
     def _is_probe(self, started_at: float) -> bool:
         return self.probing and started_at > self._tripped_at
 
@@ -222,10 +251,10 @@ class Gate:
             under_way = self.in_flight + 1
             self.limit, self._successes = max(1, min(under_way, self.limit or under_way) // 2), 0
 
-    def _refused_until(self, until: float) -> GateChange | None:
+    def _close_until(self, until: float, reason: str) -> GateChange | None:
         if until <= self.closed_until:
             return None
-        self.closed_until, self.reason = until, "rate limited by the provider"
+        self.closed_until, self.reason = until, reason
         return self._closed()
 
     def _trip(self, now: float, failure: Failure) -> GateChange:

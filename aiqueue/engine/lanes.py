@@ -49,8 +49,9 @@ class Lane:
         self.queued[job.level] += 1
 
     def discard(self, job: JobRecord) -> None:
-        """Count a job out that leaves without being taken. Its entry stays until it comes to the head."""
+        """Count a job out that leaves without being taken; its state is still QUEUED."""
         self.queued[job.level] -= 1
+        self._lines[job.level].leave()
 
     def head(self, now: float, *, levels: int | None = None) -> Head | None:
         """Return the rank of the job that would be taken next, of the first ``levels`` only if given; or None."""
@@ -109,7 +110,7 @@ class Lanes:
         lane.push(job, job.since + self._sla_s[job.level])
 
     def discard(self, job: JobRecord) -> None:
-        """Forget a job that was QUEUED and is not to be claimed any more."""
+        """Forget a job that is QUEUED and about to be something else without having been claimed."""
         self._lanes[job.lane].discard(job)
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ class RetryPolicy:
     cap_s: float = 30.0
     jitter: float = 0.1
     max_crashes: int = 3
-    max_refusals: int = 50  #: 429s that a job waits out; the next one counts as a failed attempt
+    max_refusals: int = 50  #: how often a job waits as its provider asks; the next time is a failed attempt
     dead_letters: bool = True  #: False: a job out of attempts has merely failed
 
 
@@ -38,6 +38,7 @@ class GatePolicy:
     breaker_ratio: float = 0.5  #: of the last ``breaker_window`` calls
     breaker_window: int = 20
     breaker_open_s: float = 30.0
+    breaker_timeout_s: float = 10.0  #: a timeout counts if the provider had that long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ class JobRecord(msgspec.Struct, gc=False):
     run_at: float  #: scheduled: not before
     state: JobState = JobState.QUEUED
     attempt: int = 0  #: claims so far; 0 until a worker first takes the job
-    failures: int = 0  #: attempts that a worker reported as failed
+    retries: int = 0  #: attempts that failed and were followed by another one, as far as ``max_retries`` allows
     crashes: int = 0  #: attempts whose worker was lost
     worker_id: str = ""  #: holder of the lease, or of the last one
     started_at: float = 0.0  #: of the current attempt
@@ -65,7 +65,7 @@ class Progress(Wire):
     """The part of a job's journal row that changes."""
 
     attempt: int = 0
-    failures: int = 0
+    retries: int = 0
     crashes: int = 0
     worker_id: str = ""
     started_at: float = 0.0
@@ -79,7 +79,7 @@ class AttemptRecord(Wire):
     """An attempt that was not the job's last one. The last one is in the job's own row."""
 
     attempt: int
-    outcome: str  #: failed, refused (rate limited), lost, handed_back
+    outcome: str  #: failed, refused (asked to wait), lost, handed_back
     started_at: float
     ended_at: float
     worker_id: str

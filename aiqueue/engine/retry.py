@@ -33,16 +33,20 @@ def backoff_s(failures: int, policy: RetryPolicy, *, draw: float) -> float:
 
 
 def after_failure(job: JobRecord, failure: Failure, policy: RetryPolicy, *, now: float, draw: float) -> Verdict:
-    """Return what follows the failure just counted in ``job.failures``."""
+    """Return what follows a failed attempt; a retry is yet to be counted in ``job.retries``."""
     if not failure.retryable:
         return Verdict(JobState.FAILED)
-    if job.failures > job.max_retries:
-        return Verdict(JobState.DEAD_LETTER if policy.dead_letters else JobState.FAILED)
+    if job.retries >= job.max_retries:
+        return _given_up(policy)
     own_draw = (draw + job.seq * _GOLDEN) % 1.0
-    wait = max(backoff_s(job.failures, policy, draw=own_draw), failure.retry_after_s or 0.0)
+    wait = max(backoff_s(job.retries + 1, policy, draw=own_draw), failure.retry_after_s or 0.0)
     return Verdict(JobState.SCHEDULED, run_at=now + wait)
 
 
 def after_crash(job: JobRecord, policy: RetryPolicy) -> Verdict:
-    """Return what follows the lost worker just counted in ``job.crashes``: its old place, or the dead letters."""
-    return Verdict(JobState.DEAD_LETTER if job.crashes >= policy.max_crashes else JobState.QUEUED)
+    """Return what follows the lost worker just counted in ``job.crashes``: its old place, or its end."""
+    return _given_up(policy) if job.crashes >= policy.max_crashes else Verdict(JobState.QUEUED)
+
+
+def _given_up(policy: RetryPolicy) -> Verdict:
+    return Verdict(JobState.DEAD_LETTER if policy.dead_letters else JobState.FAILED)

@@ -35,6 +35,7 @@ AIQueueError
     ├── OutOfMemory        507        retry
     ├── WorkerLost         503        retry
     ├── WorkerFault        500
+    ├── ResultTooLarge     502
     ├── PoisonJob          500
     ├── DependencyFailed   424  a job that it needs did not complete
     ├── TemplateFailed     422  its template asks for what the results do not have
@@ -87,6 +88,7 @@ from aiqueue.errors.job import (
     ProviderError,
     ProviderServerError,
     RateLimited,
+    ResultTooLarge,
     TemplateFailed,
     WorkerFault,
     WorkerLost,
@@ -128,6 +130,7 @@ __all__ = [
     "QueueSilent",
     "QueueUnavailable",
     "RateLimited",
+    "ResultTooLarge",
     "ScheduleExists",
     "ScheduleNotFound",
     "StartError",

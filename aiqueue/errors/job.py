@@ -151,6 +151,13 @@ class WorkerFault(JobError):
     kind = "worker_fault"
 
 
+class ResultTooLarge(JobError):
+    """The provider answered with more than ``limits.max_result_bytes``; the call is paid, and its tokens count."""
+
+    kind = "result_too_large"
+    http_status = 502
+
+
 class PoisonJob(JobError):
     """Several workers died one after the other while they held this job."""
 

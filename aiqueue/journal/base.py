@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow, StoredRow, StoredSchedule
 
+FORGOTTEN_AT_ONCE = 500  #: idempotency keys, and rows of ended batches, that one commit forgets at most
+
 
 class JournalTaken(Exception):
     """Another queue has opened this journal since: what this one would write must not be written. Final."""
@@ -110,12 +112,20 @@ class Journal(Protocol):
         """Return jobs between two seqs that have ended, by seq."""
         ...
 
+    def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """Return how many bytes the payloads and results of jobs have, by seq. Reads neither."""
+        ...
+
     def count_jobs(self) -> int:
         """Return how many jobs are kept, whatever their state. Reads one row."""
         ...
 
     def first_header(self, *, from_seq: int) -> tuple[int, bytes] | None:
         """Return seq and header of the first job at or after ``from_seq``."""
+        ...
+
+    def has_older(self, *, keys_before: float, batches_before: float) -> bool:
+        """Tell whether there are idempotency keys or ended batches for a commit with these times to forget."""
         ...
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TypeVar
 
 from aiqueue.engine.effects import Rows
+from aiqueue.journal.base import FORGOTTEN_AT_ONCE
 
 _T = TypeVar("_T")
 _CHUNK = 500  # variables in one IN (…); SQLite's own limit is 32,766
@@ -33,6 +34,12 @@ _INSERT_BATCHES = _statements("INSERT", "batches", "no, id, spec", "ON CONFLICT 
 _PUT_BATCH_STATES = _statements("INSERT OR REPLACE", "batch_states", "no, body, ended_at")
 _PUT_PARTS = _statements("INSERT OR REPLACE", "parts", "no, first_seq, count, first_index")
 _PUT_ENDS = _statements("INSERT OR REPLACE", "ends", "no, n, seq")
+_FORGET_KEYS = "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE at < ? ORDER BY at LIMIT ?)"
+_OLD_BATCHES = "SELECT no FROM batch_states WHERE ended_at > 0 AND ended_at < ? ORDER BY ended_at LIMIT ?"
+_FORGET_OF_BATCH = (
+    "DELETE FROM parts WHERE no = ? AND first_seq IN (SELECT first_seq FROM parts WHERE no = ? LIMIT ?)",
+    "DELETE FROM ends WHERE no = ? AND n IN (SELECT n FROM ends WHERE no = ? LIMIT ?)",
+)
 _PUT_SPEC = "INSERT OR REPLACE INTO schedules (id, spec) VALUES (?, ?)"
 _PUT_SCHEDULE_STATE = "INSERT OR REPLACE INTO schedule_states (id, body) VALUES (?, ?)"
 
@@ -53,7 +60,7 @@ def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
             writer.execute(f"DELETE FROM {table} WHERE seq IN {marks(part)}", part)
         stored -= writer.execute(f"DELETE FROM jobs WHERE seq IN {marks(part)}", part).rowcount
     if rows.keys_before:
-        writer.execute("DELETE FROM idempotency WHERE at < ?", (rows.keys_before,))
+        writer.execute(_FORGET_KEYS, (rows.keys_before, FORGOTTEN_AT_ONCE))
     return stored
 
 
@@ -62,13 +69,27 @@ def _write_batches(writer: sqlite3.Connection, rows: Rows) -> None:
     _write(writer, _PUT_BATCH_STATES, rows.batch_states)
     _write(writer, _PUT_PARTS, rows.parts)
     _write(writer, _PUT_ENDS, rows.ends)
-    gone = list(rows.dropped)
-    if rows.batches_before:
-        query = "SELECT no FROM batch_states WHERE ended_at > 0 AND ended_at < ?"
-        gone += [no for (no,) in writer.execute(query, (rows.batches_before,))]
-    for part in chunks(gone):
+    for part in chunks(rows.dropped):
         for table in ("batches", "batch_states", "parts", "ends"):
             writer.execute(f"DELETE FROM {table} WHERE no IN {marks(part)}", part)
+    if rows.batches_before:
+        _forget_batches(writer, rows.batches_before)
+
+
+def _forget_batches(writer: sqlite3.Connection, before: float) -> None:
+    """Delete rows of batches that ended before a time, a batch itself when nothing else is left of it.
+
+    Its jobs ended before it did, so nobody finds them missing from what is left.
+    """
+    left = FORGOTTEN_AT_ONCE
+    for (no,) in writer.execute(_OLD_BATCHES, (before, left)).fetchall():
+        for statement in _FORGET_OF_BATCH:
+            left -= writer.execute(statement, (no, no, left)).rowcount
+        if left <= 0:
+            return
+        for table in ("batches", "batch_states"):
+            writer.execute(f"DELETE FROM {table} WHERE no = ?", (no,))
+        left -= 1
 
 
 def _write(writer: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[object, ...]]) -> int:

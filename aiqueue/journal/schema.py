@@ -49,6 +49,7 @@ STEPS = (
     ) WITHOUT ROWID;
     CREATE TABLE ends (no INTEGER, n INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (no, n)) WITHOUT ROWID;
     """,
+    "CREATE INDEX batches_by_end ON batch_states (ended_at) WHERE ended_at > 0;",
 )
 VERSION = len(STEPS)
 

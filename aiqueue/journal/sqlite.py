@@ -50,6 +50,14 @@ _STORED = """
     SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {payload}
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
+_HAS_OLDER = """
+    SELECT EXISTS (SELECT 1 FROM idempotency WHERE at < ?)
+        OR EXISTS (SELECT 1 FROM batch_states WHERE ended_at > 0 AND ended_at < ?)
+"""
+_SIZES = """
+    SELECT jobs.seq, length(payload) + coalesce(length(body), 0)
+    FROM jobs LEFT JOIN results USING (seq) WHERE jobs.seq IN {}
+"""
 _SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (id) ORDER BY id"
 _BATCHES = "SELECT no, spec, body FROM batches JOIN batch_states USING (no)"
 
@@ -168,6 +176,10 @@ class SqliteJournal:
         with self._reading:
             return [EndedRow(*row) for row in self._reader.execute(query, (after_seq, before_seq, limit))]
 
+    def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """Return how many bytes the payloads and results of jobs have, by seq. Reads neither."""
+        return dict(self._select(_SIZES, seqs))
+
     def count_jobs(self) -> int:
         """Return how many jobs are kept, whatever their state."""
         with self._reading:
@@ -180,6 +192,12 @@ class SqliteJournal:
         with self._reading:
             found: tuple[int, bytes] | None = self._reader.execute(query, (from_seq,)).fetchone()
         return found
+
+    def has_older(self, *, keys_before: float, batches_before: float) -> bool:
+        """Tell whether there are idempotency keys or ended batches for a commit with these times to forget."""
+        with self._reading:
+            (found,) = self._reader.execute(_HAS_OLDER, (keys_before, batches_before)).fetchone()
+        return bool(found)
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
         """Return dead letters, the newest first, without payloads."""

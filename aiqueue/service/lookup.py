@@ -23,7 +23,7 @@ def view_of(stored: StoredJob, sla_ms: tuple[int, ...], attempts: list[bytes] | 
         stored.state or JobState.QUEUED.value,
         sla_ms[header.level],
         progress.attempt,
-        progress.failures,
+        progress.retries,
         progress.crashes,
         progress.worker_id,
         progress.started_at,

@@ -117,7 +117,7 @@ class QueueService:
         self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)
         self._parked = ParkedWorkers()
         self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
-        self._park_s = settings.lease.heartbeat_s
+        self._park_s = settings.lease.poll_s
         self._timer: asyncio.TimerHandle | None = None
         self._ticked_at = self._clock.now()
         self._closed = False
@@ -227,7 +227,8 @@ class QueueService:
 
     def stats(self) -> Stats:
         """Return the queue's statistics."""
-        return statistics.collect(self._engine.core, self._recent, now=self._clock.now())
+        name = self._settings.dead_letter.queue_name
+        return statistics.collect(self._engine.core, self._recent, now=self._clock.now(), dead_letter_queue=name)
 
     def pool_loads(self) -> dict[str, PoolLoad]:
         """Return how much work there is for each pool."""

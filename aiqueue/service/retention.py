@@ -1,4 +1,4 @@
-"""Forgetting jobs that have ended: by age and by count, a few hundred rows per commit, so that nothing else waits.
+"""Forgetting jobs that have ended: by age and by count, so few rows and bytes per commit that nothing else waits.
 
 Nor does it read what it will not delete: no job ends before it was accepted, and seqs are in the order of acceptance.
 So what may be too old ends at a seq that a few look-ups find, and how many jobs are kept is a number the journal has.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
@@ -19,7 +20,8 @@ from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline
 
 _log = logging.getLogger(__name__)
-_STEP = 500  # rows read, and at most deleted, at once
+_STEP = 500  # jobs read, and at most deleted, at once
+_STEP_BYTES = 8 * 2**20  # of payloads and results; some 40 ms
 _REST_S = 60.0  # between two passes
 _ALL = 2**62  # more than any seq
 
@@ -78,7 +80,9 @@ class Retention:
             if not self._after_seq:
                 self._next_pass_at = self._clock.now() + _REST_S
             over = [row.seq for row in rows if self._is_over(row)]
-            await self._forget(over, last=not self._after_seq)
+            await self._forget_jobs(over)
+            if not self._after_seq:
+                await self._forget_keys_and_batches()
             return len(over) == _STEP and bool(self._after_seq)
         except Exception as error:  # the journal's own: OSError, the database's error
             self._next_pass_at = self._clock.now() + _REST_S
@@ -106,9 +110,28 @@ class Retention:
             return True
         return decode_progress(row.progress).finished_at < self._clock.now() - self._config.max_age_s
 
-    async def _forget(self, seqs: list[int], *, last: bool) -> None:
-        keys_before = self._clock.now() - self._config.idempotency_s if last else 0.0
-        batches_before = self._clock.now() - self._config.max_age_s if last else 0.0
-        if seqs or keys_before > 0:
-            rows = Rows(deletes=seqs, keys_before=keys_before, batches_before=max(0.0, batches_before))
-            await asyncio.shield(self._commits.append(Effects(rows=rows)))
+    async def _forget_jobs(self, seqs: list[int]) -> None:
+        """Delete jobs, those with large payloads or results a few at a time: their pages are freed one by one."""
+        sizes = await asyncio.to_thread(self._journal.sizes, seqs) if seqs else {}
+        part: list[int] = []
+        weight = 0
+        for seq in seqs:
+            size = sizes.get(seq, 0)
+            if part and weight + size > _STEP_BYTES:
+                await self._forget(Rows(deletes=part))
+                part, weight = [], 0
+            part.append(seq)
+            weight += size
+        if part:
+            await self._forget(Rows(deletes=part))
+
+    async def _forget(self, rows: Rows) -> None:
+        await asyncio.shield(self._commits.append(Effects(rows=rows)))
+
+    async def _forget_keys_and_batches(self) -> None:
+        """After a pass over the jobs: a commit forgets only so many, so again and again until there are no more."""
+        keys_before = max(0.0, self._clock.now() - self._config.idempotency_s)
+        batches_before = max(0.0, self._clock.now() - self._config.max_age_s)
+        has_older = partial(self._journal.has_older, keys_before=keys_before, batches_before=batches_before)
+        while await asyncio.to_thread(has_older):
+            await self._forget(Rows(keys_before=keys_before, batches_before=batches_before))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import EndedRow, PartRow, Recovered, StoredJob, StoredKey
+from aiqueue.journal.base import FORGOTTEN_AT_ONCE, EndedRow, PartRow, Recovered, StoredJob, StoredKey
 
 
 class _JobRow(NamedTuple):
@@ -177,6 +177,12 @@ class MemoryJournal:
             rows = [EndedRow(seq, *row) for seq, row in sorted(self._disk.states.items()) if row[0] in TERMINAL]
         return [row for row in rows if after_seq < row.seq < before_seq][:limit]
 
+    def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """Return how many bytes the payloads and results of jobs have, by seq."""
+        with self._lock:
+            jobs, results = self._disk.jobs, self._disk.results
+            return {seq: len(jobs[seq].payload) + len(results.get(seq, b"")) for seq in seqs if seq in jobs}
+
     def count_jobs(self) -> int:
         """Return how many jobs are kept, whatever their state."""
         return len(self._disk.jobs)
@@ -186,6 +192,14 @@ class MemoryJournal:
         with self._lock:
             seq = min((seq for seq in self._disk.jobs if seq >= from_seq), default=None)
             return None if seq is None else (seq, self._disk.jobs[seq].header)
+
+    def has_older(self, *, keys_before: float, batches_before: float) -> bool:
+        """Tell whether there are idempotency keys or ended batches for a commit with these times to forget."""
+        with self._lock:
+            ends = [ended_at for _, ended_at in self._disk.batch_states.values()]
+            return any(key.at < keys_before for key in self._disk.keys.values()) or any(
+                0 < ended_at < batches_before for ended_at in ends
+            )
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
         """Return dead letters, the newest first, without payloads."""
@@ -250,7 +264,7 @@ class MemoryJournal:
             disk.results.pop(seq, None)
             for key in [key for key in disk.attempts if key[0] == seq]:
                 del disk.attempts[key]
-        for name in [name for name, key in disk.keys.items() if key.at < rows.keys_before]:
+        for name in [name for name, key in disk.keys.items() if key.at < rows.keys_before][:FORGOTTEN_AT_ONCE]:
             del disk.keys[name]
         self._write_batches(rows)
         disk.counters = rows.counters or disk.counters
@@ -266,10 +280,25 @@ class MemoryJournal:
                 known.append(PartRow(*part))
         for no, n, seq in rows.ends:
             disk.ends.setdefault(no, {})[n] = seq
-        old = [no for no, (_, ended_at) in disk.batch_states.items() if 0 < ended_at < rows.batches_before]
-        for no in [*rows.dropped, *old]:
-            for table in (disk.batches, disk.batch_states, disk.parts, disk.ends):
-                table.pop(no, None)
+        for no in rows.dropped:
+            self._forget_batch(no)
+        left = FORGOTTEN_AT_ONCE
+        for no in [no for no, (_, ended_at) in disk.batch_states.items() if 0 < ended_at < rows.batches_before]:
+            parts, ends = disk.parts.get(no, []), disk.ends.get(no, {})
+            gone, over = parts[:left], list(ends)[: max(0, left - len(parts))]
+            del parts[: len(gone)]
+            for n in over:
+                del ends[n]
+            left -= len(gone) + len(over)
+            if left <= 0:
+                return
+            self._forget_batch(no)
+            left -= 1
+
+    def _forget_batch(self, no: int) -> None:
+        disk = self._disk
+        for table in (disk.batches, disk.batch_states, disk.parts, disk.ends):
+            table.pop(no, None)
 
     def _check(self) -> None:
         if self._gone:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from aiqueue.errors import JobError, JobTimeout, ModelUnavailable, OutOfMemory, WorkerFault
+from aiqueue.errors import JobError, JobTimeout, ModelUnavailable, OutOfMemory, ResultTooLarge, WorkerFault
 from aiqueue.protocol import ClaimedJob, Outcome
 from aiqueue.providers.base import Provider, ProviderAnswer, ProviderRequest
 from aiqueue.results import JobResult, encode_result
@@ -37,8 +37,7 @@ class JobRunner:
         """Return how the attempt ended; cancelling this task gives an outcome too (``cancelled``)."""
         partial: list[JobResult] = []
         try:
-            result, tokens = await self._result(job, partial)
-            return Outcome(job.job_id, job.attempt, result, tokens=tokens)
+            return await self._answered(job, partial)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -57,13 +56,13 @@ class JobRunner:
     def _cancelled(self, job: ClaimedJob, partial: list[JobResult]) -> Outcome:
         outcome = Outcome(job.job_id, job.attempt, cancelled=True)
         if partial:
-            encoded = encode_result(partial[-1])
+            encoded, outcome.tokens = encode_result(partial[-1]), partial[-1].tokens
             if len(encoded) <= self._max_result_bytes:
-                outcome.result, outcome.tokens = encoded, partial[-1].tokens
+                outcome.result = encoded
         return outcome
 
-    async def _result(self, job: ClaimedJob, partial: list[JobResult]) -> tuple[bytes, int]:
-        """Return the encoded result and its tokens; what there was of it at a cancel goes to ``partial``."""
+    async def _answered(self, job: ClaimedJob, partial: list[JobResult]) -> Outcome:
+        """Return what the provider's answer makes of the job; what there was of one at a cancel goes to ``partial``."""
         provider = self._provider_of(job.provider)
         timeout_s = min(job.timeout_ms / 1e3, self._max_execution_s)
         body = _decode_body(job.payload)
@@ -95,12 +94,14 @@ class JobRunner:
         finally:
             self.due.pop(job.job_id, None)
         encoded = encode_result(_job_result(job, answer, (time.perf_counter() - started) * 1e3))
+        outcome = Outcome(job.job_id, job.attempt, encoded, tokens=answer.usage.total_tokens)
         if len(encoded) > self._max_result_bytes:
-            raise WorkerFault(
+            outcome.result = b""
+            outcome.failure = ResultTooLarge(
                 f"the result has {len(encoded)} bytes, over the limit of {self._max_result_bytes}; "
                 "ask for fewer tokens or raise limits.max_result_bytes"
-            )
-        return encoded, answer.usage.total_tokens
+            ).to_failure()
+        return outcome
 
 
 def _job_result(job: ClaimedJob, answer: ProviderAnswer, latency_ms: float) -> JobResult:

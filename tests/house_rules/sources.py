@@ -71,6 +71,14 @@ class Source:
         return (node for node in ast.walk(self.tree) if isinstance(node, FunctionNode))
 
     @property
+    def defined(self) -> set[str]:
+        """Names that the module itself defines: functions, classes and what is assigned."""
+        targets = (target for node in self.tree.body if isinstance(node, ast.Assign) for target in node.targets)
+        return {node.name for node in self.tree.body if isinstance(node, ast.ClassDef | FunctionNode)} | {
+            target.id for target in targets if isinstance(target, ast.Name)
+        }
+
+    @property
     def calls(self) -> Iterator[ast.Call]:
         """All calls."""
         return (node for node in ast.walk(self.tree) if isinstance(node, ast.Call))

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from aiqueue.errors import RateLimited
+from aiqueue.errors import AuthenticationFailed, JobError, ProviderServerError, RateLimited
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from serve import streams
@@ -49,6 +49,45 @@ async def test_a_stream_that_was_cut_resumes_without_loss_or_repetition(rig: Rig
                 assert event is not None
                 seen.append(event.id)
     assert seen == list(range(1, 121))
+
+
+REFUSED, BROKEN = (
+    RateLimited("Provider sim: 429", status=429, retry_after_s=0.0),
+    ProviderServerError("500", status=500),
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "end", "counts"),
+    [
+        ([REFUSED, REFUSED, BROKEN], "completed", [1, 1]),
+        ([AuthenticationFailed("Provider sim: 401", status=401)], "failed", [0]),
+        ([BROKEN] * 4, "dead-letter", [1, 2, 3, 3]),
+    ],
+)
+async def test_the_retry_count_is_the_same_wherever_it_is_shown(
+    rig: Rig, answers: list[JobError], end: str, counts: list[int]
+) -> None:
+    def answer(request: ProviderRequest) -> None:
+        if len(rig.provider.calls) <= len(answers):
+            raise answers[len(rig.provider.calls) - 1]
+
+    rig.provider.behave = answer
+    shown: list[int] = []
+    async with rig.sse(f"/ai/events?names=job:retried,job:{end}") as stream:
+        job_id = await rig.adapter.submit_job(chat())
+        await rig.work()
+        while len(shown) < len(counts):
+            event = await stream.event()
+            assert event is not None
+            shown.append(event.data.get("retryCount", 0))
+            assert event.data["job"].get("retryCount", 0) == shown[-1]
+    async with rig.sse(f"/ai/jobs/{job_id}/events") as late:
+        event = await late.event()
+    assert event is not None
+    assert (event.name, shown) == (f"job:{end}", counts)
+    assert event.data.get("retryCount", 0) == counts[-1]
+    assert (await rig.http.get(f"/ai/jobs/{job_id}")).json().get("retryCount", 0) == counts[-1]
 
 
 async def test_only_the_names_asked_for_are_sent(rig: Rig) -> None:

@@ -65,7 +65,7 @@ class Job:
     since: float  #: when it was to be ready
     state: str = "queued"
     attempt: int = 0
-    failures: int = 0
+    retries: int = 0
     crashes: int = 0
     holder: str = ""
     run_at: float = 0.0
@@ -118,13 +118,12 @@ class Model:
         elif report.failure is None:
             job.state = "queued"
         else:
-            job.failures += 1
             if not report.failure.retryable:
                 self._end(job, "failed")
-            elif job.failures > job.header.max_retries:
+            elif job.retries >= job.header.max_retries:
                 self._end(job, "dead_letter")
             else:
-                job.state = "scheduled"
+                job.state, job.retries = "scheduled", job.retries + 1
 
     def best(self, pool: str) -> Job | None:
         """Return the job that a worker of ``pool`` must be given next: level, then who is ready since when."""

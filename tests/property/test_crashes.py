@@ -87,4 +87,4 @@ async def _check(system: ClientHarness) -> None:
     assert (stats.total_jobs, stats.completed_jobs) == (len(runs), len(runs))
     assert (stats.queued_jobs, stats.processing_jobs, stats.scheduled_jobs) == (0, 0, 0)
     views = await system.queue.service.get_jobs(list(runs))
-    assert {view and (view.status, view.failures, view.crashes) for view in views} <= {("completed", 0, 0)}
+    assert {view and (view.status, view.retries, view.crashes) for view in views} <= {("completed", 0, 0)}

@@ -133,13 +133,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.report(worker, each, now=self.now)
             job = self.model.jobs[each.job_id]
             if job.state == "scheduled" and job.attempt == each.attempt and job.run_at <= self.now:
-                job.run_at = self._wait_of(job.id, job.failures)
+                job.run_at = self._wait_of(job.id, job.retries)
         assert ids(granted.claims) == self.model.claim(worker, slots, now=self.now)
         return self._granted(worker, ids(granted.claims))
 
-    def _wait_of(self, job_id: str, failures: int) -> float:
+    def _wait_of(self, job_id: str, retries: int) -> float:
         run_at = self.queue.job(job_id).run_at
-        shortest = min(POLICY.retry.cap_s, POLICY.retry.base_s * 2 ** (failures - 1))
+        shortest = min(POLICY.retry.cap_s, POLICY.retry.base_s * 2 ** (retries - 1))
         assert shortest <= run_at - self.now + 1e-6
         assert run_at - self.now <= POLICY.retry.cap_s + 1e-6
         return run_at
@@ -159,10 +159,10 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.queue.is_live(job.id) == (job.state not in TERMINAL)
             if self.queue.is_live(job.id):
                 live = self.queue.job(job.id)
-                assert (live.state, live.attempt, live.failures, live.crashes) == (
+                assert (live.state, live.attempt, live.retries, live.crashes) == (
                     job.state,
                     job.attempt,
-                    job.failures,
+                    job.retries,
                     job.crashes,
                 )
 
@@ -186,7 +186,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def attempts_are_bounded(self) -> None:
         for job in self.model.jobs.values():
-            assert job.failures <= job.header.max_retries + 1
+            assert job.retries <= job.header.max_retries
             assert job.crashes <= POLICY.retry.max_crashes
 
     @invariant()

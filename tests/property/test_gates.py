@@ -43,7 +43,10 @@ ENDS: dict[str, Failure | None] = {
     "refused": Failure("rate_limited", "429", True, 429),
     "refused for a while": Failure("rate_limited", "429", True, 429, 8.0),
     "overloaded": Failure("provider_server_error", "529", True, 529),
+    "overloaded for a while": Failure("provider_server_error", "503", True, 503, 8.0),
     "broken": Failure("provider_connection", "reset", True),
+    "nothing said": Failure("worker_fault", "KeyError"),
+    "too late": Failure("timeout", "no answer", True),
 }
 Attempt = tuple[str, str, int]  #: worker, job, number
 
@@ -109,11 +112,12 @@ class GatedMachine(RuleBasedStateMachine):
     def report(self, ended: Attempt, end: str, slots: int, tokens: int, later_s: float) -> object:
         self.queue.clock.advance(later_s)
         worker, job_id, attempt = ended
-        return self._exchange(
-            worker,
-            slots,
-            Outcome(job_id, attempt, b"{}", failure=ENDS[end], cancelled=end == "cancelled", tokens=tokens),
-        )
+        outcome = Outcome(job_id, attempt, b"{}", failure=ENDS[end], cancelled=end == "cancelled", tokens=tokens)
+        owed = {gate.key for gate in self.queue.engine.core.gates if gate.probing}
+        granted = self._exchange(worker, slots, outcome)
+        if end in ("nothing said", "cancelled"):
+            assert owed == {gate.key for gate in self.queue.engine.core.gates if gate.probing}
+        return granted
 
     @rule(target=attempts, ended=consumes(attempts), seconds=st.sampled_from([0.5, 2.0, 8.0, 60.0]))
     def refuse_and_wait(self, ended: Attempt, seconds: float) -> object:

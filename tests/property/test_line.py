@@ -32,6 +32,7 @@ def test_the_first_is_always_the_earliest(steps: list[tuple[str, int]]) -> None:
             waiting[entry[1]] = entry
             line.push(entry)
         elif step == "leave" and waiting:
+            line.leave()
             waiting.pop([*waiting][draw % len(waiting)])[2].state = JobState.CANCELLED
         elif step == "take" and waiting:
             first = min(waiting.values())
@@ -41,4 +42,5 @@ def test_the_first_is_always_the_earliest(steps: list[tuple[str, int]]) -> None:
             job.state = JobState.PROCESSING
             gone.append(waiting.pop(first[1]))
         assert [job.id for job in line] == [job.id for _, _, job in sorted(waiting.values())]
+        assert line._stale == len(line) - len(waiting)
     assert (line.first() is None) == (not waiting)

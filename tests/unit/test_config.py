@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from aiqueue.config import CONFIG_FILE_VARIABLE, PoolConfig, ProviderConfig, RetryConfig, Settings
+from aiqueue.config import CONFIG_FILE_VARIABLE, LeaseConfig, PoolConfig, ProviderConfig, RetryConfig, Settings
+from aiqueue.errors import StartError
 from aiqueue.levels import AIJobPriority
 
 
@@ -114,6 +117,37 @@ def test_a_misspelt_setting_in_a_file_does_not_pass_in_silence(toml: Path) -> No
 def test_what_can_not_be_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(pydantic.ValidationError, match=message):
         Settings(**fields)  # type: ignore[arg-type]
+
+
+@given(heartbeat_s=st.floats(0.01, 3_600.0), missed=st.integers(1, 20))
+def test_a_worker_whose_call_was_lost_speaks_again_while_its_lease_lasts(heartbeat_s: float, missed: int) -> None:
+    lease = LeaseConfig(heartbeat_s=heartbeat_s, missed_heartbeats=missed)
+    assert lease.poll_s < lease.poll_limit_s, "the queue has time to answer"
+    assert lease.poll_s + lease.poll_limit_s <= lease.lease_s * 5 / 6 + 1e-9
+    assert lease.poll_s <= lease.heartbeat_s
+
+
+def test_the_usual_lease_asks_every_30_seconds_and_waits_15_more() -> None:
+    assert (LeaseConfig().poll_s, LeaseConfig().poll_limit_s) == (30.0, 45.0)
+
+
+def test_the_section_of_dead_letters_may_have_the_specifications_name(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml.write_text("[dead_letter_config]\nmax_retries = 5\nqueue_name = 'lost'")
+    assert (Settings().dead_letter.max_retries, Settings().dead_letter.queue_name) == (5, "lost")
+    toml.write_text("")
+    settings = Settings(dead_letter_config={"enabled": False})  # type: ignore[call-arg]
+    assert not settings.dead_letter.enabled
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+    with pytest.raises(pydantic.ValidationError, match="one section"):
+        Settings(dead_letter_config={}, dead_letter={})  # type: ignore[call-arg, arg-type]
+    monkeypatch.setenv("AIQUEUE_DEAD_LETTER_CONFIG__ENABLED", "false")
+    with pytest.raises(StartError, match="AIQUEUE_DEAD_LETTER__"):
+        Settings()
+    monkeypatch.delenv("AIQUEUE_DEAD_LETTER_CONFIG__ENABLED")
+    with pytest.raises(pydantic.ValidationError, match="enabledd"):
+        Settings(dead_letter_config={"enabledd": False})  # type: ignore[call-arg]
 
 
 def test_a_provider_belongs_to_one_pool() -> None:

@@ -36,7 +36,7 @@ def event(status: str = "completed", **fields: object) -> Event:
 
 
 def test_a_completed_job_shows_its_result_and_whether_it_was_in_time() -> None:
-    info = job_info(view(started_at=101.0, finished_at=102.5, result=encode_result(result()), attempt=2, failures=1))
+    info = job_info(view(started_at=101.0, finished_at=102.5, result=encode_result(result()), attempt=2, retries=1))
     assert info.result == result()
     assert info.error is None
     assert (info.priority, info.attempt, info.retry_count, info.batch_id) == ("medium", 2, 1, "b")

@@ -13,6 +13,11 @@ def test_an_empty_list_is_an_empty_table(aiqueue: Terminal) -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_the_list_bears_the_name_that_the_settings_give_it(aiqueue: Terminal) -> None:
+    result = aiqueue("dead-letters", "list")
+    assert (result.exit_code, result.stdout.split()[0]) == (0, "ai-jobs-dlq")
+
+
 def test_a_job_that_is_no_dead_letter_is_neither_shown_nor_redriven(aiqueue: Terminal) -> None:
     for command in ("show", "redrive"):
         result = aiqueue("dead-letters", command, str(uuid4()))

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from aiqueue.errors import (
+    AuthenticationFailed,
+    InvalidRequest,
+    JobError,
+    JobTimeout,
+    ModelUnavailable,
+    OutOfMemory,
+    ResultTooLarge,
+    TemplateFailed,
+    WorkerFault,
+)
 from aiqueue.testing.jobs import cancelled, completed, failed, final, retryable
 from tests.tools.gated_queue import CLOSED, OPENED, gated, refused, run
 
@@ -53,6 +64,14 @@ def test_after_its_time_one_probe_goes_through_and_an_answer_opens_the_gate(answ
     assert [event.reason for event in queue.events if event.name == OPENED] == ["probing", ""]
 
 
+def test_an_overload_counts_as_a_failure_though_its_job_is_not_charged_for_it() -> None:
+    queue = gated(breaker_failures=2, breaker_open_s=30.0)
+    failure = retryable(retry_after_s=1.0)
+    queue.exchange(*(failed(name, failure=failure) for name in run(queue, 2)), slots=0)
+    assert queue.gate_events() == [(CLOSED, queue.clock.now() + 1.0), (CLOSED, queue.clock.now() + 30.0)]
+    assert {job.retries for job in queue.engine.core.live.values()} == {0}
+
+
 def test_a_probe_that_fails_closes_the_gate_again_for_as_long() -> None:
     queue = gated(breaker_failures=3, breaker_open_s=30.0)
     queue.exchange(*map(failed, run(queue, 3)), slots=0)
@@ -77,6 +96,71 @@ def test_a_probe_that_says_nothing_is_followed_by_another_one(end: str) -> None:
     else:
         queue.exchange(cancelled(probe, queue.job(probe).attempt), slots=0)
     assert len(queue.claim(3)) == 1
+
+
+#: Nobody asked the provider, or it had no time to answer: no status, and no answer.
+SAYS_NOTHING = (
+    AuthenticationFailed("Provider sim: KEY is not set on this worker"),
+    InvalidRequest("Provider sim: type embedding is not supported"),
+    JobTimeout("Job timeout: no answer within 0.1 s"),
+    ModelUnavailable("Provider sim: no such file"),
+    OutOfMemory("Worker ran out of memory"),
+    TemplateFailed("Template previous.content: there is no such result"),
+    WorkerFault("Worker fault: KeyError"),
+)
+
+
+@pytest.mark.parametrize("error", SAYS_NOTHING, ids=lambda error: error.kind)
+def test_what_says_nothing_about_the_provider_neither_ends_a_probe_nor_begins_a_row_anew(error: JobError) -> None:
+    queue = gated(breaker_failures=2, breaker_open_s=30.0)
+    first, second, third, fourth = run(queue, 4)
+    failure = error.to_failure()
+    queue.exchange(failed(first), failed(second, failure=failure), failed(third, failure=failure), slots=0)
+    assert queue.gate_events() == []
+    queue.exchange(failed(fourth), slots=0)
+    assert queue.gate_events() == [(CLOSED, queue.clock.now() + 30.0)], "two in a row, whatever came between"
+    queue.submit("a", "b", max_retries=0, timeout_ms=100)
+    queue.tick(30.0)
+    for _ in range(2):
+        (probe,) = queue.claim(3)
+        queue.exchange(failed(probe, queue.job(probe).attempt, failure), slots=0)
+        assert [name for name, _ in queue.gate_events()] == [CLOSED, OPENED]
+    (probe,) = queue.claim(3)
+    assert queue.claim(3) == [], "the probe is still owed"
+    queue.exchange(completed(probe, queue.job(probe).attempt), slots=0)
+    assert queue.gate_events()[-1] == (OPENED, 0.0)
+    assert queue.events[-1].reason == ""
+
+
+@pytest.mark.parametrize("error", [ResultTooLarge("the result has 20 bytes"), InvalidRequest("no", status=422)])
+def test_an_answer_that_is_no_use_to_its_job_still_shows_that_the_provider_is_there(error: JobError) -> None:
+    queue = gated(breaker_failures=1)
+    queue.exchange(*map(failed, run(queue, 1)), slots=0)
+    queue.tick(30.0)
+    (probe,) = queue.claim()
+    queue.exchange(failed(probe, 2, error.to_failure()), slots=0)
+    assert [event.reason for event in queue.events if event.name == OPENED] == ["probing", ""]
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "took_s", "counts"),
+    [
+        (100, 0.1, False),
+        (9_999, 10.1, False),  # the queue heard of it late
+        (10_000, 10.0, True),
+        (30_000, 30.0, True),
+        (30_000, 0.5, False),  # the worker's own limit is shorter than the job's
+    ],
+)
+def test_a_timeout_counts_if_the_provider_had_the_time_to_answer(timeout_ms: int, took_s: float, counts: bool) -> None:
+    queue = gated(breaker_failures=5, breaker_timeout_s=10.0)
+    hasty = [f"hasty-{number}" for number in range(5)]
+    queue.submit(*hasty, timeout_ms=timeout_ms)
+    queue.claim(5)
+    queue.clock.advance(took_s)
+    late = JobTimeout("Job timeout").to_failure()
+    queue.exchange(*(failed(name, failure=late) for name in hasty), slots=0)
+    assert [name for name, _ in queue.gate_events()] == [CLOSED] * counts
 
 
 def test_calls_from_before_the_break_neither_prolong_it_nor_end_it_nor_stand_for_the_probe() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aiqueue.engine.states import JobState
-from aiqueue.testing.jobs import failed, retryable
+from aiqueue.protocol import Failure
+from aiqueue.testing.jobs import failed
 from tests.tools.queue_harness import QueueHarness
 
 
@@ -11,7 +12,8 @@ def fail_with_wait(queue: QueueHarness, *waits: tuple[str, float]) -> None:
     names = [name for name, _ in waits]
     queue.submit(*names)
     queue.claim(len(names))
-    queue.exchange(*(failed(name, failure=retryable(retry_after_s=wait)) for name, wait in waits), slots=0)
+    busy = [Failure("provider_server_error", "Provider sim: 409", True, 409, wait) for _, wait in waits]
+    queue.exchange(*(failed(name, failure=failure) for name, failure in zip(names, busy, strict=True)), slots=0)
 
 
 def test_a_job_comes_back_when_its_time_has_come_and_not_before(queue: QueueHarness) -> None:
@@ -38,9 +40,9 @@ def test_the_next_time_is_the_earliest_one(queue: QueueHarness) -> None:
 
 def test_all_that_came_due_meanwhile_comes_back_in_one_tick(queue: QueueHarness) -> None:
     fail_with_wait(queue, ("a", 30.0), ("b", 10.0), ("c", 20.0))
-    assert len(queue.engine.core.due) == 3
+    assert len([*queue.engine.core.due.jobs()]) == 3
     queue.tick(3_600.0)
-    assert len(queue.engine.core.due) == 0
+    assert not [*queue.engine.core.due.jobs()]
     assert queue.claim(3) == ["a", "b", "c"]
 
 

@@ -96,7 +96,7 @@ def test_a_count_of_stale_outcomes_survives_a_restart(running: QueueHarness) -> 
 def test_a_retryable_failure_waits_for_its_backoff(running: QueueHarness) -> None:
     running.exchange(failed("a"), slots=0)
     job = running.job("a")
-    assert (job.state, job.failures, job.run_at) == (JobState.SCHEDULED, 1, running.clock.now() + 1.0)
+    assert (job.state, job.retries, job.run_at) == (JobState.SCHEDULED, 1, running.clock.now() + 1.0)
     assert running.state_of("a") == "scheduled"
     assert running.names("a") == ["submitted", "processing", "retried"]
 
@@ -129,7 +129,7 @@ def test_a_job_without_retries_is_a_dead_letter_at_once(queue: QueueHarness) -> 
 def test_a_job_handed_back_is_queued_at_once_and_nothing_is_held_against_it(running: QueueHarness) -> None:
     running.exchange(cancelled("a"), slots=0)
     job = running.job("a")
-    assert (job.state, job.failures, job.crashes, job.attempt) == (JobState.QUEUED, 0, 0, 1)
+    assert (job.state, job.retries, job.crashes, job.attempt) == (JobState.QUEUED, 0, 0, 1)
 
 
 def test_attempts_grow_however_an_attempt_ended(running: QueueHarness) -> None:
@@ -140,7 +140,7 @@ def test_attempts_grow_however_an_attempt_ended(running: QueueHarness) -> None:
     running.exchange(failed("a", 3), slots=0)
     running.tick(5)
     running.claim()
-    assert (running.job("a").attempt, running.job("a").failures, running.job("a").crashes) == (4, 1, 1)
+    assert (running.job("a").attempt, running.job("a").retries, running.job("a").crashes) == (4, 1, 1)
 
 
 # --- agreeing after a lost call --------------------------------------------------------------------------------------

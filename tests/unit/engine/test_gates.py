@@ -12,10 +12,16 @@ from aiqueue.engine.gates import Bucket, GateKey, Gates
 from aiqueue.engine.policy import GatePolicy
 from aiqueue.engine.records import LaneKey
 from aiqueue.engine.states import JobState
+from aiqueue.errors import ResultTooLarge
 from aiqueue.protocol import Failure, Outcome
 from aiqueue.testing.jobs import PROVIDER, cancelled, completed, failed
 from tests.tools.gated_queue import CLOSED, OPENED, gated, policy, refused, run
 from tests.tools.queue_harness import POLICY, QueueHarness, ids
+
+
+def overloaded(status: int = 529, retry_after_s: float | None = None) -> Failure:
+    return Failure("provider_server_error", f"Provider sim: {status}", True, status, retry_after_s)
+
 
 # --- the provider's own word -----------------------------------------------------------------------------------------
 
@@ -39,7 +45,7 @@ def test_a_refused_job_keeps_its_place_and_spends_no_retry() -> None:
     queue.submit("first", "second", max_retries=0)
     queue.claim()
     queue.exchange(failed("first", failure=refused(5.0)), slots=0)
-    assert (queue.job("first").state, queue.job("first").failures) == (JobState.QUEUED, 0)
+    assert (queue.job("first").state, queue.job("first").retries) == (JobState.QUEUED, 0)
     assert "retried" not in queue.names("first")
     queue.tick(5.0)
     assert queue.claim(2) == ["first", "second"]
@@ -78,6 +84,35 @@ def test_an_answer_resets_the_wait() -> None:
     assert queue.gate_events()[-1] == (CLOSED, queue.clock.now() + 1.0)
 
 
+@pytest.mark.parametrize("status", [500, 503, 529])
+def test_retry_after_closes_the_gate_whatever_the_provider_calls_its_trouble(status: int) -> None:
+    queue = gated()
+    first, second = run(queue, 2)
+    queue.exchange(failed(first, failure=overloaded(status, 20.0)), slots=0)
+    until = queue.clock.now() + 20.0
+    assert queue.gate_events() == [(CLOSED, until)]
+    assert queue.events[-1].reason == "overloaded, and the provider asked to wait"
+    assert (queue.job(first).state, queue.job(first).retries) == (JobState.QUEUED, 0), "its place, and its retries"
+    assert [(kept.outcome, kept.failure and kept.failure.status) for kept in queue.attempts(first)] == [
+        ("refused", status)
+    ]
+    queue.submit("later")
+    queue.exchange(completed(second), slots=0)
+    queue.tick(19.999)
+    assert queue.claim(3) == []
+    queue.tick(until - queue.clock.now())
+    assert queue.claim(3) == [first, "later"]
+
+
+@pytest.mark.parametrize(("status", "asked"), [(503, None), (503, 0.0), (529, -1.0), (409, 20.0), (408, 20.0)])
+def test_without_a_wait_for_all_an_outage_leaves_the_gate_to_the_breaker(status: int, asked: float | None) -> None:
+    queue = gated()
+    (name,) = run(queue, 1)
+    queue.exchange(failed(name, failure=overloaded(status, asked)), slots=0)
+    assert queue.gate_events() == []
+    assert (queue.job(name).state, queue.job(name).retries) == (JobState.SCHEDULED, 1)
+
+
 def test_a_later_word_can_only_prolong_the_wait() -> None:
     queue = gated()
     first, second = run(queue, 2)
@@ -114,10 +149,6 @@ def test_another_model_of_the_provider_has_its_own_gate() -> None:
 
 
 # --- the adaptive limit ----------------------------------------------------------------------------------------------
-
-
-def overloaded(status: int = 529) -> Failure:
-    return Failure("provider_server_error", f"Provider sim: {status}", True, status)
 
 
 @pytest.mark.parametrize("status", [503, 529])
@@ -210,6 +241,18 @@ def test_tokens_are_counted_when_known_and_an_overdraft_is_waited_out() -> None:
     assert queue.claim() == []
     queue.tick(0.2)
     assert queue.claim() == ["b"]
+
+
+@pytest.mark.parametrize("end", ["cancelled", "result too large"])
+def test_tokens_count_however_the_call_ended(end: str) -> None:
+    queue = gated(tokens_per_minute=600.0)
+    queue.submit(*"ab")
+    queue.claim()
+    failure = None if end == "cancelled" else ResultTooLarge("the result has 20 bytes").to_failure()
+    queue.exchange(Outcome("a", 1, failure=failure, cancelled=end == "cancelled", tokens=650), slots=0)
+    assert queue.claim() == []
+    queue.tick(5.2)
+    assert len(queue.claim()) == 1
 
 
 @given(st.floats(0.1, 1e6), st.lists(st.tuples(st.floats(0, 600), st.floats(0, 1e4)), max_size=30))

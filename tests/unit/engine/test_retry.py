@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,9 +21,9 @@ from tests.tools.queue_harness import POLICY, QueueHarness
 PLAIN = RetryPolicy(base_s=1.0, cap_s=30.0, jitter=0.1)
 
 
-def job(*, failures: int = 0, crashes: int = 0, max_retries: int = 3, seq: int = 1) -> JobRecord:
+def job(*, retries: int = 0, crashes: int = 0, max_retries: int = 3, seq: int = 1) -> JobRecord:
     record = Core(POLICY, Counters()).record(seq, "a", header(max_retries=max_retries))
-    record.failures, record.crashes = failures, crashes
+    record.retries, record.crashes = retries, crashes
     return record
 
 
@@ -54,17 +55,17 @@ def test_a_wait_is_within_its_bounds_whatever_the_policy(
 
 
 def test_a_failure_below_the_limit_waits_for_its_backoff() -> None:
-    verdict = after_failure(job(failures=1, seq=0), retryable(), PLAIN, now=100.0, draw=0.5)
+    verdict = after_failure(job(seq=0), retryable(), PLAIN, now=100.0, draw=0.5)
     assert verdict == Verdict(JobState.SCHEDULED, run_at=pytest.approx(101.05))
 
 
-@pytest.mark.parametrize(("failures", "state"), [(3, JobState.SCHEDULED), (4, JobState.DEAD_LETTER)])
-def test_the_last_retry_is_the_one_that_max_retries_names(failures: int, state: JobState) -> None:
-    assert after_failure(job(failures=failures), retryable(), PLAIN, now=0.0, draw=0.0).state is state
+@pytest.mark.parametrize(("retries", "state"), [(2, JobState.SCHEDULED), (3, JobState.DEAD_LETTER)])
+def test_the_last_retry_is_the_one_that_max_retries_names(retries: int, state: JobState) -> None:
+    assert after_failure(job(retries=retries), retryable(), PLAIN, now=0.0, draw=0.0).state is state
 
 
 def test_a_final_failure_is_not_retried() -> None:
-    assert after_failure(job(failures=1), final(), PLAIN, now=0.0, draw=0.0).state is JobState.FAILED
+    assert after_failure(job(), final(), PLAIN, now=0.0, draw=0.0).state is JobState.FAILED
 
 
 @pytest.mark.parametrize(("asked", "run_at"), [(12.0, 112.0), (0.2, 101.0), (0.0, 101.0), (-5.0, 101.0), (None, 101.0)])
@@ -72,7 +73,7 @@ def test_a_retry_waits_as_long_as_the_provider_asked_and_never_less_than_its_bac
     asked: float | None, run_at: float
 ) -> None:
     failure = retryable(retry_after_s=asked)
-    verdict = after_failure(job(failures=1, seq=0), failure, PLAIN, now=100.0, draw=0.0)
+    verdict = after_failure(job(seq=0), failure, PLAIN, now=100.0, draw=0.0)
     assert verdict.run_at == run_at
 
 
@@ -94,3 +95,20 @@ def test_jobs_that_fail_together_do_not_come_back_together(queue: QueueHarness) 
 @pytest.mark.parametrize(("crashes", "state"), [(1, JobState.QUEUED), (2, JobState.QUEUED), (3, JobState.DEAD_LETTER)])
 def test_the_third_lost_worker_ends_the_job(crashes: int, state: JobState) -> None:
     assert after_crash(job(crashes=crashes), PLAIN).state is state
+
+
+@pytest.mark.parametrize("reason", ["out of retries", "poison"])
+def test_without_dead_letters_a_job_that_is_given_up_has_merely_failed(reason: str) -> None:
+    queue = QueueHarness(replace(POLICY, retry=replace(POLICY.retry, dead_letters=False, max_crashes=2)))
+    queue.submit("a", max_retries=0)
+    queue.claim()
+    if reason == "poison":
+        queue.lose()
+        queue.claim()
+        queue.lose()
+    else:
+        queue.exchange(failed("a"), slots=0)
+    assert (queue.state_of("a"), queue.ended) == ("failed", {"failed": 1})
+    assert queue.names("a")[-1] == "failed"
+    assert queue.events[-1].failure is not None
+    assert queue.events[-1].failure.kind == ("poison_job" if reason == "poison" else "provider_server_error")

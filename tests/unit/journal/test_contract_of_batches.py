@@ -6,7 +6,7 @@ import pytest
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.groups import StoredBatch, encode_batch
-from aiqueue.journal.base import Journal, PartRow
+from aiqueue.journal.base import FORGOTTEN_AT_ONCE, Journal, PartRow
 
 
 @pytest.fixture
@@ -81,4 +81,27 @@ def test_only_ended_batches_grow_old(journal: Journal) -> None:
     journal.commit(Rows(batches_before=51.0))
     assert journal.batch("batch-2") is None
     assert journal.batch_ends(2, after=0, limit=9) == []
+    assert journal.batch("batch-1") is not None
+
+
+def test_one_commit_forgets_so_many_rows_of_ended_batches_and_the_batch_with_its_last_row(journal: Journal) -> None:
+    large, small = FORGOTTEN_AT_ONCE + 200, 3
+    journal.commit(
+        Rows(
+            batches=[(3, "large", b"s"), (4, "small", b"s")],
+            batch_states=[(3, b"b", 60.0), (4, b"b", 61.0)],
+            parts=[(3, 100 + at, 1, at) for at in range(5)],
+            ends=[(3, n, 100 + n) for n in range(1, large + 1)] + [(4, n, 9_000 + n) for n in range(1, small + 1)],
+        )
+    )
+    journal.commit(Rows(batches_before=70.0))  # batch-2 has three rows, the large one the others
+    assert journal.batch("batch-2") is None
+    assert journal.batch("large") is not None
+    left = len(journal.batch_ends(3, after=0, limit=10_000))
+    assert large - FORGOTTEN_AT_ONCE <= left < large
+    assert journal.has_older(keys_before=0.0, batches_before=70.0)
+    journal.commit(Rows(batches_before=70.0))
+    assert (journal.batch("large"), journal.batch("small")) == (None, None)
+    assert (journal.batch_ends(3, after=0, limit=9), journal.batch_ends(4, after=0, limit=9)) == ([], [])
+    assert (journal.parts(3), journal.has_older(keys_before=0.0, batches_before=70.0)) == ([], False)
     assert journal.batch("batch-1") is not None

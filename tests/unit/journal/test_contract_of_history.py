@@ -6,7 +6,7 @@ import pytest
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import EndedRow, Journal, StoredKey
+from aiqueue.journal.base import FORGOTTEN_AT_ONCE, EndedRow, Journal, StoredKey
 from tests.unit.journal.conftest import Reopen
 
 
@@ -58,6 +58,22 @@ def test_keys_older_than_a_time_are_forgotten_and_no_others(journal: Journal) ->
     journal.commit(Rows(keys=[("old", "job-1", b"d", 1.0), ("just", "job-2", b"d", 2.0), ("new", "job-3", b"d", 3.0)]))
     journal.commit(Rows(keys_before=2.0))
     assert set(journal.keys(["old", "just", "new"])) == {"just", "new"}
+
+
+def test_one_commit_forgets_so_many_keys_and_no_more_the_oldest_first(journal: Journal) -> None:
+    count = 2 * FORGOTTEN_AT_ONCE + 1
+    names = [f"key-{number}" for number in range(count)]
+    journal.commit(Rows(keys=[(name, "job", b"d", 1.0 + at) for at, name in enumerate(names)]))
+    for left in (FORGOTTEN_AT_ONCE + 1, 1, 0):
+        assert journal.has_older(keys_before=9e9, batches_before=0.0)
+        journal.commit(Rows(keys_before=9e9))
+        assert sorted(journal.keys(names)) == sorted(names[count - left :])
+    assert not journal.has_older(keys_before=9e9, batches_before=9e9)
+
+
+def test_the_sizes_of_jobs_are_those_of_their_payloads_and_results(journal: Journal) -> None:
+    journal.commit(Rows(jobs=[(1, "a", b"header", b"12345"), (2, "b", b"header", b"")], results=[(1, b"678")]))
+    assert journal.sizes([1, 2, 3]) == {1: 8, 2: 0}
 
 
 @pytest.mark.parametrize("count", [1, 499, 501, 1_200])

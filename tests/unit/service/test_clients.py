@@ -65,7 +65,7 @@ async def test_a_job_is_shown_with_all_that_happened_to_it(queue: ServiceHarness
     queue.clock.advance(2.0)
     await queue.exchange(failed("a", 2), worker="worker-2", slots=0)
     view = await queue.view("a")
-    assert (view.status, view.attempt, view.failures, view.crashes) == ("scheduled", 2, 1, 1)
+    assert (view.status, view.attempt, view.retries, view.crashes) == ("scheduled", 2, 1, 1)
     assert view.run_at == queue.clock.now() + 1.0
     assert view.failure == failed("a").failure
     assert (view.worker_id, view.header.tags, view.finished_at) == ("worker-2", ("t",), 0.0)

@@ -27,7 +27,7 @@ def test_a_job_that_was_never_claimed_is_queued() -> None:
 def test_a_view_has_all_of_the_progress() -> None:
     progress = Progress(2, 1, 1, "w", 101.0, 102.0, 103.0, retryable())
     view = view_of(stored(submission("a"), "failed", encode_progress(progress), b"r"), SLA)
-    assert (view.status, view.attempt, view.failures, view.crashes, view.worker_id) == ("failed", 2, 1, 1, "w")
+    assert (view.status, view.attempt, view.retries, view.crashes, view.worker_id) == ("failed", 2, 1, 1, "w")
     assert (view.started_at, view.finished_at, view.run_at) == (101.0, 102.0, 103.0)
     assert (view.failure, view.result) == (retryable(), b"r")
 

@@ -196,6 +196,40 @@ async def test_keys_are_forgotten_by_their_own_age(kept: Callable[..., Kept]) ->
     assert set(old.journal.keys(["old", "new"])) == {"new"}
 
 
+async def test_large_jobs_go_a_few_at_a_time(kept: Callable[..., Kept]) -> None:
+    old = kept(max_jobs=0)
+    old.add(6)
+    large = b"x" * (3 * 2**20)
+    old.journal.commit(Rows(results=[(1, large), (2, large), (3, large), (5, large * 4)]))
+    await old.tick()
+    assert old.deleted == [[1, 2], [3, 4], [5], [6]]
+
+
+async def test_keys_and_batches_go_in_small_steps_however_many_are_over(kept: Callable[..., Kept]) -> None:
+    old = kept(max_age_s=100.0, idempotency_s=100.0)
+    then = old.clock.now() - 101.0
+    old.journal.commit(
+        Rows(
+            keys=[(f"key-{number}", "job", b"d", then) for number in range(1_700)],
+            batches=[(1, "batch", b"spec")],
+            batch_states=[(1, b"b", then)],
+            ends=[(1, n, n) for n in range(1, 2_301)],
+        )
+    )
+    sizes: list[tuple[int, int]] = []
+
+    def note(rows: Rows) -> None:
+        sizes.append((len(old.journal._disk.keys), len(old.journal.batch_ends(1, after=0, limit=10_000))))
+
+    old.journal.on_commit = note
+    await old.tick()
+    assert sizes == [(1_200, 1_800), (700, 1_300), (200, 800), (0, 300), (0, 0)]
+    assert old.journal.batch("batch") is None
+    old.clock.advance(60.0)
+    await old.tick()
+    assert len(sizes) == 5, "what is not there costs no commit"
+
+
 async def test_only_one_step_is_under_way_while_the_disk_does_not_answer(kept: Callable[..., Kept]) -> None:
     old = kept(max_jobs=0)
     old.add(600)

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiqueue.config import DeadLetterConfig
 from aiqueue.protocol import Event
 from aiqueue.service.statistics import RecentTimes, percentile
+from aiqueue.testing.jobs import settings
+from tests.tools.service_harness import ServiceHarness
 
 
 def ended(name: str, *, level: int = 0) -> Event:
@@ -39,3 +42,10 @@ def test_a_percentile_never_leaves_the_values(values: list[float], share: float)
 
 def test_nothing_has_no_percentile() -> None:
     assert percentile([], 0.5) is None
+
+
+async def test_the_dead_letters_are_called_as_the_settings_say() -> None:
+    config = settings().model_copy(update={"dead_letter": DeadLetterConfig(queue_name="lost")})
+    queue = ServiceHarness(config)
+    assert queue.service.stats().adapter.dead_letter_queue == "lost"
+    await queue.service.close()

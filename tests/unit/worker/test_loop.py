@@ -112,7 +112,7 @@ async def test_a_failed_attempt_is_tried_again_by_the_queue(system: System) -> N
     async with system.worker():
         assert await system.ended("a") == ["completed"]
     view = await system.queue.view("a")
-    assert (view.attempt, view.failures) == (3, 2)
+    assert (view.attempt, view.retries) == (3, 2)
 
 
 async def test_a_job_that_always_fails_is_tried_as_often_as_it_says(system: System) -> None:
@@ -217,7 +217,7 @@ async def test_a_worker_without_time_hands_its_jobs_back_unharmed(system: System
             await loop.stop(grace_s=0.0)
     for job_id in ("a", "b"):
         view = await system.queue.view(job_id)
-        assert (view.status, view.failures, view.crashes) == ("queued", 0, 0)
+        assert (view.status, view.retries, view.crashes) == ("queued", 0, 0)
     assert sorted(system.provider.stopped) == ["a", "b"]
 
 

@@ -108,9 +108,11 @@ async def test_a_payload_that_is_no_json_is_a_worker_fault() -> None:
 
 
 async def test_a_result_over_the_limit_is_refused_with_advice() -> None:
-    kind, message, may_be_retried = await failure_of(FakeProvider(), max_result_bytes=100)
-    assert (kind, may_be_retried) == ("worker_fault", False)
-    assert "max_result_bytes" in message
+    outcome = await runner_of(FakeProvider(), max_result_bytes=100).run(claimed())
+    assert outcome.failure is not None
+    assert (outcome.failure.kind, outcome.failure.retryable) == ("result_too_large", False)
+    assert "max_result_bytes" in outcome.failure.message
+    assert (outcome.result, outcome.tokens) == (b"", 5), "nothing is kept of it, and it was paid"
 
 
 async def test_a_cancelled_attempt_is_an_outcome_and_stops_its_call() -> None:
@@ -137,7 +139,7 @@ async def test_what_a_cancelled_attempt_had_produced_is_its_outcome_unless_it_is
     assert (outcome.cancelled, outcome.failure) == (True, None)
     found = decode_result(outcome.result) if outcome.result else None
     assert (found.text if found else "") == kept
-    assert outcome.tokens == (5 if kept else 0)
+    assert outcome.tokens == 5
     assert found is None or found.finish_reason == "cancelled"
 
 
