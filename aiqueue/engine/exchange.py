@@ -61,7 +61,7 @@ def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: floa
         turn.counted = True
         core.counters.stale_outcomes += 1  # too late: the lease was taken away; or sent twice
         return
-    _tell_gate(core, turn, job, outcome)
+    probe_failed = _tell_gate(core, turn, job, outcome)
     if outcome.failure is None and not outcome.cancelled:
         core.move(turn, job, JobState.COMPLETED, result=outcome.result)
     elif job.state is JobState.CANCELLING:
@@ -71,16 +71,18 @@ def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: floa
         core.keep_attempt(turn, job, "handed_back")
         _requeue(core, turn, job)
     else:
-        _fail(core, turn, job, outcome.failure, draw)
+        _fail(core, turn, job, outcome.failure, draw, probe_failed=probe_failed)
 
 
-def _tell_gate(core: Core, turn: Turn, job: JobRecord, outcome: Outcome) -> None:
+def _tell_gate(core: Core, turn: Turn, job: JobRecord, outcome: Outcome) -> bool:
+    """Tell whether this was a probe and found the provider still down."""
     gate = core.gates.of(job.lane, now=turn.now)
     if outcome.tokens:
         gate.used(outcome.tokens, turn.now)
+    probed = gate.is_probe(job.started_at)
     if outcome.cancelled:
         gate.ended(job.started_at)
-        return
+        return False
     if outcome.failure is None:
         change = gate.succeeded(started_at=job.started_at, now=turn.now)
     else:
@@ -88,6 +90,7 @@ def _tell_gate(core: Core, turn: Turn, job: JobRecord, outcome: Outcome) -> None
         change = gate.failed(outcome.failure, limit_s=limit_s, started_at=job.started_at, now=turn.now)
     if change:
         _publish_gate(core, turn, change)
+    return probed and gate.probing and change is not None
 
 
 def _publish_gate(core: Core, turn: Turn, change: GateChange) -> None:
@@ -98,13 +101,16 @@ def _publish_gate(core: Core, turn: Turn, change: GateChange) -> None:
                 fail_closed(core, turn, job, change.reason)
 
 
-def _fail(core: Core, turn: Turn, job: JobRecord, failure: Failure, draw: float) -> None:
+def _fail(core: Core, turn: Turn, job: JobRecord, failure: Failure, draw: float, *, probe_failed: bool = False) -> None:
     policy = core.policy.retry
     refusals = core.refusals.get(job.id, 0)
-    if asks_to_wait(failure) and refusals < policy.max_refusals and job.id not in core.fail_fast:
+    asked = asks_to_wait(failure)
+    if (asked or probe_failed) and refusals < policy.max_refusals and job.id not in core.fail_fast:
         core.refusals[job.id] = refusals + 1  # the gate makes it wait at its old place; no attempt is spent
         core.keep_attempt(turn, job, "refused", failure)
-        core.move(turn, job, JobState.QUEUED)
+        if not asked:  # an outage must not use up one job's retries, and the next probe is another's if one waits
+            job.run_at = core.gates.of(job.lane, now=turn.now).closed_until + policy.base_s
+        core.move(turn, job, JobState.QUEUED if asked else JobState.SCHEDULED)
         return
     verdict = after_failure(job, failure, policy, now=turn.now, draw=draw)
     job.run_at = verdict.run_at

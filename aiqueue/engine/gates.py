@@ -172,7 +172,7 @@ class Gate:
             self._successes += 1
             if self._successes >= self.limit:
                 self.limit, self._successes = self.limit + 1, 0
-        if self._is_probe(started_at):
+        if self.is_probe(started_at):
             self.probing = False
             self._recent.clear()
             return self._closed() if now < self.closed_until else self._opened()
@@ -198,14 +198,14 @@ class Gate:
             return asked
         self._failures_in_row += 1
         self._recent.append(False)
-        if self._is_probe(started_at) if self.probing else self._is_broken():
+        if self.is_probe(started_at) if self.probing else self._is_broken():
             return self._trip(now, failure)
         return asked
 
     def ended(self, started_at: float) -> None:
         """Count a call out. Alone: one that says nothing about the provider, as its worker died or it was stopped."""
         self.in_flight -= 1
-        if self._is_probe(started_at):
+        if self.is_probe(started_at):
             self._probe_under_way = False
 
     def reopen(self, now: float) -> GateChange | None:
@@ -227,14 +227,15 @@ class Gate:
         self.closed_until, self.reason, self.probing = stored.closed_until, stored.reason, stored.probing
         self._tripped_at = stored.tripped_at
 
+    def is_probe(self, started_at: float) -> bool:
+        """Tell whether the call that started then is the one that looks whether the provider is back."""
+        return self.probing and started_at > self._tripped_at
+
     def _is_outage(self, failure: Failure, had_s: float) -> bool:
         """Tell whether a failure is the provider's. ``had_s``: how long it had to answer."""
         if failure.kind == "timeout":
             return had_s >= self._policy.breaker_timeout_s
         return failure.kind in _OUTAGE
-
-    def _is_probe(self, started_at: float) -> bool:
-        return self.probing and started_at > self._tripped_at
 
     def _is_broken(self) -> bool:
         recent, policy = self._recent, self._policy

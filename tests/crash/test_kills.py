@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,7 +18,7 @@ from aiqueue import launch
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from tests.running_system import chat
 
-_JOBS = 1_200
+_JOBS, _KILLS = 1_200, 6
 
 
 def pid_of(name: str, namespace: str) -> int:
@@ -39,14 +40,15 @@ def test_a_killed_queue_loses_no_job_and_repeats_no_call(own_system: launch.Syst
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     draw, namespace = random.Random(seed), own_system.settings.namespace
-    ended = threading.Event()
+    ended, recoveries_s = threading.Event(), list[float]()
 
     def killer() -> int:
-        kills = 0
-        while kills < 3 and not ended.wait(draw.uniform(0.2, 0.8)):
+        while len(recoveries_s) < _KILLS and not ended.wait(draw.uniform(0.2, 0.8)):
             kill(QUEUE_ACTOR_NAME, namespace)
-            kills += 1
-        return kills
+            killed_at = time.monotonic()
+            pid_of(QUEUE_ACTOR_NAME, namespace)  # it answers when its journal is loaded
+            recoveries_s.append(time.monotonic() - killed_at)
+        return len(recoveries_s)
 
     with ThreadPoolExecutor(1) as thread:
         kills = thread.submit(killer)
@@ -58,6 +60,7 @@ def test_a_killed_queue_loses_no_job_and_repeats_no_call(own_system: launch.Syst
         infos = own_system.adapter.wait_all(ids)
         ended.set()
         assert kills.result() > 0
+    print(f"the queue answered again after {', '.join(f'{took_s:.1f}' for took_s in recoveries_s)} s")
     assert [info.result.text for info in infos if info.result] == [str(n) for n in range(_JOBS)]
     assert {info.attempt for info in infos} == {1}, "a running call was repeated"
     stats = own_system.adapter.get_stats().adapter

@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from aiqueue import launch
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
+from aiqueue.scaling.load import decode_report
 from aiqueue.testing.simulated_provider import SimulatedServer
 from tests.crash.test_kills import kill, pid_of
 
 _ROUNDS, _JOBS = 20, 100
 _WORKERS = [f"aiqueue-worker-http-{number}" for number in range(2)]
+_VICTIMS = [
+    *[(QUEUE_ACTOR_NAME,)] * 2,
+    *[(worker,) for worker in _WORKERS],
+    *[(QUEUE_ACTOR_NAME, worker) for worker in _WORKERS],
+]
 
 
 @pytest.fixture
@@ -51,6 +58,13 @@ def payload(text: str) -> dict[str, Any]:
     return {"type": "chat_completion", "provider": "http", "model": "sim:ok+latency=0.05", "messages": messages}
 
 
+def worker_id_of(name: str, namespace: str) -> str:
+    """The id under which that worker's process takes jobs now."""
+    pid_of(name, namespace)  # one that restarts is waited for
+    report = ray.get(ray.get_actor(name, namespace=namespace).report.remote(), timeout=30)
+    return decode_report(report).worker_id
+
+
 def calls(provider: SimulatedServer) -> Counter[str]:
     """Calls that arrived, by the job's text."""
     return Counter(str(request.body["messages"][0]["content"]) for request in list(provider.requests))
@@ -63,24 +77,34 @@ def test_every_job_ends_once_and_no_call_is_repeated_unless_its_worker_died(
     seed = random.randrange(2**32)
     draw = random.Random(seed)
     adapter, namespace = system.adapter, system.settings.namespace
-    lost_with_workers = 0
+    lost_with_workers, rounds_with_loss = 0, 0
     for number in range(_ROUNDS):
-        victim = draw.choice([QUEUE_ACTOR_NAME, QUEUE_ACTOR_NAME, *_WORKERS])
-        timer = threading.Timer(draw.uniform(0.0, 0.3), kill, (victim, namespace))
-        timer.start()
+        victims = draw.choice(_VICTIMS)
+        about = f"seed {seed}, round {number}, killed {' and '.join(victims)}"
+        # A worker that comes back has another id: this one's jobs may be repeated, and nobody else's.
+        dying = {worker_id_of(name, namespace) for name in victims if name in _WORKERS}
+        delay_s = draw.uniform(0.0, 0.3)
+        timers = [threading.Timer(delay_s, kill, (victim, namespace)) for victim in victims]
+        for timer in timers:
+            timer.start()
         texts = [f"{number}-{job}" for job in range(_JOBS)]
         ids = adapter.submit_jobs([payload(text) for text in texts])
         infos = adapter.wait_all(ids)
-        timer.join()
-        assert {info.status for info in infos} == {"completed"}, f"seed {seed}, round {number}, killed {victim}"
+        for timer in timers:
+            timer.join()
+        assert {info.status for info in infos} == {"completed"}, about
         made = calls(provider)
-        repeated = {text: made[text] for text in texts if made[text] != 1}
-        if victim == QUEUE_ACTOR_NAME:
-            assert not repeated, f"seed {seed}, round {number}: calls repeated by a restart of the queue: {repeated}"
-        lost_with_workers += sum(info.attempt - 1 for info in infos)
+        lost_before = lost_with_workers
         for text, info in zip(texts, infos, strict=True):
-            assert made[text] <= info.attempt, f"seed {seed}: more calls than attempts for {text}"
+            assert 1 <= made[text] <= info.attempt, f"{about}: {made[text]} calls for {text}, {info.attempt} attempts"
+            assert len(info.attempts) == info.attempt - 1, about
+            for earlier in info.attempts:
+                assert earlier.outcome == "lost", f"{about}: {text} was repeated after it {earlier.outcome}"
+                assert earlier.worker_id in dying, f"{about}: {text} was repeated though its worker lives"
+                lost_with_workers += 1
+        rounds_with_loss += lost_with_workers > lost_before
     stats = adapter.get_stats().adapter
+    assert rounds_with_loss > 0, f"seed {seed}: no worker was killed under a job, so nothing was tried"
     print(f"seed {seed}: {_ROUNDS} rounds, {stats.completed_jobs} jobs, {lost_with_workers} attempts lost with workers")
     assert (stats.total_jobs, stats.completed_jobs) == (_ROUNDS * _JOBS, _ROUNDS * _JOBS)
     assert (stats.queued_jobs, stats.processing_jobs) == (0, 0), "a lease leaked"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from aiqueue.errors import (
@@ -16,7 +18,8 @@ from aiqueue.errors import (
     WorkerFault,
 )
 from aiqueue.testing.jobs import cancelled, completed, failed, final, retryable
-from tests.tools.gated_queue import CLOSED, OPENED, gated, refused, run
+from tests.tools.gated_queue import CLOSED, OPENED, gated, policy, refused, run
+from tests.tools.queue_harness import POLICY, QueueHarness
 
 
 def test_failures_in_a_row_open_the_breaker() -> None:
@@ -198,3 +201,31 @@ def test_a_breaker_does_not_cut_short_what_the_provider_asked_for() -> None:
     queue.restart()
     queue.tick(1.0)
     assert len(queue.claim(2)) == 1, "and then it probes"
+
+
+def test_a_failed_probe_spends_no_retry_and_lets_another_job_probe_next() -> None:
+    queue = gated(breaker_failures=1, breaker_open_s=30.0)
+    (broken,) = run(queue, 1)
+    queue.submit("a", "b", max_retries=0)
+    queue.exchange(failed(broken), slots=0)
+    probes = []
+    for _ in range(3):
+        queue.tick(30.0)
+        (probe,) = queue.claim(3)
+        probes.append(probe)
+        queue.exchange(failed(probe, queue.job(probe).attempt), slots=0)
+    assert probes == [broken, "a", broken]
+    assert queue.is_live("a"), "it has no retry, and none was needed"
+    assert [(attempt.outcome, attempt.attempt) for attempt in queue.attempts("a")] == [("refused", 1)]
+
+
+def test_a_job_alone_at_a_closed_gate_probes_again_and_again_and_is_given_up_in_the_end() -> None:
+    queue = QueueHarness(policy(breaker_failures=1, retry=replace(POLICY.retry, max_refusals=5)))
+    queue.submit("alone", max_retries=1)
+    calls = 0
+    while queue.is_live("alone"):
+        for job_id in queue.claim():
+            calls += 1
+            queue.exchange(failed(job_id, queue.job(job_id).attempt), slots=0)
+        queue.tick(10.0)
+    assert (queue.state_of("alone"), calls) == ("dead_letter", 1 + 5 + 1)
