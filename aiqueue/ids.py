@@ -59,6 +59,16 @@ def new_job_ids(count: int, *, shard: int = 0) -> list[str]:
     return _factory.take(count, shard=shard)
 
 
+def ids_from(first: str, count: int) -> list[str]:
+    """Return ``count`` job ids of one shard, ``first`` among them: whoever knows it knows the others.
+
+    >>> ids_from("01985a30-0000-7000-8000-00000000ff05", 2)
+    ['01985a30-0000-7000-8000-00000000ff05', '01985a30-0000-7000-8000-000000010005']
+    """
+    head, number, shard = first[:24], int(first[24:34], 16), first[34:]
+    return [f"{head}{(number + at) % 2**40:010x}{shard}" for at in range(count)]
+
+
 def new_id(prefix: str) -> str:
     """Return a new id for something that is not a job: ``worker-…``, ``client-…``, ``batch-…``."""
     return f"{prefix}-{_factory.take(1)[0]}"

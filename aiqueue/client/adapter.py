@@ -12,12 +12,12 @@ from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
 from aiqueue.client.event_stream import EventStream
-from aiqueue.client.headers import batch_spec, header_fields
+from aiqueue.client.headers import DEFAULT_SCOPE, batch_spec, header_fields, scoped_key
 from aiqueue.client.listeners import Listener, Listeners
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, JobError, JobNotFound, PartlySubmitted, StartError, ValidationError
-from aiqueue.ids import new_id, new_job_ids
+from aiqueue.ids import ids_from, new_id, new_job_ids
 from aiqueue.models import JobOptions
 from aiqueue.protocol import JobHeader, Submission, SubmitGroup
 from aiqueue.results import JobResult
@@ -82,12 +82,15 @@ class AsyncAIQueueAdapter:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def submit_job(self, payload: AnyPayload, options: AnyOptions = None) -> str:
+    async def submit_job(self, payload: AnyPayload, options: AnyOptions = None, *, scope: str = DEFAULT_SCOPE) -> str:
         """Return the id of the job once it is on the queue's disk.
 
-        Raises ValidationError (also for an unknown provider or model), DuplicateJob, QueueFull, QueueUnavailable.
+        ``scope`` says whose idempotency key it is, where one process speaks for several callers.
+        Raises ValidationError (also for an unknown provider or model), DuplicateJob, QueueFull, QueueUnavailable, and
+        IdempotencyConflict for a key that was used with another body.
         """
-        (job,), known = self._prepare([self._started(self._checker).check(payload)], validate_options(options))
+        checked = [self._started(self._checker).check(payload)]
+        (job,), known = self._prepare(checked, validate_options(options), scope=scope)
         return await self._accept([job], known=known) or job.id
 
     async def submit_jobs(
@@ -95,15 +98,18 @@ class AsyncAIQueueAdapter:
     ) -> list[str]:
         """Submit many jobs with the same options; return their ids in order.
 
-        All are validated before the first is sent (``index`` in an error names the bad ones). With a ``batch_id`` they
-        are accepted together; otherwise in parts of 1,000, in order: PartlySubmitted names those that were accepted if
-        others were not.
+        All are validated before the first is sent (``index`` in an error names the bad ones). Up to 1,000 jobs, and
+        any number with a ``batch_id`` or an ``idempotency_key``, are accepted whole or not at all. A longer list goes
+        in parts of 1,000, in order, and PartlySubmitted names those that were accepted if others were not: submit the
+        rest again, or give the list a key (which is the whole list's) and send all of it again.
         """
         checked = validate_options(options)
-        for name in ("job_id", "idempotency_key"):
-            if getattr(checked, name) is not None and len(payloads) > 1:
-                raise ValidationError([FieldError(f"options.{name}", "names one job, but several are submitted")])
-        jobs, known = self._prepare(self._started(self._checker).check_all(payloads), checked, batch_id)
+        if checked.job_id is not None and len(payloads) > 1:
+            raise ValidationError([FieldError("options.job_id", "names one job, but several are submitted")])
+        bodies = self._started(self._checker).check_all(payloads)
+        if checked.idempotency_key and not batch_id and checked.job_id is None:
+            return await self._accept_once(bodies, checked)
+        jobs, known = self._prepare(bodies, checked, batch_id)
         if batch_id and jobs:
             await self._started(self._coalescer).submit(SubmitGroup(jobs, batch=batch_spec(batch_id, checked)))
             return [job.id for job in jobs]
@@ -116,6 +122,25 @@ class AsyncAIQueueAdapter:
                 raise refusals[0]
             raise PartlySubmitted(accepted, len(jobs)) from refusals[0]
         return [job.id for job in jobs]
+
+    async def submit_batch(
+        self,
+        payloads: Sequence[AnyPayload],
+        options: AnyOptions = None,
+        *,
+        idempotency_key: str | None = None,
+        scope: str = DEFAULT_SCOPE,
+    ) -> tuple[str, list[str]]:
+        """Submit jobs as one batch, whole or not at all; return its id and, in order, those of its jobs.
+
+        With the same key and the same jobs and options it is the first batch, whose ids are returned; with the same key
+        and others, IdempotencyConflict. ``scope``: as for ``submit_job``.
+        """
+        bodies = self._started(self._checker).check_all(payloads)
+        if not bodies:
+            raise ValidationError([FieldError("jobs", "is empty: a batch has at least one job")])
+        ids = await self._accept_once(bodies, validate_options(options), idempotency_key, scope, prefix="batch")
+        return _batch_of("batch", ids), ids
 
     async def check_jobs(self, payloads: Sequence[AnyPayload]) -> None:
         """Raise what ``submit_jobs`` would raise of these payloads; submit nothing."""
@@ -247,12 +272,41 @@ class AsyncAIQueueAdapter:
         """Return the id of the job that was accepted before under the same idempotency key, if there is one."""
         return await self._started(self._coalescer).submit(SubmitGroup(jobs, maybe_known=known), linger=linger)
 
+    async def _accept_once(
+        self,
+        payloads: Sequence[CheckedPayload],
+        options: JobOptions,
+        key: str | None = None,
+        scope: str = DEFAULT_SCOPE,
+        *,
+        prefix: str = "",
+    ) -> list[str]:
+        """Submit jobs in one group and return their ids: those of the first time, if the key was used before.
+
+        The queue keeps the first job's id with the key; the other ids, and the batch's, follow from it.
+        """
+        if not payloads:
+            return []
+        ids = ids_from(new_job_ids(1)[0], len(payloads))
+        batch_id = _batch_of(prefix, ids) if prefix else ""
+        jobs, _ = self._prepare(payloads, options, batch_id, ids=ids, key=key, scope=scope)
+        group = SubmitGroup(jobs, batch=batch_spec(batch_id, options) if batch_id else None)
+        earlier = await self._started(self._coalescer).submit(group)
+        return ids_from(earlier, len(ids)) if earlier else ids
+
     def _prepare(
-        self, payloads: Sequence[CheckedPayload], options: JobOptions, batch_id: str = ""
+        self,
+        payloads: Sequence[CheckedPayload],
+        options: JobOptions,
+        batch_id: str = "",
+        *,
+        ids: list[str] | None = None,
+        key: str | None = None,
+        scope: str = DEFAULT_SCOPE,
     ) -> tuple[list[Submission], bool]:
         """Return what is to be sent, and whether the queue may know these ids already."""
         chosen = options.job_id
-        ids = new_job_ids(len(payloads)) if chosen is None else [str(chosen)]
+        ids = ids or (new_job_ids(len(payloads)) if chosen is None else [str(chosen)])
         shared = header_fields(options, owner=self._client_id, default_retries=self._default_retries, batch_id=batch_id)
         headers = {what: JobHeader(*what, *shared) for what in {checked[:3] for checked in payloads}}
         jobs = [
@@ -262,6 +316,8 @@ class AsyncAIQueueAdapter:
         if batch_id:
             for index, job in enumerate(jobs):
                 job.header = replace(job.header, index=index)
+        if jobs and (scoped := scoped_key(key or options.idempotency_key, scope)):
+            jobs[0].header = replace(jobs[0].header, idempotency_key=scoped)
         return jobs, chosen is not None
 
     @staticmethod
@@ -269,6 +325,11 @@ class AsyncAIQueueAdapter:
         if part is None:
             raise StartError("the adapter is not started: await adapter.start() first")
         return part
+
+
+def _batch_of(prefix: str, job_ids: Sequence[str]) -> str:
+    """Return the id of the batch whose first job has the first of these ids."""
+    return f"{prefix}-{job_ids[0]}"
 
 
 def _result_of(info: JobInfo) -> JobResult:

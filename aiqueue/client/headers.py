@@ -16,8 +16,10 @@ _encode_metadata = msgspec.json.Encoder().encode
 
 
 def header_fields(options: JobOptions, *, owner: str, default_retries: int, batch_id: str) -> tuple[Any, ...]:
-    """Return the fields of a JobHeader from ``level`` on, in its order: equal for all jobs submitted together."""
-    key = options.idempotency_key
+    """Return the fields of a JobHeader from ``level`` on, in its order: equal for all jobs submitted together.
+
+    The idempotency key is not among them: of many jobs the first one alone carries it.
+    """
     waits = [wait for wait in (options.expires_in, options.start_timeout) if wait is not None]
     return (
         options.priority.rank,
@@ -33,9 +35,12 @@ def header_fields(options: JobOptions, *, owner: str, default_retries: int, batc
         _seconds(options.deadline),
         min(waits, default=0),
         options.on_gate == "fail",
-        "",
-        f"{DEFAULT_SCOPE}:{key}" if key else "",
     )
+
+
+def scoped_key(key: str | None, scope: str) -> str:
+    """Return an idempotency key as the queue keeps it, empty for none. A scope has no colon."""
+    return f"{scope}:{key}" if key else ""
 
 
 def batch_spec(batch_id: str, options: JobOptions, *, kind: str = "batch", is_open: bool = False) -> BatchSpec:

@@ -81,6 +81,12 @@ class AIQueueAdapter:
         """Submit many jobs with the same options; return their ids in order."""
         return self._run(self._async.submit_jobs(payloads, options, batch_id=batch_id))
 
+    def submit_batch(
+        self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, idempotency_key: str | None = None
+    ) -> tuple[str, list[str]]:
+        """Submit jobs as one batch, whole or not at all; return its id and, in order, those of its jobs."""
+        return self._run(self._async.submit_batch(payloads, options, idempotency_key=idempotency_key))
+
     def submit_job_with_callback(
         self, payload: AnyPayload, options: AnyOptions = None, callback: Callable[[JobResult], Any] | None = None
     ) -> JobResult:

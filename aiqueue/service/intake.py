@@ -7,10 +7,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from aiqueue.engine import TERMINAL, QueueEngine, Submit
 from aiqueue.errors import IdempotencyConflict
 from aiqueue.journal.base import Journal, StoredJob, StoredKey
-from aiqueue.protocol import Refusal, Submission, SubmitGroup, SubmitReply, encode
+from aiqueue.protocol import JobHeader, Refusal, Submission, SubmitGroup, SubmitReply, encode
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline, Committed
 
@@ -74,7 +76,7 @@ class Intake:
             each = [await self._accept_known({at: group}) for at, group in groups.items()]
             return [answer for (answer,), _ in each], {at: used for _, known in each for at, used in known.items()}
         stored, keys = await self._look_up([job.id for job in jobs], _keys(jobs))
-        digests = {job.id: _digest(job) for job in jobs if job.header.idempotency_key}
+        digests = {group.jobs[0].id: _digest(group) for group in groups.values() if _key_of(group)}
         answers: dict[int, Refusal | None] = {}
         known: dict[int, str] = {}
         new: list[int] = []
@@ -110,7 +112,12 @@ class Intake:
 
 
 def _may_be_known(group: SubmitGroup) -> bool:
-    return group.maybe_known or bool(group.jobs and group.jobs[0].header.idempotency_key)
+    return group.maybe_known or bool(_key_of(group))
+
+
+def _key_of(group: SubmitGroup) -> str:
+    """Return the idempotency key of all the group's jobs, which the first one carries."""
+    return group.jobs[0].header.idempotency_key if group.jobs else ""
 
 
 def _keys(jobs: Iterable[Submission]) -> list[str]:
@@ -124,7 +131,7 @@ def _twice(jobs: Sequence[Submission]) -> bool:
 
 
 def _used_before(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> StoredKey | None:
-    """Return the use of the group's key by another submit; a group with a key has one job."""
+    """Return the use of the group's key by another submit."""
     if not group.jobs:
         return None
     job = group.jobs[0]
@@ -132,10 +139,19 @@ def _used_before(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> StoredKey
     return None if found is None or found.job_id == job.id else found
 
 
-def _digest(job: Submission) -> bytes:
-    """Return a hash of all that makes this job what it is: not who sent it, when, and under which id."""
-    header = job.header
-    what = (
+def _digest(group: SubmitGroup) -> bytes:
+    """Return a hash of all that makes these jobs what they are: not who sent them, when, and under which ids."""
+    first, hashed = group.jobs[0], hashlib.blake2b(digest_size=16)
+    hashed.update(encode(_options_of(first.header)) + first.payload)
+    for job in group.jobs[1:]:  # they share their options
+        hashed.update(encode((job.header.type, job.header.provider, job.header.model, job.payload)))
+    if group.batch is not None:
+        hashed.update(encode(replace(group.batch, id="")))
+    return hashed.digest()
+
+
+def _options_of(header: JobHeader) -> tuple[Any, ...]:
+    return (
         header.type,
         header.provider,
         header.model,
@@ -150,7 +166,6 @@ def _digest(job: Submission) -> bytes:
         header.expires_at,
         header.fail_fast,
     )
-    return hashlib.blake2b(encode(what) + job.payload, digest_size=16).digest()
 
 
 def _spread(replies: list[Refusal | None], places: list[int], answers: list[Refusal | None]) -> list[Refusal | None]:

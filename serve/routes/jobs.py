@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from aiqueue.errors import FieldError, JobNotFound, ValidationError
-from aiqueue.ids import new_id
 from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 from aiqueue.models import BatchBody, JobOptions, SubmitBody
 from aiqueue.views import Cancellation, JobInfo
+from serve.callers import caller_scope
 from serve.openapi import Operation, answer, json_body, path_parameter
 from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_body, parse_job_id
 
@@ -29,7 +29,8 @@ _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "a second submit with this key and the same body is the first one",
+    "description": "a second request with this key and the same body is the first one, for 24 hours; a key is its "
+    "caller's, who is told apart by `Authorization` (of a Basic login the user name) or `X-API-Key`",
     "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_KEY},
 }
 _UNKNOWN = "No job has this id, or it ended and its retention time is over."
@@ -56,11 +57,12 @@ async def submit_job(request: Request) -> Response:
 
     `priority` may stand beside the payload or in `options`. With a `jobId` of your own in `options` a submit can be
     repeated safely: the second one of the same job is the first. So it can with an `Idempotency-Key`, for 24 hours.
+    Callers are told apart by `Authorization` or `X-API-Key`: the same key of two callers makes two jobs.
     """
     body = parse_body(SubmitBody, await request.body())
     options = _with_key(request, _options(body))
     try:
-        job_id = await adapter_of(request).submit_job(body.payload, options)
+        job_id = await adapter_of(request).submit_job(body.payload, options, scope=caller_scope(request.headers))
     except ValidationError as error:
         raise _in_payload(error) from None
     location = f"{request.scope.get('root_path', '')}/ai/jobs/{job_id}"
@@ -70,15 +72,18 @@ async def submit_job(request: Request) -> Response:
 async def submit_batch(request: Request) -> Response:
     """Submit up to 10,000 jobs that share their options: all of them are accepted, or none.
 
-    If jobs are wrong, `errors` has the index of every one of them (the first 100).
+    If jobs are wrong, `errors` has the index of every one of them (the first 100). With an `Idempotency-Key` the
+    request can be repeated safely for 24 hours: the answer is then the first batch and its jobs.
     """
+    key = _header_key(request)
     adapter, raw = adapter_of(request), await request.body()
     try:
         body = parse_body(BatchBody, raw)
     except ValidationError as error:
         raise await _all_bad_jobs(adapter, raw, error) from None
-    batch_id = new_id("batch")
-    job_ids = await adapter.submit_jobs(body.jobs, body.options, batch_id=batch_id)
+    batch_id, job_ids = await adapter.submit_batch(
+        body.jobs, body.options, idempotency_key=key, scope=caller_scope(request.headers)
+    )
     return json_response(BatchAccepted(batch_id, "processing", len(job_ids), job_ids), 202)
 
 
@@ -126,8 +131,8 @@ OPERATIONS = (
         name="submitBatch",
         status=202,
         answer=answer(BatchAccepted, "All jobs are on disk."),
-        failures={400: _BAD_BODY, **_REFUSALS},
-        extra=json_body(BatchBody),
+        failures={400: _BAD_BODY, 422: _KEY_TAKEN, **_REFUSALS},
+        extra={**json_body(BatchBody), "parameters": [_KEY]},
     ),
     Operation(
         method="GET",
@@ -163,14 +168,19 @@ def _options(body: SubmitBody) -> JobOptions:
 
 def _with_key(request: Request, options: JobOptions) -> JobOptions:
     """Return the options with the key that the header gives."""
-    key = request.headers.get("idempotency-key")
+    key = _header_key(request)
     if key is None:
         return options
-    if not 1 <= len(key) <= _MAX_KEY:
-        raise ValidationError([FieldError("Idempotency-Key", f"must have 1 to {_MAX_KEY} characters")])
     if options.idempotency_key not in (None, key):
         raise ValidationError([FieldError("Idempotency-Key", "differs from options.idempotencyKey: give one of them")])
     return options.model_copy(update={"idempotency_key": key})
+
+
+def _header_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= _MAX_KEY:
+        raise ValidationError([FieldError("Idempotency-Key", f"must have 1 to {_MAX_KEY} characters")])
+    return key
 
 
 def _in_payload(error: ValidationError) -> ValidationError:

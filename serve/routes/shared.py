@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_stream import EventStream
+from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import FieldError, JobNotFound, ValidationError
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
@@ -38,13 +39,20 @@ class QueueAdapter(Protocol):
     async def stop(self) -> object:
         """Disconnect."""
 
-    async def submit_job(self, payload: Payload, options: JobOptions | None = None) -> str:
+    async def submit_job(
+        self, payload: Payload, options: JobOptions | None = None, *, scope: str = DEFAULT_SCOPE
+    ) -> str:
         """Return the new job's id once the job is on disk. Its ValidationError names fields from the payload down."""
 
-    async def submit_jobs(
-        self, payloads: Sequence[Payload], options: JobOptions | None = None, *, batch_id: str = ""
-    ) -> list[str]:
-        """Return the new jobs' ids once all of them are on disk; accepts all or none."""
+    async def submit_batch(
+        self,
+        payloads: Sequence[Payload],
+        options: JobOptions | None = None,
+        *,
+        idempotency_key: str | None = None,
+        scope: str = DEFAULT_SCOPE,
+    ) -> tuple[str, list[str]]:
+        """Return the ids of a batch and of its jobs once all of them are on disk; accepts all or none."""
 
     async def check_jobs(self, payloads: Sequence[Any]) -> None:
         """Submit nothing. Raises ValidationError with the index of every payload that would not be accepted."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiqueue.errors import AIQueueError, DuplicateJob, JobNotFound
-from aiqueue.ids import new_job_ids
+from aiqueue.ids import new_id, new_job_ids
 from aiqueue.models import AIJobType, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
 from aiqueue.validation import CheckedPayload, PayloadChecker, validate_options
@@ -44,13 +44,16 @@ class DictAdapter:
     async def stop(self) -> None:
         self.stopped += 1
 
-    async def submit_job(self, payload: Any, options: Any = None) -> str:
+    async def submit_job(self, payload: Any, options: Any = None, *, scope: str = "") -> str:
         await self._answer()
         return self._accept([self._checker.check(payload)], validate_options(options), "")[0]
 
-    async def submit_jobs(self, payloads: Sequence[Any], options: Any = None, *, batch_id: str = "") -> list[str]:
+    async def submit_batch(
+        self, payloads: Sequence[Any], options: Any = None, *, idempotency_key: str | None = None, scope: str = ""
+    ) -> tuple[str, list[str]]:
         await self._answer()
-        return self._accept(self._checker.check_all(payloads), validate_options(options), batch_id)
+        batch_id = new_id("batch")
+        return batch_id, self._accept(self._checker.check_all(payloads), validate_options(options), batch_id)
 
     async def check_jobs(self, payloads: Sequence[Any]) -> None:
         self._checker.check_all(payloads)

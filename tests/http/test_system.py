@@ -62,7 +62,7 @@ async def test_the_description_names_every_route_and_its_failures(client: httpx.
     }
     assert found == {
         ("POST", "/ai/jobs"): {202, 400, 408, 409, 413, 415, 422, 429, 500, 503},
-        ("POST", "/ai/jobs/batch"): {202, 400, 408, 413, 415, 429, 500, 503},
+        ("POST", "/ai/jobs/batch"): {202, 400, 408, 413, 415, 422, 429, 500, 503},
         ("GET", "/ai/jobs/{job_id}"): {200, 404, 500, 503},
         ("DELETE", "/ai/jobs/{job_id}"): {200, 404, 500, 503},
         ("POST", "/ai/schedules"): {201, 400, 408, 409, 413, 415, 500, 503},

@@ -1,0 +1,36 @@
+"""Who a request comes from, as far as its headers tell: idempotency keys of one caller do not meet another's."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+
+from aiqueue.client.headers import DEFAULT_SCOPE
+
+_IDENTIFIES = ("authorization", "x-api-key")  # the first that is there
+
+
+def caller_scope(headers: Mapping[str, str]) -> str:
+    """Return a name for the caller, which is kept beside its keys: a hash, so that no secret is.
+
+    Of a Basic login the user name alone counts, so a changed password is the same caller. Without any of the headers
+    all callers are one, whom programs that use the Python client belong to as well.
+    """
+    for name in _IDENTIFIES:
+        if value := headers.get(name, "").strip():
+            return hashlib.blake2b(f"{name} {_user_of(value)}".encode(), digest_size=12).hexdigest()
+    return DEFAULT_SCOPE
+
+
+def _user_of(value: str) -> str:
+    """Return the user's name of a Basic login, or all of another value."""
+    scheme, _, login = value.partition(" ")
+    if scheme.lower() != "basic":
+        return value
+    try:
+        user, _, _ = base64.b64decode(login.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return value
+    return f"basic {user.hex()}"
