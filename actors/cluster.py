@@ -10,11 +10,15 @@ from ray._private.state import state as cluster_state
 from ray.autoscaler import sdk as autoscaler
 from ray.util import list_named_actors
 
+ALIVE, RESTARTING = "ALIVE", "RESTARTING"  #: of an actor's states: its process is there; it has died and will be again
+
+_SMALL_CPUS = 4  # with fewer than that on its only node, a machine has no room to set aside
+
 
 class Nodes(NamedTuple):
     """The cluster's nodes by Ray's id."""
 
-    alive: frozenset[str]
+    dead: frozenset[str]  #: known to be; a node in neither may be newer than this list
     draining: dict[str, float]  #: when each will be gone, in seconds since the epoch; 0.0: not said
 
 
@@ -23,8 +27,14 @@ def nodes() -> Nodes:
 
     Ray has no public list of the nodes that drain: this is where its own libraries look.
     """
-    alive = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]  # Ray has no types here
-    return Nodes(alive, {node: until_ms / 1e3 for node, until_ms in cluster_state.get_draining_nodes().items()})
+    dead = frozenset(node["NodeID"] for node in ray.nodes() if not node["Alive"])  # type: ignore[no-untyped-call]  # Ray has no types here
+    return Nodes(dead, {node: until_ms / 1e3 for node, until_ms in cluster_state.get_draining_nodes().items()})
+
+
+def is_one_small_machine() -> bool:
+    """Tell whether all there is is one node with few cores: then workers run beside each other, however many."""
+    cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return len(cpus) == 1 and 0 < cpus[0] < _SMALL_CPUS
 
 
 def names_in(namespace: str) -> list[str]:
@@ -32,17 +42,29 @@ def names_in(namespace: str) -> list[str]:
     return [entry["name"] for entry in list_named_actors(all_namespaces=True) if entry["namespace"] == namespace]
 
 
-def is_gone(name: str, namespace: str) -> bool:
-    """Tell whether no actor has this name any more; one that Ray is starting again still has it."""
+def find(name: str, namespace: str) -> Any:
+    """Return the actor of this name, None if there is none; one that Ray is starting again still has its name."""
     try:
-        ray.get_actor(name, namespace=namespace)
+        return ray.get_actor(name, namespace=namespace)
     except ValueError:
-        return True
-    return False
+        return None
+
+
+def is_gone(name: str, namespace: str) -> bool:
+    """Tell whether no actor has this name any more."""
+    return find(name, namespace) is None
+
+
+def state_of(actor: Any) -> str:
+    """Return Ray's name for an actor's state, empty if it knows none. Blocks for a call, whatever the actor does."""
+    return str(cluster_state.actor_table(actor._actor_id.hex()).get("State", ""))
 
 
 def keep_room(bundles: Sequence[dict[str, float]]) -> None:
-    """Let Ray's autoscaler keep nodes for these demands, used or not. Replaces what was asked before."""
+    """Let Ray's autoscaler keep nodes for these demands, used or not.
+
+    Replaces what was asked before, by whatever system: Ray keeps one such request for the whole cluster.
+    """
     autoscaler.request_resources(bundles=list(bundles))
 
 

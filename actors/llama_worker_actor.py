@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from functools import partial
 
 from actors.worker_actor import WorkerActor
-from aiqueue.errors import JobError
-
-_log = logging.getLogger(__name__)
+from aiqueue.worker.warm_up import warm_up
 
 
 class LlamaWorkerActor(WorkerActor):
@@ -23,7 +21,10 @@ class LlamaWorkerActor(WorkerActor):
 
     async def _warm_up(self) -> None:
         for name in self._settings.pools[self._pool].providers:
-            try:
-                await self._providers(name).health_check()
-            except JobError as error:
-                _log.error("pool %s can't serve %s: %s", self._pool, name, error)
+            await warm_up(partial(self._load, name), told=self._tell, stopping=lambda: self._stopping)
+
+    async def _load(self, provider: str) -> None:
+        await self._providers(provider).health_check()
+
+    def _tell(self, trouble: str) -> None:
+        self._trouble = trouble

@@ -10,10 +10,13 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors import cluster
 from aiqueue.config import PoolConfig
 
 POOL_MANAGER_NAME = "aiqueue-pool-manager"
 JOURNAL_RESOURCE = "aiqueue_journal"  #: a custom resource that marks the node with the journal's disk
+
+_LEAST_CPUS = 0.05  # a worker that waits for answers uses little, but what asks for nothing is no demand for a node
 
 _DETACHED: dict[str, Any] = {
     "lifetime": "detached",
@@ -30,19 +33,24 @@ def queue_actor_options(name: str, namespace: str) -> dict[str, Any]:
     One event loop and no concurrency groups: a group would have a thread of its own, and the queue takes no locks.
     """
     options = {**_DETACHED, "name": name, "namespace": namespace, "num_cpus": 0, "max_concurrency": 20_000}
+    return {**options, **_beside_the_journal()}
+
+
+def _beside_the_journal() -> dict[str, Any]:
     if JOURNAL_RESOURCE in ray.cluster_resources():  # type: ignore[no-untyped-call]
-        return {**options, "resources": {JOURNAL_RESOURCE: 0.001}}
+        return {"resources": {JOURNAL_RESOURCE: 0.001}}
     here = ray.get_runtime_context().get_node_id()
-    return {**options, "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=here, soft=False)}
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=here, soft=False)}
 
 
 def pool_manager_options(namespace: str) -> dict[str, Any]:
-    """Return the pool manager's options."""
-    return {**_DETACHED, "name": POOL_MANAGER_NAME, "namespace": namespace, "num_cpus": 0, "max_concurrency": 1_000}
+    """Return the pool manager's options: where the queue is, so that it keeps no other node from going away."""
+    options = {**_DETACHED, "name": POOL_MANAGER_NAME, "namespace": namespace, "num_cpus": 0, "max_concurrency": 1_000}
+    return {**options, **_beside_the_journal()}
 
 
-def worker_options(pool: PoolConfig, name: str, namespace: str) -> dict[str, Any]:
-    """Return a worker's options.
+def worker_options(pool: PoolConfig, name: str, namespace: str, *, least_cpus: float = 0.0) -> dict[str, Any]:
+    """Return a worker's options; ``least_cpus`` are reserved where its pool asks for nothing at all.
 
     Workers restart like the queue: Ray's memory monitor ends what can restart first, and must not find only the queue.
     """
@@ -51,21 +59,36 @@ def worker_options(pool: PoolConfig, name: str, namespace: str) -> dict[str, Any
         "name": name,
         "namespace": namespace,
         "max_concurrency": 100,
-        **demand(pool),
+        **demand(pool, least_cpus=least_cpus),
     }
 
 
-def demand(pool: PoolConfig) -> dict[str, Any]:
+def least_cpus() -> float:
+    """Return what a worker reserves whose pool asks for nothing. Blocks for a call.
+
+    Something, or it would find room on any node: none would be added for it, and no node could keep it away. On one
+    small machine nothing: there, workers must not wait for each other's room.
+    """
+    return 0.0 if cluster.is_one_small_machine() else _LEAST_CPUS
+
+
+def demand(pool: PoolConfig, *, least_cpus: float = 0.0) -> dict[str, Any]:
     """Return what Ray reserves for a worker of ``pool``."""
     found: dict[str, Any] = {
-        "num_cpus": pool.num_cpus,
+        "num_cpus": _cpus(pool, least_cpus),
         "num_gpus": pool.num_gpus,
         "resources": dict(pool.resources),
     }
     return {**found, "memory": int(pool.memory_mb * 2**20)} if pool.memory_mb else found
 
 
-def bundle(pool: PoolConfig) -> dict[str, float]:
+def _cpus(pool: PoolConfig, least_cpus: float) -> float:
+    if pool.num_cpus is not None:
+        return pool.num_cpus
+    return 0.0 if pool.num_gpus or pool.memory_mb or pool.resources else least_cpus
+
+
+def bundle(pool: PoolConfig, *, least_cpus: float = 0.0) -> dict[str, float]:
     """Return the same as one bundle of resources; empty where a worker takes none."""
-    named = {"CPU": pool.num_cpus, "GPU": pool.num_gpus, "memory": pool.memory_mb * 2**20, **pool.resources}
+    named = {"CPU": _cpus(pool, least_cpus), "GPU": pool.num_gpus, "memory": pool.memory_mb * 2**20, **pool.resources}
     return {name: amount for name, amount in named.items() if amount}

@@ -12,15 +12,17 @@ import ray
 from ray.exceptions import RayError
 
 from actors import cluster
-from actors.options import bundle
+from actors.options import bundle, least_cpus
 from actors.watchdog import Watchdog
 from actors.worker_pool import WorkerPool
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import SentSettings
 from aiqueue.errors import QueueUnavailable
+from aiqueue.scaling.roster import is_worker_of
 
 _log = logging.getLogger(__name__)
 _NODES_S = 1.0
+_RETRY_S = 1.0
 
 
 class PoolManager:
@@ -34,16 +36,30 @@ class PoolManager:
         self._queue = RayTransport(self._settings.namespace)
         self._pools: dict[str, WorkerPool] = {}
         self._loops: list[asyncio.Task[None]] = []
+        context = ray.get_runtime_context()
+        self._again = bool(context.was_current_actor_reconstructed)
         # After a restart nobody else would call it.
-        ray.get_runtime_context().current_actor.start.remote()
+        context.current_actor.keep_starting.remote()
+
+    async def keep_starting(self) -> None:
+        """Start, and try again while that fails: after a restart of this process nobody else would."""
+        while not self._loops:
+            try:
+                await self.start()
+            except Exception:
+                _log.exception("the pools can't be started yet; next try in %g s", _RETRY_S)
+                await asyncio.sleep(_RETRY_S)
 
     async def start(self) -> list[str]:
         """Start all pools' first workers, or find them, and return their names. Doing it again changes nothing."""
         if not self._loops:
             existing = cluster.names_in(self._settings.namespace)
-            self._pools = {name: WorkerPool(self._settings, name, self._queue) for name in self._settings.pools}
-            for pool in self._pools.values():
-                pool.begin(existing)
+            self._least_cpus = least_cpus()
+            if not self._pools:
+                self._pools = {name: WorkerPool(self._settings, name, self._queue) for name in self._settings.pools}
+            for name, pool in self._pools.items():
+                mine = [found for found in existing if is_worker_of(name, found)]
+                pool.begin(mine, again=self._again, least_cpus=self._least_cpus)
             self._keep_room()
             watchdog = Watchdog(self._queue, self._settings.namespace)
             self._loops = [
@@ -59,7 +75,7 @@ class PoolManager:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*(pool.stop(grace_s) for pool in self._pools.values()))
-        if any(config.prewarm_workers for config in self._settings.pools.values()):
+        if self._room():  # what this system never asked for is another one's
             cluster.keep_room([])
 
     async def workers(self) -> dict[str, str]:
@@ -72,9 +88,13 @@ class PoolManager:
         return os.getpid()
 
     def _keep_room(self) -> None:
-        bundles = [bundle(config) for config in self._settings.pools.values() for _ in range(config.prewarm_workers)]
-        if any(bundles):
-            cluster.keep_room([wanted for wanted in bundles if wanted])
+        if room := self._room():
+            cluster.keep_room(room)
+
+    def _room(self) -> list[dict[str, float]]:
+        pools = self._settings.pools.values()
+        wanted = [bundle(p, least_cpus=self._least_cpus) for p in pools for _ in range(p.prewarm_workers)]
+        return [room for room in wanted if room]
 
     async def _resize(self) -> None:
         for name, load in (await self._queue.pool_loads()).items():

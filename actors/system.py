@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import time
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
+from actors import cluster
 from actors.options import POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
 from actors.pool_manager import PoolManager
 from actors.queue_actor import QueueActor
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
+from aiqueue.scaling.roster import WORKER_PREFIX
 
 _QUEUE_START_S = 120.0  # a journal of millions of jobs takes a while to load
 _STOP_S = 30.0
+_RETRY_S = 0.2
 
 
 def start_actors(settings: Settings) -> list[str]:
@@ -38,31 +41,47 @@ def start_actors(settings: Settings) -> list[str]:
 
 
 def stop_actors(namespace: str, *, grace_s: float = 5.0) -> bool:
-    """Drain the workers, close the journal and end all actors of ``namespace``; tell whether there was a queue."""
-    manager, queue = _find(POOL_MANAGER_NAME, namespace), _find(QUEUE_ACTOR_NAME, namespace)
-    for actor, last_call in ((manager, ("stop", grace_s)), (queue, ("close",))):
-        if actor is not None:
-            method, *args = last_call
-            with contextlib.suppress(RayActorError, GetTimeoutError):
-                ray.get(getattr(actor, str(method)).remote(*args), timeout=_STOP_S)
-            ray.kill(actor)
+    """Drain the workers, close the journal and end all actors of ``namespace``; tell whether there was a queue.
+
+    No worker stays, not even one whose manager could not stop it: it would keep its GPU with nobody to find it.
+    """
+    manager, queue = cluster.find(POOL_MANAGER_NAME, namespace), cluster.find(QUEUE_ACTOR_NAME, namespace)
+    if manager is not None:
+        _last_call(manager, "stop", grace_s)
+    _end_workers(namespace)
+    if queue is not None:
+        _last_call(queue, "close")
     return queue is not None
+
+
+def _last_call(actor: Any, method: str, *args: object) -> None:
+    """Ask an actor to end its work, as soon as it can be reached, and end it; after a time, however it answers."""
+    deadline = time.monotonic() + _STOP_S
+    while (left_s := deadline - time.monotonic()) > 0:
+        try:
+            ray.get(getattr(actor, method).remote(*args), timeout=left_s)
+        except ActorUnavailableError:  # Ray is just starting it again
+            time.sleep(_RETRY_S)
+        except (RayActorError, GetTimeoutError):
+            break
+        else:
+            break
+    ray.kill(actor)
+
+
+def _end_workers(namespace: str) -> None:
+    for name in cluster.names_in(namespace):
+        if name.startswith(WORKER_PREFIX) and (worker := cluster.find(name, namespace)):
+            cluster.end_actor(worker)
 
 
 def has_queue(namespace: str) -> bool:
     """Tell whether a system runs in ``namespace``."""
-    return _find(QUEUE_ACTOR_NAME, namespace) is not None
+    return cluster.find(QUEUE_ACTOR_NAME, namespace) is not None
 
 
 def _make(cls: type, options: dict[str, Any], *args: object) -> Any:
     return ray.remote(cls).options(**options).remote(*args)
-
-
-def _find(name: str, namespace: str) -> Any:
-    try:
-        return ray.get_actor(name, namespace=namespace)
-    except ValueError:
-        return None
 
 
 def _cause(error: RayActorError) -> str:

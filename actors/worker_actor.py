@@ -51,6 +51,7 @@ class WorkerActor:
         self._loop: WorkerLoop | None = None
         self._serving: asyncio.Task[None] | None = None
         self._stopping = False
+        self._trouble = ""
 
     async def report(self) -> bytes:
         """Return a WorkerReport: who and where this worker is, and how it is."""
@@ -67,6 +68,8 @@ class WorkerActor:
             lag_s=self._lag.take_s(),
             overrun_s=late_s,
             overrun_job=late_job,
+            ready=self._loop is not None,
+            trouble=self._trouble,
         )
         return encode(report)
 

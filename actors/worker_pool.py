@@ -37,6 +37,7 @@ from aiqueue.scaling.load import decode_report
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.2
+_WARMING_S = 2.0  # between two checks of a worker that takes no jobs yet
 _CHECK_LIMIT_S = 10.0  # a worker at its limits still answers a check by then
 _STOP_MARGIN_S = 5.0  # after a drain's own limit
 _NODE_MARGIN_S = 5.0  # before a node is gone its workers are to have handed back what they run
@@ -55,21 +56,26 @@ class WorkerPool:
         self._reports: dict[str, WorkerReport] = {}
         self._adopted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._messages: asyncio.Queue[Kill | GiveBack | Announce] = asyncio.Queue()
+        self._messages: asyncio.Queue[asyncio.Task[None] | GiveBack | Announce] = asyncio.Queue()
+        self._began = False
 
-    def begin(self, existing: Iterable[str]) -> None:
-        """Take in the workers that an earlier manager started, and start what is missing."""
-        self.roster.adopt(sorted(existing))
-        if self._rule.auto_scale and self.roster.members:
+    def begin(self, existing: Iterable[str], *, again: bool, least_cpus: float = 0.0) -> None:
+        """Take in the workers that an earlier manager started, and start what is missing. Begun, it does nothing.
+
+        ``again``: the system runs already, so the pool has the size it is found with, also if that is none.
+        ``least_cpus``: what a worker reserves whose pool does not say. Raises RayError, and may then be called again.
+        """
+        if self._began:
+            return
+        found = {name: actor for name in existing if (actor := cluster.find(name, self._settings.namespace))}
+        self._began, self._least_cpus = True, least_cpus
+        self.roster.adopt(sorted(found))
+        if self._rule.auto_scale and (again or self.roster.members):
             self.roster.goal = max(self._rule.min_workers, min(self.roster.size, self._rule.max_workers))
-        for name in list(self.roster.members):
-            try:
-                self._actors[name] = ray.get_actor(name, namespace=self._settings.namespace)
-            except ValueError:  # it went between the list and now
-                self.roster.drained(name)
-            else:
-                self._adopted.add(name)
-                self._watch_over(name)
+        for name in self.roster.members:
+            self._actors[name] = found[name]
+            self._adopted.add(name)
+            self._watch_over(name)
         self._spawn(self._deliver())
         self._refill()
 
@@ -83,7 +89,7 @@ class WorkerPool:
     def look_at(self, nodes: cluster.Nodes) -> None:
         """Give back what ran on nodes that are gone; move workers away from those that are about to go."""
         for name, report in list(self._reports.items()):
-            if report.node not in nodes.alive:
+            if report.node in nodes.dead:  # one that is not listed at all is newer than the list
                 del self._reports[name]
                 self._carry_out(self.roster.fell(name, f"its node {report.node[:8]} died"))
         for node, until in nodes.draining.items():
@@ -101,7 +107,7 @@ class WorkerPool:
         stops = [
             asyncio.ensure_future(self._quietly(actor.stop.remote(grace_s)))
             for name, actor in self._actors.items()
-            if name in self._reports or name in self._adopted  # one that has not come yet runs nothing
+            if self._may_run_jobs(name)
         ]
         if stops:
             await asyncio.wait(stops, timeout=grace_s + _STOP_MARGIN_S)
@@ -116,6 +122,8 @@ class WorkerPool:
                 self._start(action.name)
             elif isinstance(action, Drain):
                 self._spawn(self._drain(action))
+            elif isinstance(action, Kill):  # at once, whether or not the queue can be reached
+                self._messages.put_nowait(self._spawn(self._end(action.name)))
             else:
                 self._messages.put_nowait(action)  # in order: what is dead is given back, and then told of
 
@@ -125,18 +133,26 @@ class WorkerPool:
 
     def _start(self, name: str) -> None:
         kind = LlamaWorkerActor if self._settings.serves_local_model(self._pool) else WorkerActor
-        options = worker_options(self._config, name, self._settings.namespace)
-        self._actors[name] = ray.remote(kind).options(**options).remote(self._json, self._pool)
-        self._watch_over(name)
+        options = worker_options(self._config, name, self._settings.namespace, least_cpus=self._least_cpus)
+        try:
+            self._actors[name] = ray.remote(kind).options(**options).remote(self._json, self._pool)
+        except Exception as error:  # Ray can't be reached: the roster tries again, later each time
+            self._died(name, error)
+        else:
+            self._watch_over(name)
 
     async def _drain(self, action: Drain) -> None:
         actor = self._actors.get(action.name)
         limit_s = self._config.drain_ms / 1e3 if action.limit_s is None else action.limit_s
-        if actor is not None and action.name in self._reports:  # one that has not come yet runs nothing
+        if actor is not None and self._may_run_jobs(action.name):
             stop = asyncio.ensure_future(self._quietly(actor.stop.remote(limit_s)))
             await asyncio.wait([stop], timeout=limit_s + _STOP_MARGIN_S)
         await self._end(action.name)
         self._carry_out(self.roster.drained(action.name))
+
+    def _may_run_jobs(self, name: str) -> bool:
+        """Tell whether a worker has spoken, to this manager or an earlier one; before that it runs nothing."""
+        return name in self._reports or name in self._adopted
 
     async def _end(self, name: str) -> None:
         actor, _ = self._actors.pop(name, None), self._reports.pop(name, None)
@@ -147,8 +163,8 @@ class WorkerPool:
         """Carry out, one after the other, what others must hear of in order."""
         while True:
             message = await self._messages.get()
-            if isinstance(message, Kill):
-                await self._end(message.name)
+            if isinstance(message, asyncio.Task):
+                await asyncio.wait([message])  # what it ran is given back when it no longer runs
             elif isinstance(message, GiveBack):
                 await self._persist(partial(self._queue.lose_worker, message.worker_id, message.reason))
             else:
@@ -180,25 +196,38 @@ class WorkerPool:
                 return  # it has drained
             except RayActorError as error:
                 await asyncio.sleep(_RETRY_S)
-                if name in self._actors and await asyncio.to_thread(cluster.is_gone, name, self._settings.namespace):
-                    self._died(name, error)
+                await self._look_for(name, actor, error)
             except RayError as error:  # a bug in its code: it would run into it again
                 _log.exception("%s can't work", name)
                 self._ill(name, f"it can't work: {type(error).__name__}", hard=True)
 
+    async def _look_for(self, name: str, actor: Any, error: Exception) -> None:
+        """Find out what an error of a call to a worker means: its process may be gone, or only the call."""
+        report = self._reports.get(name)
+        gone = await asyncio.to_thread(cluster.is_gone, name, self._settings.namespace)
+        state = "" if gone else await asyncio.to_thread(cluster.state_of, actor)
+        if name not in self._actors:
+            return
+        if gone:
+            self._died(name, error)
+        elif state == cluster.RESTARTING and report and self._reports.get(name) is report:
+            del self._reports[name]  # the next process may have to wait for room: the jobs need not
+            self._carry_out(self.roster.fell(name, "its process died"))
+
     async def _check(self, name: str) -> None:
         """Ask for a sign of life and of health again and again; one that does not answer is asked again at once."""
-        health, known, answered = Health(self._limits), "", True
+        health, known, answered, ready = Health(self._limits), "", True, False
         interval_s = self._config.health_check_interval_ms / 1e3
         limit_s = min(interval_s, _CHECK_LIMIT_S)
         while True:
-            await asyncio.sleep(interval_s if answered else 0.0)
+            wait_s = interval_s if ready else min(interval_s, _WARMING_S)
+            await asyncio.sleep(wait_s if answered else 0.0)
             answered = True
             actor = self._actors.get(name)
             if actor is None:
                 return
-            if name not in self._reports:
-                continue  # it waits for its node, or for its process
+            if name not in self._reports and await asyncio.to_thread(cluster.state_of, actor) != cluster.ALIVE:
+                continue  # it waits for its node, or for its process; one that is there must answer
             try:
                 async with asyncio.timeout(limit_s):
                     report = decode_report(await actor.report.remote())
@@ -209,7 +238,7 @@ class WorkerPool:
             else:
                 if report.worker_id != known:
                     health, known = Health(self._limits), report.worker_id
-                verdict = health.reported(report)
+                verdict, ready = health.reported(report), report.ready
                 self._heard(name, report)
             if verdict and name in self._actors:
                 self._ill(name, verdict.reason, hard=verdict.hard)
@@ -230,10 +259,11 @@ class WorkerPool:
         self._carry_out(self.roster.died(name, "its process died", now=asyncio.get_running_loop().time()))
         self._refill()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -87,7 +87,9 @@ class PoolConfig(_Section):
     workers: int | None = Field(None, ge=0, description="always that many, instead of all about scaling below")
     slots: int | None = Field(None, ge=1, description="jobs one worker runs at once: 64, or what its model serves")
     urgent_slots: int | None = Field(None, ge=0, description="of these, kept free for urgent jobs; none by default")
-    num_cpus: float = Field(0.0, ge=0, description="what Ray reserves for each worker")
+    num_cpus: float | None = Field(
+        None, ge=0, description="what Ray reserves for each worker; absent: 0.05, or 0 with a GPU or on a small machine"
+    )
     num_gpus: float = Field(0.0, ge=0)
     memory_mb: float = Field(0.0, ge=0, description="what Ray reserves; max_memory_mb is what is watched")
     resources: dict[str, float] = Field(default_factory=dict)

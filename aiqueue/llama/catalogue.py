@@ -24,7 +24,8 @@ class Catalogue:
     def file_of(self, name: str) -> Path:
         """Return the checked file of model ``name``; one from a repository is fetched if this node has none yet.
 
-        Blocks while it does. Raises BadModelFile saying what is wrong with the name, the file or the download.
+        Blocks while it does. Raises BadModelFile saying what is wrong with the name, the file or the download;
+        ModelNotReady where it is only wrong for now.
         """
         entry = self._config.files.get(name)
         if entry is None:

@@ -9,10 +9,9 @@ import llama_cpp
 import numpy as np
 
 from aiqueue.llama.backend import Chunk
-from aiqueue.llama.model_file import BadModelFile
 from aiqueue.llama.native_batch import NativeBatch
 from aiqueue.llama.native_log import take_complaints
-from aiqueue.llama.native_model import NativeModel
+from aiqueue.llama.native_model import NativeModel, load_error
 
 TEXTS_AT_ONCE = 16
 
@@ -23,7 +22,7 @@ class Embedder:
     def __init__(self, model: NativeModel, *, batch_tokens: int, threads: int) -> None:
         """Make the context; ``batch_tokens`` is the longest text: a vector needs all of its tokens in one step.
 
-        Raises BadModelFile if there is no memory for it.
+        Raises ModelNotReady if there is no memory for it, BadModelFile if the model makes none.
         """
         self._model = model
         self._context, pooling = self._open(batch_tokens, threads, None)
@@ -44,7 +43,7 @@ class Embedder:
             params.pooling_type = pooling
         context = llama_cpp.llama_init_from_model(self._model.handle, params)
         if not context:
-            raise BadModelFile(f"model file {self._model.path} gets no context for vectors: {take_complaints()}")
+            raise load_error(f"model file {self._model.path} gets no context for vectors", take_complaints())
         return context, int(llama_cpp.llama_pooling_type(context))
 
     def vectors(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -12,19 +12,21 @@ from pathlib import Path
 
 import httpx
 
-from aiqueue.llama.model_file import BadModelFile
+from aiqueue.llama.model_file import BadModelFile, ModelNotReady, unusable
 
 _log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "HF_TOKEN"  #: environment variable on the workers, for repositories that want one
 _BLOCK_BYTES = 1 << 20
+_FOR_NOW = frozenset({408, 425, 429})  # and 5xx: answers of a server that may give the file later
 _TIMEOUT = httpx.Timeout(30.0)  # without a byte, not for all of it
 
 
 def fetch_once(url: str, target: Path, *, sha256: str) -> None:
     """Return when ``target`` is there; fetch it from ``url`` if it is not. Blocks, also while another process does.
 
-    Raises BadModelFile if it can't be had, or is not the file whose checksum was given.
+    Raises BadModelFile if it can't be had, or is not the file whose checksum was given; ModelNotReady if it can't be
+    had now: no network, a server that is busy, a disk that is full.
     """
     if target.exists():
         return
@@ -35,7 +37,7 @@ def fetch_once(url: str, target: Path, *, sha256: str) -> None:
                 _log.info("fetching %s", url)
                 _fetch(url, target, sha256)
     except OSError as error:
-        raise BadModelFile(f"{target} can't be written: {error.strerror}") from None
+        raise unusable(f"{target} can't be written", error) from None
 
 
 @contextmanager
@@ -54,9 +56,12 @@ def _fetch(url: str, target: Path, sha256: str) -> None:
             raise BadModelFile(f"{url} has the SHA-256 {found}, not {sha256} as configured")
         os.replace(part, target)
     except httpx.HTTPStatusError as error:
-        raise BadModelFile(f"{url} answered HTTP {error.response.status_code}{_advice(error.response)}") from None
+        status = error.response.status_code
+        kind = ModelNotReady if status in _FOR_NOW or status >= 500 else BadModelFile
+        raise kind(f"{url} answered HTTP {status}{_advice(error.response)}") from None
     except httpx.HTTPError as error:
-        raise BadModelFile(
+        lasting = isinstance(error, httpx.UnsupportedProtocol | httpx.TooManyRedirects)
+        raise (BadModelFile if lasting else ModelNotReady)(
             f"{url} can't be fetched from this node ({type(error).__name__}: {error}); "
             f"where there is no network, put the file at {target}"
         ) from None

@@ -26,7 +26,8 @@ Model = TypeVar("Model", bound=Closable)
 class ModelHost(Generic[Model]):
     """Lends the model that ``load`` (which may block) returns for a name. For one event loop.
 
-    A name that could not be loaded is not tried again: its error is everybody's answer.
+    A name that could not be loaded is not tried again if its error is one of ``lasting``: that is then everybody's
+    answer. After any other error the next request tries again.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class ModelHost(Generic[Model]):
         *,
         rule: AffinityRule,
         name: str,
+        lasting: tuple[type[Exception], ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._rule = rule
+        self._lasting = lasting
         self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"load-{name}")
         self._model: Model | None = None
@@ -138,7 +141,8 @@ class ModelHost(Generic[Model]):
             self._consider()
 
     def _fail(self, name: str, error: Exception) -> None:
-        self._failed[name] = error
+        if isinstance(error, self._lasting):
+            self._failed[name] = error
         mine = [entry for entry in self._waiting if entry[0].model == name]
         self._waiting = [entry for entry in self._waiting if entry not in mine]
         for _, future in mine:

@@ -41,7 +41,7 @@ class LoadedModel:
     """Its methods may be called from any thread until it is closed."""
 
     def __init__(self, path: Path, options: ModelOptions) -> None:
-        """Load the GGUF file at ``path``. Raises BadModelFile saying why it can't be."""
+        """Load the GGUF file at ``path``. Raises BadModelFile saying why it can't be, or ModelNotReady."""
         self._model = NativeModel(path, gpu_layers=options.gpu_layers)
         self._options = options
         try:

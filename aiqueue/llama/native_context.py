@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiqueue.llama.backend import Chunk, Sampler
-from aiqueue.llama.model_file import BadModelFile
 from aiqueue.llama.native_batch import NativeBatch
 from aiqueue.llama.native_log import take_complaints
-from aiqueue.llama.native_model import NativeModel
+from aiqueue.llama.native_model import NativeModel, load_error
 from aiqueue.llama.requests import Sampling
 from aiqueue.llama.sampler import new_sampler
 
@@ -42,7 +41,7 @@ class NativeContext:
     """The engine's Backend. One thread at a time."""
 
     def __init__(self, model: NativeModel, options: ContextOptions) -> None:
-        """Make it. Raises BadModelFile if there is no memory for it, or the model can't."""
+        """Make it. Raises ModelNotReady if there is no memory for it, BadModelFile if the model can't."""
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.cells
         params.n_batch = params.n_ubatch = min(options.batch_tokens, options.cells)
@@ -55,9 +54,7 @@ class NativeContext:
         take_complaints()
         self._context: Any = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._context:
-            raise BadModelFile(
-                f"model file {model.path} gets no context of {options.cells} tokens: {take_complaints()}"
-            )
+            raise load_error(f"model file {model.path} gets no context of {options.cells} tokens", take_complaints())
         self._model = model
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.cells = int(llama_cpp.llama_n_ctx(self._context))

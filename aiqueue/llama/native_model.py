@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 from typing import Any, cast
 
 import llama_cpp
 
-from aiqueue.llama.model_file import BadModelFile, check_model_file
+from aiqueue.llama.model_file import BadModelFile, ModelNotReady, check_model_file
 from aiqueue.llama.native_log import capture_native_log, take_complaints
 
 _PIECE_BYTES = 64  # most tokens are far shorter; a longer one is asked for again
+_NO_MEMORY = re.compile(r"out of memory|alloc", re.IGNORECASE)  # what llama.cpp says of RAM and of a GPU's
 _started = False
 
 
@@ -19,7 +21,7 @@ class NativeModel:
     """Weights and vocabulary. Its methods may be called from any thread until it is closed."""
 
     def __init__(self, path: Path, *, gpu_layers: int) -> None:
-        """Load the GGUF file at ``path``. Raises BadModelFile saying why it can't be."""
+        """Load the GGUF file at ``path``. Raises BadModelFile saying why it can't be, or ModelNotReady."""
         check_model_file(path)
         _start_llama_cpp()
         params = llama_cpp.llama_model_default_params()
@@ -27,11 +29,11 @@ class NativeModel:
         take_complaints()
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
-            raise BadModelFile(f"model file {path} does not load: {take_complaints() or 'llama.cpp does not say why'}")
+            raise load_error(f"model file {path} does not load", take_complaints())
         self.path = path
         self.vocab: Any = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
-        self.can_generate = bool(llama_cpp.llama_model_has_decoder(self.handle))
+        self.can_generate = self._generates()
         self._pieces: dict[int, bytes] = {}
 
     def tokenize(self, text: str, *, begin: bool = True, markers: bool = False) -> tuple[int, ...]:
@@ -90,11 +92,29 @@ class NativeModel:
         """Whether a sequence can be cut or shared at any token; recurrent models keep only one state of each."""
         return not (llama_cpp.llama_model_is_recurrent(self.handle) or llama_cpp.llama_model_is_hybrid(self.handle))
 
+    def _generates(self) -> bool:
+        """Tell whether tokens follow from those before them. llama.cpp ascribes a decoder to models of vectors too."""
+        if llama_cpp.llama_model_has_encoder(self.handle) or not llama_cpp.llama_model_has_decoder(self.handle):
+            return False
+        return self._said(f"{self._said('general.architecture')}.attention.causal") != "false"
+
+    def _said(self, key: str) -> str:
+        """Return what the file's metadata say under ``key``; empty if nothing."""
+        value = ctypes.create_string_buffer(_PIECE_BYTES)
+        llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), cast(Any, value), _PIECE_BYTES)
+        return value.value.decode(errors="replace")
+
     def close(self) -> None:
         """Free the weights. Its contexts must be closed before."""
         if self.handle:
             llama_cpp.llama_model_free(self.handle)
             self.handle = None
+
+
+def load_error(message: str, complaints: str) -> BadModelFile | ModelNotReady:
+    """Return the error for what llama.cpp could not load: memory may be free later, what is in a file stays."""
+    kind = ModelNotReady if _NO_MEMORY.search(complaints) else BadModelFile
+    return kind(f"{message}: {complaints or 'llama.cpp does not say why'}")
 
 
 def _start_llama_cpp() -> None:

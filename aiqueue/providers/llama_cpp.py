@@ -17,7 +17,7 @@ from aiqueue.llama.embedder import in_batches
 from aiqueue.llama.engine_thread import Ticket
 from aiqueue.llama.host import ModelHost
 from aiqueue.llama.model import LoadedModel, ModelOptions
-from aiqueue.llama.model_file import BadModelFile
+from aiqueue.llama.model_file import BadModelFile, ModelNotReady
 from aiqueue.llama.requests import PromptTooLong
 from aiqueue.llama_config import ModelsConfig
 from aiqueue.models import AIJobType
@@ -41,7 +41,7 @@ class LlamaCppProvider:
         self._entry = entry
         self._catalogue = Catalogue(models)
         rule = AffinityRule(most_passes=entry.llama.swap_after_jobs, patience_s=entry.llama.swap_after_s)
-        self._host: ModelHost[LoadedModel] = ModelHost(self._load, rule=rule, name=name)
+        self._host: ModelHost[LoadedModel] = ModelHost(self._load, rule=rule, name=name, lasting=(BadModelFile,))
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prompts-{name}")
 
     async def run(self, request: ProviderRequest) -> ProviderAnswer:
@@ -60,21 +60,26 @@ class LlamaCppProvider:
             raise ContextLengthExceeded(f"Provider {self.name}: {request.type} of {error}") from None
         except BadModelFile as error:
             raise self._unavailable(error) from None
+        except ModelNotReady as error:
+            raise self._not_ready(error) from None
         except (ValueError, TemplateError) as error:
             raise InvalidRequest(f"Provider {self.name}: {safe_text(str(error))}") from None
         except RuntimeError as error:
             raise ProviderServerError(f"Provider {self.name}: llama.cpp failed: {safe_text(str(error))}") from None
 
     async def health_check(self) -> None:
-        """Return if a model is in memory and at work; load the first if none is. Raises ModelUnavailable.
+        """Return if a model is in memory and at work; load the first if none is.
 
-        A model that hangs in a step does not return: whoever asks sets a limit.
+        Raises ModelUnavailable where trying again can't help, ProviderServerError where it may. A model that hangs in
+        a step does not return: whoever asks sets a limit.
         """
         try:
             async with self._host.lend(self._host.loaded or self._first) as model:
                 await asyncio.wrap_future(model.answering())
         except BadModelFile as error:
             raise self._unavailable(error) from None
+        except (ModelNotReady, RuntimeError, OSError) as error:
+            raise self._not_ready(error) from None
 
     async def close(self) -> None:
         """Free the model's memory."""
@@ -132,6 +137,9 @@ class LlamaCppProvider:
             except BaseException:
                 model.close()
                 raise
+        except (ValueError, TemplateError) as error:
+            logger.error("Provider %s: %s", self.name, error)
+            raise BadModelFile(f"model {name or self._entry.model_path}: {error}") from error
         except BadModelFile as error:
             logger.error("Provider %s: %s", self.name, error)
             raise
@@ -146,6 +154,9 @@ class LlamaCppProvider:
 
     def _unavailable(self, error: BadModelFile) -> ModelUnavailable:
         return ModelUnavailable(f"Provider {self.name}: {safe_text(str(error))}")
+
+    def _not_ready(self, error: Exception) -> ProviderServerError:
+        return ProviderServerError(f"Provider {self.name}: {safe_text(str(error))}; it is tried again")
 
 
 def _tokens_of_all(model: LoadedModel, texts: list[str]) -> list[tuple[int, ...]]:

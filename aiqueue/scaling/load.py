@@ -37,6 +37,8 @@ class WorkerReport(Wire):
     lag_s: float = 0.0  #: the longest time since the last report that the event loop did not turn
     overrun_s: float = 0.0  #: by how much a job has outlived its time limit
     overrun_job: str = ""
+    ready: bool = True  #: False: it has yet to load its model, and takes no job before
+    trouble: str = ""  #: why it can't work now although it tries; empty: nothing is wrong
 
 
 decode_loads = msgspec.msgpack.Decoder(dict[str, PoolLoad]).decode

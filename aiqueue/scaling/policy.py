@@ -12,7 +12,10 @@ from aiqueue.scaling.load import PoolLoad
 PolicyName = Literal["threshold", "sla"]
 
 _FIRST_GUESS_S = 1.0  # how long a job takes, before the first one has ended
-_MEMORY_S = 10.0  # how far back rates and durations look, roughly
+_MEMORY_S = 10.0  # how far back durations look, roughly
+_ROUND_S = 1.0  # over which arrivals are counted
+_ROUNDS = 20  # how far back the steady load looks
+_SURGES = 5  # of these rounds, the fullest, which are a burst and no steady load
 _LEAST_LEFT = 0.25  # of an SLA: what is late already is worth haste, but not the whole cluster
 
 
@@ -73,12 +76,16 @@ class ThresholdScaler:
         self._rule = rule
         self._grown_at = -math.inf
         self._changed_at: float | None = None  # the first look counts as a change: a new manager knows no better
+        self._shrinking: tuple[int, float] | None = None  # from which size, and when the last change before was
 
     def target(self, load: PoolLoad, size: int, *, now: float) -> int:
         """See Scaler."""
         rule, depth, target = self._rule, load.depth, size
         if self._changed_at is None:
             self._changed_at = now
+        if self._shrinking and self._shrinking[0] == size:  # nobody was idle: nothing has changed
+            self._changed_at = self._shrinking[1]
+        self._shrinking = None
         if depth > rule.scale_up_threshold and now >= self._grown_at + rule.up_cooldown_s:
             target = max(size, min(size + rule.scale_up_step, useful(load, rule)))
         elif depth < rule.scale_down_threshold and now >= self._changed_at + rule.down_cooldown_s:
@@ -86,6 +93,8 @@ class ThresholdScaler:
         target = within(target, load, rule)
         if target > size:
             self._grown_at = now
+        if target < size:
+            self._shrinking = (size, self._changed_at)
         if target != size:
             self._changed_at = now
         return target
@@ -125,7 +134,8 @@ class SlaScaler:
         per_worker = self._rule.slots / self._pace.service_s
         steady = self._pace.arrivals_per_s / (per_worker * self._rule.utilisation)
         backlog = self._pressing_rate(load) / per_worker
-        return max(math.ceil(steady - 1e-9), min(math.ceil(backlog - 1e-9), useful(load, self._rule)))
+        busy = load.running / self._rule.slots  # long jobs that come one by one are no rate that could be measured
+        return max(math.ceil(steady - 1e-9), math.ceil(busy), min(math.ceil(backlog - 1e-9), useful(load, self._rule)))
 
     def _pressing_rate(self, load: PoolLoad) -> float:
         """Jobs per second that have to end so that none of those that wait misses its SLA.
@@ -143,18 +153,28 @@ class SlaScaler:
 
 
 class _Pace:
-    """How long jobs take and how fast they come, smoothed."""
+    """How long jobs take, smoothed, and how fast they keep coming.
+
+    A burst is no steady load: it waits, and what waits is counted as that. So are jobs that come back from a gate which
+    opens. The rate is the mean of the last rounds without the fullest ones.
+    """
 
     def __init__(self) -> None:
         self.service_s = _FIRST_GUESS_S
         self.arrivals_per_s = 0.0
+        self._rounds: deque[float] = deque(maxlen=_ROUNDS)
+        self._came = 0  # since the last round
+        self._round_at = 0.0
         self._last: tuple[float, PoolLoad] | None = None
         self._measured = False
 
     def observe(self, load: PoolLoad, now: float) -> None:
         """Take the difference to the last look; a queue that restarted counts from zero again."""
         last, self._last = self._last, (now, load)
-        if last is None or load.completed < last[1].completed or now <= last[0]:
+        if last is None or load.completed < last[1].completed:
+            self._came, self._round_at = 0, now
+            return
+        if now <= last[0]:
             return
         weight = 1.0 - math.exp((last[0] - now) / _MEMORY_S)
         done = load.completed - last[1].completed
@@ -162,8 +182,12 @@ class _Pace:
             service_s = max(1e-3, (load.busy_s - last[1].busy_s) / done)
             self.service_s += (service_s - self.service_s) * (weight if self._measured else 1.0)
             self._measured = True
-        came = done + load.depth + load.running - last[1].depth - last[1].running
-        self.arrivals_per_s += (max(0.0, came / (now - last[0])) - self.arrivals_per_s) * weight
+        self._came += done + load.depth + load.running - last[1].depth - last[1].running
+        if now >= self._round_at + _ROUND_S - 1e-9:
+            self._rounds.append(max(0.0, self._came / (now - self._round_at)))
+            self._came, self._round_at = 0, now
+            usual = sorted(self._rounds)[: max(0, len(self._rounds) - _SURGES)]
+            self.arrivals_per_s = sum(usual) / max(1, len(usual))
 
 
 def useful(load: PoolLoad, rule: ScalingRule) -> int:

@@ -16,7 +16,10 @@ from aiqueue.scaling.load import WorkerReport
 SCALED_UP, SCALED_DOWN = "worker-pool:scaled-up", "worker-pool:scaled-down"
 UNHEALTHY, REPLACED = "worker-pool:worker-unhealthy", "worker-pool:worker-replaced"
 
+WORKER_PREFIX = "aiqueue-worker-"  #: of the names of all workers
+
 _MOST_WAIT_S = 60.0
+_SHORT_LIFE_S = 180.0  # two health checks and more: what is ill by then would be so again
 
 
 class Stage(StrEnum):
@@ -85,7 +88,9 @@ class Member:
     worker_id: str = ""
     node: str = ""
     place: Vacancy = field(default_factory=Vacancy)
-    adopted: bool = False
+    adopted: bool = False  #: found by a new manager, and has not spoken since
+    since: float = 0.0  #: when it was first heard of
+    trouble: str = ""  #: of its own telling
 
 
 class Roster:
@@ -98,8 +103,11 @@ class Roster:
         self._vacancies: list[Vacancy] = []
         self._next_number = 0
         self._inherited: set[str] | None = None
+        self._now = 0.0  # the last look
         self._failed_starts = 0
-        self._start_at = 0.0  # not before: workers that can't start must not be started in a tight loop
+        self._short_lives = 0  # in a row
+        self._last_short = 0.0  # when the last of these ended
+        self._start_at = 0.0  # not before: what fails at once must not be started in a tight loop
 
     @property
     def prefix(self) -> str:
@@ -114,10 +122,9 @@ class Roster:
     def adopt(self, names: list[str]) -> None:
         """Take in workers of this pool that an earlier manager started; they are pending until they speak."""
         for name in names:
-            number = name.removeprefix(self.prefix)
-            if name.startswith(self.prefix) and number.isdecimal() and name not in self.members:
+            if is_worker_of(self._pool, name) and name not in self.members:
                 self.members[name] = Member(name, adopted=True)
-                self._next_number = max(self._next_number, int(number) + 1)
+                self._next_number = max(self._next_number, int(name.removeprefix(self.prefix)) + 1)
 
     def settle(self, held: Mapping[str, int]) -> list[Action]:
         """Give back what was held, at the first look, by workers of whom no trace is left.
@@ -137,6 +144,7 @@ class Roster:
 
         ``held``: jobs in hand by worker id. A worker that the queue has not heard of yet holds none.
         """
+        self._now = now
         actions: list[Action] = []
         before = self.goal
         if target > self.goal:
@@ -165,8 +173,14 @@ class Roster:
         if member.worker_id and member.worker_id != report.worker_id:
             actions += self._fell(member, "its process died")
         fresh = member.stage is not Stage.READY
-        member.worker_id, member.node, member.stage = report.worker_id, report.node, Stage.READY
+        member.worker_id, member.node, member.stage, member.adopted = report.worker_id, report.node, Stage.READY, False
+        member.since = self._now if fresh else member.since
         self._failed_starts = 0
+        if member.since >= self._last_short and self._now - member.since >= _SHORT_LIFE_S:
+            self._short_lives = 0
+        if report.trouble and report.trouble != member.trouble:
+            actions.append(self._unhealthy(member, report.trouble))
+        member.trouble = report.trouble
         if report.draining:  # as an earlier manager told it
             member.stage = Stage.DRAINING
             return [*actions, Drain(name)]
@@ -199,12 +213,18 @@ class Roster:
     def replace(self, name: str, reason: str, *, hard: bool, limit_s: float | None = None) -> list[Action]:
         """Take an ill worker out; its place is filled by the next ``resize``.
 
-        ``hard``: end it now, its jobs go back. Else it may end its jobs, within ``limit_s`` if that is given.
+        ``hard``: end it now, its jobs go back. Else it may end its jobs. ``limit_s``: within that time, for its node is
+        about to go. Workers that fall ill soon after their start, one after the other, are replaced after 4, 8 … 60 s;
+        meanwhile one that can still work does.
         """
         member = self.members.get(name)
         if member is None or (member.stage is Stage.DRAINING and not hard):
             return []
-        drained = member.stage is Stage.DRAINING
+        drained, moves = member.stage is Stage.DRAINING, limit_s is not None
+        if not drained and not moves:
+            if not hard and self._now < self._start_at:
+                return []
+            reason += self._note_life(member)
         told: list[Action] = [] if drained else [self._unhealthy(member, reason)]
         if not drained:
             self._vacancies.append(Vacancy(member.worker_id or name, reason))
@@ -238,9 +258,25 @@ class Roster:
         idle = [
             member
             for member in reversed(self.members.values())
-            if member.stage is Stage.PENDING or (member.stage is Stage.READY and not held.get(member.worker_id))
+            if (member.stage is Stage.PENDING and not member.adopted)  # an adopted one may be at work
+            or (member.stage is Stage.READY and not held.get(member.worker_id))
         ]
         return sorted(idle, key=lambda member: member.stage is Stage.READY)[:count]
+
+    def _note_life(self, member: Member) -> str:
+        """Count a worker that fell ill soon after its start; return what there is to say of that."""
+        if member.stage is Stage.READY and self._now - member.since >= _SHORT_LIFE_S:
+            return ""
+        self._short_lives += 1
+        self._last_short = self._now
+        if self._short_lives == 1:
+            return ""
+        wait_s = min(_MOST_WAIT_S, 2.0**self._short_lives)
+        self._start_at = max(self._start_at, self._now + wait_s)
+        return (
+            f" (the {self._short_lives}. of this pool in a row soon after its start, so the next one waits "
+            f"{wait_s:g} s: see the log of the workers, and whether the limits in pools.{self._pool} are too low)"
+        )
 
     def _leave(self, member: Member, action: Drain) -> Drain:
         member.stage = Stage.DRAINING
@@ -265,4 +301,10 @@ class Roster:
 
 def worker_prefix(pool: str) -> str:
     """Return what the names of a pool's workers begin with; their number follows."""
-    return f"aiqueue-worker-{pool}-"
+    return f"{WORKER_PREFIX}{pool}-"
+
+
+def is_worker_of(pool: str, name: str) -> bool:
+    """Tell whether ``name`` is that of a worker of ``pool``: another pool's name may begin with this one's."""
+    prefix = worker_prefix(pool)
+    return name.startswith(prefix) and name.removeprefix(prefix).isdecimal()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiqueue.scaling import PoolLoad, ScalingRule, scaler_for
 
 _STEP_S = 0.05
-_LOOK_S = 1.0  # how often the policy is asked, as by the pool manager
+_LOOK_S = 0.25  # how often the policy is asked, as by the pool manager
 
 Shape = Callable[[int], float]  #: jobs per second that arrive in this second
 

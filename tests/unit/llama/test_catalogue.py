@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from aiqueue.llama.catalogue import Catalogue
-from aiqueue.llama.model_file import BadModelFile
+from aiqueue.llama.model_file import BadModelFile, ModelNotReady
 from aiqueue.llama_config import ModelFileConfig, ModelsConfig
 
 MODEL = b"GGUF" + bytes(3_000_000)
@@ -28,6 +28,15 @@ class Hub(BaseHTTPRequestHandler):
         self.asked.append((self.path, self.headers["authorization"]))
         if "secret" in self.path:
             self.send_error(401)
+            return
+        if "busy" in self.path:
+            self.send_error(503)
+            return
+        if "cut" in self.path:  # the connection breaks
+            self.send_response(200)
+            self.send_header("content-length", str(len(MODEL)))
+            self.end_headers()
+            self.wfile.write(MODEL[:1_000])
             return
         self.send_response(200)
         self.send_header("content-length", str(len(MODEL)))
@@ -128,8 +137,18 @@ def test_a_refusal_and_a_missing_network_say_what_to_do(
 ) -> None:
     with pytest.raises(BadModelFile, match="answered HTTP 401: set HF_TOKEN on the workers"):
         catalogue(tmp_path, hub[0], m=fetched(repo="who/secret")).file_of("m")
-    with pytest.raises(BadModelFile, match=r"can't be fetched from this node .* put the file at"):
+    with pytest.raises(ModelNotReady, match=r"can't be fetched from this node .* put the file at"):
         catalogue(tmp_path, m=fetched()).file_of("m")
+
+
+@pytest.mark.parametrize(("repo", "what"), [("who/busy", "answered HTTP 503"), ("who/cut", "can't be fetched")])
+def test_what_may_pass_is_told_from_what_will_not(
+    tmp_path: Path, hub: tuple[str, list[tuple[str, str | None]]], repo: str, what: str
+) -> None:
+    models = catalogue(tmp_path, hub[0], m=fetched(repo=repo), other=fetched())
+    with pytest.raises(ModelNotReady, match=what):
+        models.file_of("m")
+    assert models.file_of("other").read_bytes() == MODEL, "nothing half is left in its place"
 
 
 @pytest.mark.parametrize(

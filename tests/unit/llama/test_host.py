@@ -1,4 +1,4 @@
-"""Lending one model at a time: swaps wait for what runs, failures are remembered, cancelled waits leave nothing."""
+"""Lending one model at a time: swaps wait for what runs, lasting faults are kept, cancelled waits leave nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ class Bench:
     def __init__(self) -> None:
         self.loaded: list[FakeModel] = []
         self.now = 0.0
+        self.trouble: Exception | None = None
         rule = AffinityRule(most_passes=2, patience_s=10.0)
-        self.host: ModelHost[FakeModel] = ModelHost(self._load, rule=rule, name="x", clock=lambda: self.now)
+        self.host: ModelHost[FakeModel] = ModelHost(
+            self._load, rule=rule, name="x", lasting=(ValueError,), clock=lambda: self.now
+        )
 
     def _load(self, name: str) -> FakeModel:
         assert all(model.closed for model in self.loaded), "two models in memory"
         if name == "bad":
             raise ValueError("no such model")
+        if self.trouble:
+            raise self.trouble
         self.loaded.append(FakeModel(name))
         return self.loaded[-1]
 
@@ -85,6 +90,18 @@ async def test_a_model_that_does_not_load_fails_all_that_want_it_and_is_not_trie
             await user
     with pytest.raises(ValueError, match="no such model"):
         await bench.use("bad", release)
+    assert await bench.use("a", release) == "a"
+
+
+async def test_a_model_that_could_not_be_loaded_for_a_moment_is_tried_again(bench: Bench) -> None:
+    release = asyncio.Event()
+    release.set()
+    bench.trouble = ConnectionError("no route")
+    users = [asyncio.create_task(bench.use("a", release)) for _ in range(3)]
+    for user in users:
+        with pytest.raises(ConnectionError, match="no route"):
+            await user
+    bench.trouble = None
     assert await bench.use("a", release) == "a"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import shutil
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ import msgspec
 import pytest
 
 from aiqueue.config import ProviderConfig
-from aiqueue.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable
+from aiqueue.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, ProviderServerError
 from aiqueue.llama.engine_thread import Ticket
 from aiqueue.llama.requests import GenerationRequest
 from aiqueue.llama_config import LlamaConfig, ModelFileConfig, ModelsConfig
@@ -63,6 +64,10 @@ class HeldAtPiece:
             return generate(replace(request, on_text=listen))
 
         model.generate = held  # type: ignore[method-assign]
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def at(path: Path) -> LlamaCppProvider:
@@ -278,6 +283,23 @@ async def test_a_file_that_appears_too_late_is_not_tried_again(tmp_path: Path, t
     path.symlink_to(tiny_gguf)
     with pytest.raises(ModelUnavailable):
         await provider.health_check()
+    await provider.close()
+
+
+async def test_a_model_that_could_not_be_fetched_is_tried_again(tmp_path: Path, tiny_gguf: Path) -> None:
+    checksum = sha256_of(tiny_gguf)
+    files = {"m": ModelFileConfig(repo="who/what", file="m.gguf", sha256=checksum)}
+    entry = ProviderConfig(kind="llama_cpp", models=("m",), context_tokens=CONTEXT)
+    nowhere = "http://127.0.0.1:9"
+    provider = LlamaCppProvider("local", entry, ModelsConfig(folder=tmp_path, files=files, hub_url=nowhere))
+    with pytest.raises(ProviderServerError, match=r"can't be fetched .* it is tried again") as caught:
+        await provider.health_check()
+    assert caught.value.retryable
+    with pytest.raises(ProviderServerError):
+        await provider.run(chat(model="m"))
+    shutil.copy(tiny_gguf, tmp_path / f"{checksum[:16]}-m.gguf")  # as somebody puts it there
+    await provider.health_check()
+    assert (await provider.run(chat(model="m", config=GREEDY))).finish_reason == "stop"
     await provider.close()
 
 

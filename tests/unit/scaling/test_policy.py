@@ -46,7 +46,14 @@ class TestThreshold:
     def test_a_step_down_waits_after_any_change(self) -> None:
         scaler = scaler_for(ScalingRule(down_cooldown_s=30.0))
         assert scaler.target(load(500), 10, now=0.0) == 12
-        assert [scaler.target(load(0), 12, now=now) for now in (29.9, 30.0, 59.9, 60.0)] == [12, 11, 12, 11]
+        looks = ((29.9, 12), (30.0, 12), (59.9, 11), (60.0, 11))
+        assert [scaler.target(load(0), size, now=now) for now, size in looks] == [12, 11, 11, 10]
+
+    def test_a_step_down_for_which_no_worker_was_idle_starts_no_cooldown(self) -> None:
+        scaler = scaler_for(ScalingRule(down_cooldown_s=30.0))
+        scaler.target(load(0), 12, now=0.0)
+        assert [scaler.target(load(0), 12, now=now) for now in (29.9, 30.0, 30.25, 30.5)] == [12, 11, 11, 11]
+        assert [scaler.target(load(0), 11, now=now) for now in (30.75, 60.4, 60.6)] == [11, 11, 10]
 
     def test_no_worker_is_added_that_no_job_could_fill(self) -> None:
         scaler = scaler_for(ScalingRule(slots=64))
@@ -105,6 +112,33 @@ class TestSla:
         for second in range(60):
             size = scaler.target(load(running=8, completed=8 * second, busy_s=8.0 * second), size, now=float(second))
         assert size == 10  # 8 slots' worth of jobs, at 80 %
+
+    def test_a_burst_is_no_steady_load(self) -> None:
+        rule = ScalingRule(policy="sla", slots=8)
+        scaler, sizes, done, size = scaler_for(rule), [], 0.0, 1
+        for look in range(4 * 55):  # 5,000 low jobs at the first second; each worker ends eight a second
+            waited_s = max(0.0, look / 4 - 1.0)
+            left = max(0, 5_000 - int(done)) if look >= 4 else 0
+            running = min(left, 8 * size)
+            seen = load(left - running, level=3, waited_s=waited_s, running=running, completed=int(done), busy_s=done)
+            size = scaler.target(seen, size, now=look / 4)
+            sizes.append(size)
+            done += running / 4
+        assert max(sizes) == 11, "5,000 s of work in 59 s, by eight at a time"
+
+    def test_jobs_that_come_back_from_a_gate_are_no_steady_load(self) -> None:
+        scaler = scaler_for(ScalingRule(policy="sla", slots=8))
+        for look in range(200):
+            waits = 3_000 if 80 <= look < 100 else 0  # the gate opens, and closes again
+            size = scaler.target(load(waits, level=3, completed=look, busy_s=float(look)), 1, now=look / 4)
+        assert size <= 1 + 3_000 // (8 * 59), "what waited, and not a wave that is over"
+
+    def test_long_jobs_that_come_one_by_one_keep_their_workers(self) -> None:
+        scaler, size = scaler_for(self.rule), 20
+        for second in range(120):
+            ended = second // 4
+            size = scaler.target(load(running=20, completed=ended, busy_s=80.0 * ended), size, now=float(second))
+        assert size == 20
 
     def test_shrinks_to_the_highest_need_of_its_cooldown(self) -> None:
         scaler = scaler_for(self.rule)

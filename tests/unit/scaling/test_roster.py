@@ -171,3 +171,79 @@ def test_a_system_that_starts_anew_takes_back_what_the_last_ones_workers_held() 
     roster = Roster("p", 1)
     roster.resize(1, {}, now=0.0)
     assert [type(action) for action in roster.settle({"old": 1})] == [GiveBack]
+
+
+def test_adopted_workers_that_have_yet_to_speak_may_be_busy_and_are_not_spared() -> None:
+    roster = Roster("p", 3)
+    roster.adopt([name(0), name(1), name(2)])
+    roster.resize(3, {}, now=0.0)
+    assert [a for a in roster.resize(1, {"w0": 1}, now=1.0) if isinstance(a, Drain)] == []
+    roster.spoke(name(1), report("w1"))
+    assert [a for a in roster.resize(1, {"w0": 1}, now=2.0) if isinstance(a, Drain)] == [Drain(name(1))]
+
+
+def test_a_worker_that_says_it_can_not_work_is_told_of_once_and_stays() -> None:
+    roster = started(1)
+    ill = WorkerReport("w0", 1, "n", ready=False, trouble="no route to the hub")
+    assert told(roster.spoke(name(0), ill)) == [
+        (_ILL, {"pool": "p", "worker_id": "w0", "reason": "no route to the hub"})
+    ]
+    assert roster.spoke(name(0), ill) == []
+    assert roster.spoke(name(0), report("w0")) == []
+    assert len(told(roster.spoke(name(0), ill))) == 1, "again, after it was well"
+    assert roster.size == 1
+
+
+def ill_at_once(roster: Roster, worker: int, now: float, *, hard: bool) -> list[Action]:
+    roster.spoke(name(worker), report(f"w{worker}"))
+    roster.resize(1, {}, now=now)
+    return roster.replace(name(worker), "too fat", hard=hard)
+
+
+def test_workers_that_fall_ill_one_after_the_other_are_replaced_later_each_time() -> None:
+    roster, now, waits = started(1), 0.0, []
+    for worker in range(8):
+        actions = ill_at_once(roster, worker, now, hard=True)
+        since = now
+        while not roster.resize(1, {}, now=now):
+            now += 1.0
+        waits.append(now - since)
+    assert waits == [0.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    ((_, data),) = told(actions)
+    assert str(data["reason"]).startswith("too fat (the 8. of this pool in a row soon after its start")
+    assert "limits in pools.p" in str(data["reason"])
+
+
+def test_one_that_can_still_work_does_while_its_successor_would_have_to_wait() -> None:
+    roster = started(2)
+    roster.resize(2, {}, now=60.0)
+    assert Drain(name(0)) in roster.replace(name(0), "too fat", hard=False)
+    assert roster.resize(2, {}, now=60.0) == [Start(name(2))]
+    assert Drain(name(1)) in roster.replace(name(1), "too fat", hard=False), "the second in a row"
+    assert roster.resize(2, {}, now=61.0) == []
+    roster.spoke(name(2), report("w2"))
+    assert roster.replace(name(2), "too fat", hard=False) == [], "it stays at work"
+    assert roster.resize(2, {}, now=64.0) == [Start(name(3))]
+    assert Drain(name(2)) in roster.replace(name(2), "too fat", hard=False)
+
+
+def test_a_worker_that_lived_long_ends_the_row() -> None:
+    roster = started(1)
+    for worker in range(3):
+        ill_at_once(roster, worker, 10.0 * worker, hard=True)
+        roster.resize(1, {}, now=10.0 * worker + 9.0)
+    roster.resize(1, {}, now=100.0)
+    roster.spoke(name(3), report("w3"))
+    roster.resize(1, {}, now=300.0)
+    roster.spoke(name(3), report("w3"))
+    assert roster.replace(name(3), "too fat", hard=True)
+    assert roster.resize(1, {}, now=300.0) == [Start(name(4))]
+
+
+def test_a_node_that_goes_is_left_whatever_befell_others() -> None:
+    roster = started(1)
+    for worker in range(3):
+        ill_at_once(roster, worker, 0.0, hard=True)
+        roster.resize(1, {}, now=0.0) or roster.resize(1, {}, now=60.0)
+    roster.spoke(name(3), report("w3", "n"))
+    assert Drain(name(3), 5.0) in roster.replace(name(3), "its node is being drained", hard=False, limit_s=5.0)

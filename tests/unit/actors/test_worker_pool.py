@@ -1,0 +1,181 @@
+"""What the pool manager does about workers that hang, die without room, or must go while the queue is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorUnavailableError
+
+from actors import cluster, worker_pool
+from actors.worker_pool import WorkerPool
+from aiqueue.config import Settings
+from aiqueue.errors import QueueUnavailable
+from aiqueue.protocol import encode
+from aiqueue.scaling import WorkerReport
+from tests.tools.turns import until
+
+_NAME = "aiqueue-worker-p-0"
+
+
+class FakeWorker:
+    """An actor handle: ``report.remote()`` and so on answer as the test says."""
+
+    def __init__(self, worker_id: str = "w0", node: str = "n0") -> None:
+        self.said = WorkerReport(worker_id, 1, node)
+        self.hangs = False
+        self.state = cluster.ALIVE
+        self.died = asyncio.Event()
+        self.served = 0
+
+    def __getattr__(self, method: str) -> Any:
+        return type("Method", (), {"remote": staticmethod(getattr(self, f"_{method}"))})
+
+    async def _report(self) -> bytes:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.state != cluster.ALIVE:
+            raise _unavailable()
+        return encode(self.said)
+
+    async def _serve_jobs(self) -> None:
+        self.served += 1
+        await self.died.wait()
+        raise _unavailable()
+
+
+class FakeQueue:
+    """Notes what it is told, unless it is down."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.lost: list[tuple[str, str]] = []
+        self.events: list[str] = []
+
+    async def lose_worker(self, worker_id: str, reason: str) -> None:
+        self._answer()
+        self.lost.append((worker_id, reason))
+
+    async def announce(self, event: str, data: object) -> None:
+        self._answer()
+        self.events.append(event)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise QueueUnavailable("down")
+
+
+class Bench:
+    """A pool of one worker that an earlier manager started."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.queue, self.worker = FakeQueue(), FakeWorker()
+        self.ended: list[Any] = []
+        self.started: list[str] = []
+        settings = Settings(
+            providers={"a": {"kind": "simulated"}},
+            pools={"p": {"providers": ["a"], "workers": 1, "health_check_interval_ms": 100}},
+        )
+        monkeypatch.setattr(cluster, "find", lambda name, namespace: self.worker)
+        monkeypatch.setattr(cluster, "is_gone", lambda name, namespace: False)
+        monkeypatch.setattr(cluster, "state_of", lambda actor: actor.state)
+        monkeypatch.setattr(cluster, "end_actor", self.ended.append)
+        monkeypatch.setattr(WorkerPool, "_start", lambda pool, name: self.started.append(name))
+        monkeypatch.setattr(worker_pool, "_RETRY_S", 0.01)
+        self.pool = WorkerPool(settings, "p", self.queue)  # type: ignore[arg-type]  # all that it asks of it
+
+    def begin(self) -> None:
+        self.pool.begin([_NAME], again=True)
+
+    async def spoken(self) -> None:
+        await until(lambda: self.pool.roster.members[_NAME].worker_id)
+
+
+def _unavailable() -> ActorUnavailableError:
+    return ActorUnavailableError("gone for a moment", b"\0" * 16)
+
+
+@pytest.fixture
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    bench = Bench(monkeypatch)
+    yield bench
+    for task in bench.pool._tasks:
+        task.cancel()
+
+
+async def test_an_adopted_worker_that_hangs_is_ended_and_replaced(bench: Bench) -> None:
+    bench.worker.hangs = True
+    bench.begin()
+    await until(lambda: bench.started)
+    await until(lambda: bench.ended == [bench.worker])
+    assert _NAME not in bench.pool.roster.members
+    assert bench.queue.events == ["worker-pool:worker-unhealthy"]
+
+
+async def test_an_adopted_worker_that_waits_for_room_is_left_waiting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.worker.hangs, bench.worker.state = True, "PENDING_CREATION"
+    looks: list[str] = []
+    see: Callable[[Any], str] = cluster.state_of
+
+    def look(actor: Any) -> str:
+        looks.append(see(actor))
+        return looks[-1]
+
+    monkeypatch.setattr(cluster, "state_of", look)
+    bench.begin()
+    await until(lambda: len(looks) > 5)
+    assert (bench.ended, bench.started) == ([], [])
+
+
+async def test_a_hung_worker_is_ended_while_the_queue_is_down_and_given_back_when_it_is_up(bench: Bench) -> None:
+    bench.begin()
+    await bench.spoken()
+    bench.queue.down = bench.worker.hangs = True
+    await until(lambda: bench.ended == [bench.worker])
+    assert bench.queue.lost == []
+    bench.queue.down = False
+    await until(lambda: bench.queue.lost)
+    assert bench.queue.lost == [("w0", "heartbeat: no answer to 3 checks of 0.1 s")]
+
+
+async def test_what_a_dead_worker_held_is_given_back_before_there_is_room_for_the_next(bench: Bench) -> None:
+    bench.begin()
+    await bench.spoken()
+    bench.worker.state = cluster.RESTARTING
+    bench.worker.died.set()
+    await until(lambda: bench.queue.lost)
+    assert bench.queue.lost == [("w0", "its process died")]
+    assert bench.pool.roster.size == 1, "its place is kept"
+    assert bench.ended == []
+
+
+async def test_a_call_that_was_lost_gives_nothing_back(bench: Bench) -> None:
+    bench.begin()
+    await bench.spoken()
+    bench.worker.died.set()  # so the call says; but the process is there and answers
+    await until(lambda: bench.worker.served > 3)
+    assert (bench.queue.lost, bench.ended) == ([], [])
+
+
+async def test_a_worker_on_a_node_that_is_newer_than_the_list_of_nodes_is_not_dead(bench: Bench) -> None:
+    bench.begin()
+    await bench.spoken()
+    bench.pool.look_at(cluster.Nodes(dead=frozenset({"n9"}), draining={}))
+    assert bench.pool.roster.members[_NAME].worker_id == "w0"
+    bench.pool.look_at(cluster.Nodes(dead=frozenset({"n0"}), draining={}))
+    await until(lambda: bench.queue.lost == [("w0", "its node n0 died")])
+
+
+async def test_a_pool_that_had_shrunk_to_none_stays_so_under_a_new_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    settings = Settings(providers={"a": {"kind": "simulated"}}, pools={"p": {"providers": ["a"], "min_workers": 0}})
+    for again, size in ((True, 0), (False, 10)):
+        pool = WorkerPool(settings, "p", bench.queue)  # type: ignore[arg-type]  # all that it asks of it
+        pool.begin([], again=again)
+        assert pool.roster.size == size
+        for task in pool._tasks:
+            task.cancel()
