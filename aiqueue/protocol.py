@@ -135,6 +135,7 @@ class ExchangeCall(Wire):
     outcomes: list[Outcome] = []
     running: list[tuple[str, int]] | None = None  #: after a failed call: all it holds, so that both sides agree again
     urgent_slots: int = 0  #: of the slots, kept for urgent jobs
+    most: int = 0  #: jobs that one answer may bring, its next call brings the rest; 0: as many as slots are free
 
 
 class JobInput(Wire):

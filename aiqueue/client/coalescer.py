@@ -29,7 +29,7 @@ from aiqueue.protocol import Event, Refusal, SubmitGroup, SubmitReply
 
 _MAX_CALLS = 3
 _WORTH_A_CALL = 250  # jobs that leave beside a call under way; fewer wait for its answer and go together
-_MAX_JOBS = 2_000  # of one call, unless a single group has more
+_MAX_JOBS = 1_000  # of one call, unless a single group has more
 _RETRY_S = (0.1, 2.0)  # first and longest wait between tries
 
 _LINGER_S = 0.025  # how long an answer may wait for the result of a job whose submitter waits for it anyway

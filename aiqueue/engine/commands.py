@@ -30,7 +30,8 @@ class Exchange:
     """A worker reports and asks for work. Reply: ``Granted``.
 
     ``running`` (after a lost call): every attempt the worker holds. ``draw``: a random number in [0, 1) for jitter.
-    ``urgent_slots``: of its slots, for jobs of the first level only.
+    ``urgent_slots``: of its slots, for jobs of the first level only. ``most``: jobs it takes from one answer, 0: any
+    number.
     """
 
     worker_id: str
@@ -40,6 +41,7 @@ class Exchange:
     running: Sequence[tuple[str, int]] | None = None
     draw: float = 0.0
     urgent_slots: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from aiqueue.protocol import Failure, Outcome
 def exchange(core: Core, turn: Turn, command: Exchange) -> Granted:
     """Carry out an Exchange: outcomes first, so that the slots they free are filled again."""
     worker = core.leases.heard(command.worker_id, command.pool, now=turn.now)
-    worker.slots, worker.urgent_slots = command.slots, command.urgent_slots
+    worker.slots, worker.urgent_slots, worker.most = command.slots, command.urgent_slots, command.most
     for outcome in command.outcomes:
         _report(core, turn, worker, outcome, command.draw)
     if core.links.freed:  # what waited for these jobs may be claimed in this very call
@@ -40,7 +40,7 @@ def _grant(
     core: Core, turn: Turn, worker: Worker, *, again: Sequence[JobRecord] = (), most: int | None = None
 ) -> Granted:
     _expire(core, turn)  # also when the tick is late: what was to start by now must not start after it
-    room = worker.free if most is None else min(worker.free, most)
+    room = min(worker.free, worker.most or worker.free, worker.free if most is None else most)
     granted = Granted([*again, *_claim(core, turn, worker, room)], worker.cancels)
     worker.cancels = []
     if core.links.needs:

@@ -16,13 +16,14 @@ _MAX_LOST = 1_000  # most never come back
 class Worker:
     """One living worker process, as the queue hears it."""
 
-    __slots__ = ("cancels", "held", "id", "pool", "silent_after", "slots", "urgent_slots")
+    __slots__ = ("cancels", "held", "id", "most", "pool", "silent_after", "slots", "urgent_slots")
 
     def __init__(self, worker_id: str, pool: str) -> None:
         self.id = worker_id
         self.pool = pool
         self.slots = 0
         self.urgent_slots = 0  #: of these, only for jobs of the first level
+        self.most = 0  #: jobs it takes from one answer; 0: any number
         self.silent_after = 0.0  #: its leases are lost at this time
         self.held: dict[str, JobRecord] = {}
         self.cancels: list[tuple[str, int]] = []  #: attempts it has yet to be told to stop

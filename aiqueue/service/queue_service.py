@@ -161,6 +161,7 @@ class QueueService:
             call.running,
             draw=random.random(),
             urgent_slots=call.urgent_slots,
+            most=call.most,
         )
         granted, committed = self._apply(command)
         if not granted and (slots or not call.outcomes):  # a worker that drains waits for its answer alone

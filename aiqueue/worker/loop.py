@@ -3,6 +3,9 @@
 Up to two polls are under way at once. While one waits at the queue for work, outcomes that turn up leave in a second
 one, which sends the first home; so an outcome never waits, and under load the calls carry as many outcomes as gather
 while they travel.
+
+Half the slots at most turn over in one call. Jobs of equal length that began together also end together, and so do
+those that follow them: an urgent one had to wait for the whole round, and the worker stood still while it was made.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ class WorkerLoop:
     ) -> None:
         self._id, self._pool, self._slots = worker_id, pool, slots
         self._urgent_slots = urgent_slots  # of the slots, kept for urgent jobs
+        self._turn = (slots + 1) // 2  # slots that turn over in one call, at most
         self._queue, self._runner = queue, runner
         self._between_jobs = between_jobs
         self._running: dict[Attempt, asyncio.Task[Outcome]] = {}
@@ -102,6 +106,8 @@ class WorkerLoop:
             self._stopped.set()
         elif news and len(self._polls) < _MAX_POLLS:
             self._send()
+            if self._outcomes:
+                self._kick()
         elif not self._polls:
             if len(self._running) < self._slots:
                 self._send()
@@ -129,16 +135,25 @@ class WorkerLoop:
             self._kick()
 
     def _next_call(self) -> ExchangeCall:
-        """Take all that is to be said, in one step: what is neither running nor an outcome was never received."""
-        running = None
+        """Take what is to be said, in one step: what is neither running nor an outcome was never received."""
+        running, most = None, len(self._outcomes)
         if self._disagree:
             self._disagree = False
             self._agreement += 1
             running = [*self._running, *self._undelivered]
-        outcomes, self._outcomes, self._urgent_news = self._outcomes, [], False
+        elif self._slots:
+            most = self._turn
+        outcomes, self._outcomes = self._outcomes[:most], self._outcomes[most:]
+        self._urgent_news = False
         self._undelivered.update((outcome.job_id, outcome.attempt) for outcome in outcomes)
         return ExchangeCall(
-            self._id, self._pool, self._slots, outcomes, running, urgent_slots=min(self._urgent_slots, self._slots)
+            self._id,
+            self._pool,
+            self._slots,
+            outcomes,
+            running,
+            urgent_slots=min(self._urgent_slots, self._slots),
+            most=self._turn,
         )
 
     async def _poll(self, call: ExchangeCall, agreement: int) -> None:

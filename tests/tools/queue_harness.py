@@ -90,9 +90,10 @@ class QueueHarness:
         pool: str = POOL,
         running: list[tuple[str, int]] | None = None,
         draw: float = 0.0,
+        most: int = 0,
     ) -> Granted:
         """Let a worker report and ask for work."""
-        granted = self.do(Exchange(worker, pool, slots, outcomes, running, draw)).reply
+        granted = self.do(Exchange(worker, pool, slots, outcomes, running, draw, most=most)).reply
         assert isinstance(granted, Granted)
         return granted
 

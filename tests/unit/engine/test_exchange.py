@@ -33,6 +33,13 @@ def test_a_completed_job_ends_with_its_result(running: QueueHarness) -> None:
     assert running.events[-1].result == b'{"r":1}'
 
 
+def test_one_answer_brings_as_many_jobs_as_the_worker_takes_from_one(queue: QueueHarness) -> None:
+    queue.submit(*"abcde")
+    assert ids(queue.exchange(slots=5, most=2).claims) == ["a", "b"]
+    assert queue.claim_waiting(5) == ["c", "d"]
+    assert ids(queue.exchange(slots=5, most=2).claims) == ["e"]
+
+
 def test_a_slot_that_an_outcome_frees_is_filled_in_the_same_call(running: QueueHarness) -> None:
     granted = running.exchange(completed("a"), slots=1)
     assert ids(granted.claims) == ["b"]

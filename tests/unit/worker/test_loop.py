@@ -45,16 +45,25 @@ async def test_a_worker_runs_as_many_at_once_as_it_has_slots(system: System) -> 
     assert system.provider.most_at_once == 3
 
 
-async def test_outcomes_of_one_turn_leave_in_one_call(system: System) -> None:
+async def test_outcomes_of_one_turn_leave_together_but_at_most_half_the_slots_turn_over_in_one_call(
+    system: System,
+) -> None:
     names = [f"job-{number}" for number in range(20)]
     await system.queue.submit(*names)
     system.provider.hold()
     async with system.worker(slots=20):
         await until(lambda: system.provider.running == 20)
+        assert len(system.transport.sent) == 2  # each answer brought half
         system.provider.release()
         await system.ended(*names)
     carried = [len(call.outcomes) for call in system.transport.sent if call.outcomes]
-    assert carried == [20]
+    assert carried == [10, 10]
+
+
+async def test_a_worker_with_one_slot_turns_it_over(system: System) -> None:
+    await system.queue.submit("a", "b")
+    async with system.worker(slots=1):
+        assert await system.ended("a", "b") == ["completed"] * 2
 
 
 async def test_an_outcome_does_not_wait_for_the_poll_under_way(system: System) -> None:
@@ -73,7 +82,7 @@ async def test_a_worker_without_a_free_slot_asks_for_nothing_but_hears_of_a_canc
     async with system.worker(slots=2):
         await until(lambda: system.provider.running == 2)
         await turns(20)
-        assert len(system.transport.sent) == 1
+        assert len(system.transport.sent) == 2  # one for each half of its slots
         await system.queue.service.cancel(["a"])
         assert await system.ended("a") == ["cancelled"]
         system.provider.release()
