@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import ray
 from ray._private.state import state as cluster_state
 from ray.autoscaler import sdk as autoscaler
+from ray.experimental import internal_kv
 from ray.util import list_named_actors
 
 ALIVE, RESTARTING = "ALIVE", "RESTARTING"  #: of an actor's states: its process is there; it has died and will be again
@@ -58,6 +59,26 @@ def is_gone(name: str, namespace: str) -> bool:
 def state_of(actor: Any) -> str:
     """Return Ray's name for an actor's state, empty if it knows none. Blocks for a call, whatever the actor does."""
     return str(cluster_state.actor_table(actor._actor_id.hex()).get("State", ""))
+
+
+def process_of(actor: Any) -> tuple[int, str]:
+    """Return an actor's process id and node, as Ray knows them. Blocks for a call, whatever the actor does."""
+    found = cluster_state.actor_table(actor._actor_id.hex())
+    return int(found.get("Pid", 0)), str(found.get("Address", {}).get("NodeID", ""))
+
+
+def tell_trouble(namespace: str, trouble: str) -> None:
+    """Leave word of what keeps the queue of ``namespace`` from starting again; "" when nothing does any more."""
+    internal_kv._internal_kv_put(_trouble_key(namespace), trouble.encode(), overwrite=True)
+
+
+def trouble_of(namespace: str) -> str:
+    """Return what keeps the queue of ``namespace`` from starting again, empty if nothing is known."""
+    return (internal_kv._internal_kv_get(_trouble_key(namespace)) or b"").decode()
+
+
+def _trouble_key(namespace: str) -> bytes:
+    return f"aiqueue:trouble:{namespace}".encode()
 
 
 def keep_room(bundles: Sequence[dict[str, float]]) -> None:

@@ -9,30 +9,28 @@ import sys
 
 import ray
 
+from actors.loading import load, load_again
 from actors.metrics import QueueMetrics
 from aiqueue import batch_protocol, protocol
 from aiqueue.config import SentSettings
 from aiqueue.engine.schedule_records import decode_call
-from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.service.clock import SteadyClock
-from aiqueue.service.queue_service import QueueService, load_engine
+from aiqueue.service.queue_service import QueueService
 from aiqueue.submit_format import decode_groups
 
 
 class QueueActor:
     """Named, detached, restarts for ever; lives on the node that holds the journal.
 
-    The constructor returns when the journal is loaded, so a call made during a restart simply waits. Nothing here
-    awaits between reading a call and handing it to the service, which needs no lock.
+    The constructor returns when the journal is loaded: a call made during a restart waits, or is told to come again.
+    Nothing here awaits between reading a call and handing it to the service, which needs no lock.
     """
 
     def __init__(self, settings_json: str) -> None:
         self._settings = SentSettings.model_validate_json(settings_json)
-        journal = self._settings.journal
-        self._journal = SqliteJournal(journal.path, durability=journal.durability, accept_loss=journal.accept_loss)
-        self._journal.fill_log()
         self._clock = SteadyClock()
-        self._engine = load_engine(self._settings, self._journal, self._clock)
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        self._journal, self._engine = (load_again if again else load)(self._settings, self._clock)
         self._service: QueueService | None = None
         # The writer thread needs Python's lock a few times per commit; a busy loop keeps it for 5 ms by default.
         sys.setswitchinterval(0.0001)
@@ -105,9 +103,9 @@ class QueueActor:
         """Take a msgpack map, put an event about no job into the log and return its number."""
         return await self._open().announce(name, protocol.decode_any(data))
 
-    async def pulse(self) -> tuple[int, str, float]:
-        """Return process id, node id, and for how many seconds a commit has been waiting for the disk."""
-        return os.getpid(), ray.get_runtime_context().get_node_id(), self._open().commit_waits_s()
+    async def commit_waits_s(self) -> float:
+        """Return for how many seconds a commit has been waiting for the disk."""
+        return self._open().commit_waits_s()
 
     async def pid(self) -> int:
         """Return the process id, for those who test what happens when it dies."""

@@ -18,6 +18,7 @@ from aiqueue.errors import StartError
 from aiqueue.scaling.roster import WORKER_PREFIX
 
 _QUEUE_START_S = 120.0  # a journal of millions of jobs takes a while to load
+_MANAGER_START_S = 60.0  # its process, and a look at the cluster
 _STOP_S = 30.0
 _RETRY_S = 0.2
 
@@ -36,7 +37,14 @@ def start_actors(settings: Settings) -> list[str]:
     except GetTimeoutError as error:
         raise StartError(f"the queue actor did not answer within {_QUEUE_START_S:g} s") from error
     manager = _make(PoolManager, pool_manager_options(settings.namespace), json)
-    names: list[str] = ray.get(manager.start.remote())
+    try:
+        names: list[str] = ray.get(manager.start.remote(), timeout=_MANAGER_START_S)
+    except RayActorError as error:
+        raise StartError(f"the pool manager could not start: {_cause(error)}") from error
+    except GetTimeoutError as error:
+        raise StartError(
+            f"the pool manager did not answer within {_MANAGER_START_S:g} s; see its log in Ray's session folder"
+        ) from error
     return names
 
 

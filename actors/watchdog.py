@@ -10,6 +10,7 @@ import signal
 
 import ray
 
+from actors import cluster
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME, RayTransport
 from aiqueue.errors import QueueSilent, QueueUnavailable
 
@@ -25,7 +26,6 @@ class Watchdog:
 
     def __init__(self, queue: RayTransport, namespace: str) -> None:
         self._queue, self._namespace = queue, namespace
-        self._pid, self._node = 0, ""
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -35,23 +35,29 @@ class Watchdog:
             misses = 0 if await self._is_well() else misses + 1
             if misses == _MISSES:
                 misses = 0
-                self._end()
+                await asyncio.to_thread(self._end)
 
     async def _is_well(self) -> bool:
         try:
-            self._pid, self._node, stuck_s = await self._queue.pulse(limit_s=_LIMIT_S)
+            return await self._queue.commit_waits_s(limit_s=_LIMIT_S) < _STUCK_S
         except QueueSilent:
-            return not self._pid  # one that has not answered yet is loading its journal
+            return await asyncio.to_thread(self._is_loading)
         except QueueUnavailable:
-            self._pid = 0  # it is being started again
-            return True
-        return stuck_s < _STUCK_S
+            return True  # it is being started again
+
+    def _is_loading(self) -> bool:
+        """Tell whether the journal is still being read: for Ray an actor lives once its constructor has returned."""
+        actor = cluster.find(QUEUE_ACTOR_NAME, self._namespace)
+        return actor is None or cluster.state_of(actor) != cluster.ALIVE
 
     def _end(self) -> None:
-        _log.error("the queue actor (process %d) hangs: ending it", self._pid)
-        if self._node == ray.get_runtime_context().get_node_id():
+        actor = cluster.find(QUEUE_ACTOR_NAME, self._namespace)
+        if actor is None:
+            return
+        pid, node = cluster.process_of(actor)
+        _log.error("the queue actor (process %d) hangs: ending it", pid)
+        if node == ray.get_runtime_context().get_node_id():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)  # a stopped process answers no request to end itself
+                os.kill(pid, signal.SIGKILL)  # a stopped process answers no request to end itself
         else:
-            ray.kill(ray.get_actor(QUEUE_ACTOR_NAME, namespace=self._namespace), no_restart=False)
-        self._pid = 0
+            ray.kill(actor, no_restart=False)

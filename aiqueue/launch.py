@@ -46,6 +46,12 @@ class System:
         if self._owns_ray:
             ray.shutdown()
 
+    def trouble(self) -> str:
+        """Return what keeps a queue that died from starting again; empty while nothing does."""
+        from actors.cluster import trouble_of
+
+        return trouble_of(self.settings.namespace)
+
     @property
     def address(self) -> str:
         """The Ray it runs on, for ``connect(address=…)`` where several run."""

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -80,7 +82,7 @@ def up(
     stopped, gone = _stop_signal(), False
     try:
         out.print(describe(system.settings, system.url), soft_wrap=True)
-        gone = not _serve_until(stopped, system)
+        gone = not _serve_until(stopped, system, partial(out.print, soft_wrap=True))
         out.print("The system was stopped." if gone else "Stopping ...")
     finally:
         if gone:
@@ -148,23 +150,24 @@ def _stop_signal() -> threading.Event:
     return stopped
 
 
-def _serve_until(stopped: threading.Event, system: System) -> bool:
-    """Wait for ``stopped`` (True), or until somebody else has ended the system (False)."""
-    seen = time.monotonic()
+def _serve_until(stopped: threading.Event, system: System, say: Callable[[str], None]) -> bool:
+    """Wait for ``stopped`` (True), or until somebody else has ended the system (False): `aiqueue down` does.
+
+    A queue that restarts is still there, and what keeps it from coming back is said once.
+    """
+    seen, told = time.monotonic(), ""
     while not stopped.wait(_POLL_S):
-        if _answers(system):
-            seen = time.monotonic()
-        elif time.monotonic() - seen > _GONE_AFTER_S:
-            return False
-    return True
-
-
-def _answers(system: System) -> bool:
-    """Tell whether the system is there: it is while its queue restarts, and is not when `aiqueue down` ended it."""
-    try:
-        system.adapter.ping()
-    except QueueNotRunning:
-        return False
-    except QueueUnavailable:
-        pass
+        trouble = ""
+        try:
+            system.adapter.ping()
+        except QueueNotRunning:
+            if time.monotonic() - seen > _GONE_AFTER_S:
+                return False
+            continue
+        except QueueUnavailable:
+            trouble = system.trouble()
+        seen = time.monotonic()
+        if trouble != told:
+            told = trouble
+            say(f"The queue can't start again, and goes on trying: {trouble}" if trouble else "The queue is up again.")
     return True

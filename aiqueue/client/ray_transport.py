@@ -111,10 +111,9 @@ class RayTransport:
         """Return the queue's statistics."""
         return decode_stats(await self._ask("stats"))
 
-    async def pulse(self, *, limit_s: float) -> tuple[int, str, float]:
-        """Return the queue's process id, its node, and for how many seconds a commit has been waiting for the disk."""
-        pid, node, stuck_s = await self._call("pulse", limit_s=limit_s)
-        return int(pid), str(node), float(stuck_s)
+    async def commit_waits_s(self, *, limit_s: float) -> float:
+        """Return for how many seconds a commit has been waiting for the disk."""
+        return float(await self._call("commit_waits_s", limit_s=limit_s))
 
     async def pool_loads(self) -> dict[str, PoolLoad]:
         """Return how much work there is, by pool."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from aiqueue.cli import system
 from aiqueue.cli.system import describe
 from aiqueue.config import Settings
+from aiqueue.errors import QueueNotRunning, QueueUnavailable
 from aiqueue.testing.jobs import settings
 from tests.unit.cli.conftest import Terminal
 
@@ -54,3 +57,42 @@ def test_options_stand_in_the_places_of_their_settings(monkeypatch: pytest.Monke
     assert (made.namespace, made.http.port, made.http.host) == ("mine", 0, "127.0.0.1")
     kept = system._settings(None, None, namespace=None, http={}, journal={"path": None, "accept_loss": None})
     assert (kept.journal.path, kept.journal.accept_loss) == (Path("here.db"), None)
+
+
+class FakeSystem:
+    """Answers pings as a script says: "up", "down" with its trouble, "gone"."""
+
+    def __init__(self, *script: str) -> None:
+        self.adapter = self
+        self._script = iter(script)
+        self._now = ""
+
+    def ping(self) -> None:
+        self._now = next(self._script)
+        if self._now == "gone":
+            raise QueueNotRunning("no queue")
+        if self._now != "up":
+            raise QueueUnavailable("restarting")
+
+    def trouble(self) -> str:
+        return self._now.removeprefix("down").strip()
+
+
+def served(*script: str) -> tuple[bool, list[str]]:
+    said: list[str] = []
+    stopped = iter([False] * len(script) + [True])
+    fake: Any = FakeSystem(*script)
+    event: Any = SimpleNamespace(wait=lambda _: next(stopped))
+    return system._serve_until(event, fake, said.append), said
+
+
+def test_what_keeps_a_queue_from_starting_again_is_said_once() -> None:
+    assert served("up", "down", "down disk full", "down disk full", "up", "up") == (
+        True,
+        ["The queue can't start again, and goes on trying: disk full", "The queue is up again."],
+    )
+
+
+def test_a_system_that_somebody_else_ended_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "_GONE_AFTER_S", 0.0)
+    assert served("up", "gone") == (False, [])
