@@ -1,4 +1,4 @@
-"""A queue that starts again tries until it can read its journal; one that starts for the first time says why it can not."""
+"""A queue that starts again tries until it can read its journal; one that starts for the first time says why not."""
 
 from __future__ import annotations
 
