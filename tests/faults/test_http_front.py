@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,9 +45,14 @@ def submit_until_accepted(client: httpx.Client, key: str, payload: dict[str, Any
             answer = None
         if answer is not None and answer.status_code == 202:
             return str(answer.json()["jobId"]), tries
-        assert answer is None or answer.status_code >= 500, answer.text
+        assert answer is None or answer.status_code >= 500 or is_not_ours(answer), answer.text
         threading.Event().wait(0.1)
     raise AssertionError(f"{key} was never accepted")
+
+
+def is_not_ours(answer: httpx.Response) -> bool:
+    """Tell whether a proxy answered that knows no application yet: each error of ours is a problem in JSON."""
+    return answer.status_code == 404 and not answer.headers["content-type"].startswith("application/problem+json")
 
 
 def ends_after(base_url: str, after: int, until: int | None = None) -> list[tuple[int, str]]:
@@ -118,6 +124,23 @@ def test_without_serves_controller_requests_are_answered_and_jobs_run(running_sy
     with httpx.Client(base_url=str(running_system.url), timeout=30.0, trust_env=False) as client:
         ids = [submit_until_accepted(client, f"c{number}", chat("instant", str(number)))[0] for number in range(40)]
     assert {info.status for info in adapter.wait_all(ids)} == {"completed"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_behind_a_killed_proxy_jobs_run_and_another_one_answers(running_system: launch.System) -> None:
+    adapter = running_system.adapter
+    waiting = adapter.submit_jobs([chat("slow", str(number)) for number in range(40)])
+    for name in ("haproxy", "its manager"):
+        (manager,) = processes("ray::HAProxyManager")
+        (proxy,) = [child for child in manager.children() if child.name() == "haproxy"]
+        (proxy if name == "haproxy" else manager).send_signal(signal.SIGKILL)
+        killed_at = time.monotonic()
+        with httpx.Client(base_url=str(running_system.url), timeout=30.0, trust_env=False) as client:
+            job_id, tries = submit_until_accepted(client, f"after {name}", chat("instant", "after"))
+        print(f"{name}: HTTP was back after {time.monotonic() - killed_at:.1f} s and {tries} tries")
+        waiting.append(job_id)
+    assert {(info.status, info.attempt) for info in adapter.wait_all(waiting)} == {("completed", 1)}
 
 
 @contextmanager
