@@ -5,9 +5,11 @@ The last byte of a job's id names the shard of the queue that holds the job; wit
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
+from uuid import UUID
 
 _SEQUENCE_BITS = 12
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  #: two bits of it are fixed
@@ -67,6 +69,16 @@ def ids_from(first: str, count: int) -> list[str]:
     """
     head, number, shard = first[:24], int(first[24:34], 16), first[34:]
     return [f"{head}{(number + at) % 2**40:010x}{shard}" for at in range(count)]
+
+
+def id_of(*words: str) -> str:
+    """Return the job id on the first shard that follows from ``words``: always the same one.
+
+    >>> id_of("run", "row", "0")
+    '2a7bd688-c079-5030-8e08-1483d22b0a00'
+    """
+    digest = hashlib.blake2b("\x1f".join(words).encode(), digest_size=16).digest()
+    return str(UUID(bytes=digest[:15] + b"\0", version=5))
 
 
 def new_id(prefix: str) -> str:

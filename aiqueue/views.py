@@ -162,10 +162,13 @@ class QueueStats(_View):
 
 
 class OrchestratorStats(_View):
-    """Batches."""
+    """Batches, chains and graphs (each is a batch), and schedules."""
 
     total_batches: int = 0
     active_batches: int = 0
+    total_schedules: int = 0
+    active_schedules: int = 0  #: those that are not paused
+    scheduled_runs: int = 0  #: jobs that the schedules there are have started
 
 
 class Stats(_View):

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import pydantic
 
-from aiqueue.client.headers import header_fields
+from aiqueue.client.headers import DEFAULT_SCOPE, header_fields, scoped_key
 from aiqueue.client.schedule_models import (
     ScheduleDefinition,
     ScheduledJobOptions,
@@ -23,12 +23,13 @@ from aiqueue.errors import (
     AIQueueError,
     DuplicateJob,
     FieldError,
+    IdempotencyConflict,
     QueueFull,
     ScheduleExists,
     ScheduleNotFound,
     ValidationError,
 )
-from aiqueue.ids import new_id, new_job_ids
+from aiqueue.ids import id_of, new_id, new_job_ids
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import JobHeader, Refusal
 from aiqueue.validation import Payload, PayloadChecker, field_errors
@@ -61,12 +62,14 @@ class ScheduleClient:
         catch_up: str = "last",
         jitter: int = 0,
         options: Mapping[str, Any] | ScheduledJobOptions | None = None,
+        idempotency_key: str | None = None,
     ) -> ScheduleInfo:
         """Return the new schedule, with its next runs, once it is on the queue's disk.
 
         The same schedule under the same name again is the one that is there: a program may add its schedules each time
         it starts. ``jitter`` is in milliseconds; ``options`` are those of each job. Raises ValidationError, which names
-        the field, and ScheduleExists for a name that is taken by another schedule.
+        the field, ScheduleExists for a name that is taken by another schedule, and IdempotencyConflict for a key that
+        was used for another request.
         """
         given = {
             "name": name,
@@ -83,10 +86,17 @@ class ScheduleClient:
             definition = ScheduleDefinition.model_validate(given)
         except pydantic.ValidationError as error:
             raise ValidationError(field_errors(error)) from None
-        return await self.put(payload, definition)
+        return await self.put(payload, definition, idempotency_key=idempotency_key)
 
-    async def put(self, payload: Mapping[str, Any] | Payload, definition: ScheduleDefinition) -> ScheduleInfo:
-        """As ``add``, with a definition that is validated already."""
+    async def put(
+        self,
+        payload: Mapping[str, Any] | Payload,
+        definition: ScheduleDefinition,
+        *,
+        idempotency_key: str | None = None,
+        scope: str = DEFAULT_SCOPE,
+    ) -> ScheduleInfo:
+        """As ``add``, with a definition that is validated already. ``scope`` says whose key it is."""
         try:
             options = definition.job_options()
         except ValueError as error:
@@ -105,7 +115,8 @@ class ScheduleClient:
             definition.jitter,
             definition.enabled,
         )
-        return schedule_info(_only(await self._call(SchedulesCall("add", spec=spec, next_ticks=_SHOWN))))
+        call = SchedulesCall("add", spec=spec, next_ticks=_SHOWN, key=scoped_key(idempotency_key, scope))
+        return schedule_info(_only(await self._call(call)))
 
     async def find(self) -> list[ScheduleInfo]:
         """Return all schedules by name, each with its next run."""
@@ -133,11 +144,21 @@ class ScheduleClient:
 
     async def remove(self, schedule: AnySchedule) -> ScheduleInfo:
         """Forget a schedule and return what it was. Jobs that it has started go on."""
-        return await self._change("remove", schedule)
+        there = await self.get(schedule)
+        try:
+            return await self._change("remove", there.schedule_id)  # and not another one that takes the name meanwhile
+        except ScheduleNotFound:  # an answer was lost, and the call that was asked again finds nothing any more
+            return there
 
-    async def run_now(self, schedule: AnySchedule) -> str:
-        """Start one job beside the cron line, also while it is paused or runs already; return the job's id."""
-        (job_id,) = new_job_ids(1)
+    async def run_now(
+        self, schedule: AnySchedule, *, idempotency_key: str | None = None, scope: str = DEFAULT_SCOPE
+    ) -> str:
+        """Start one job beside the cron line, also while it is paused or runs already; return the job's id.
+
+        With a key that was used before it is the job of that time. Raises DuplicateJob if that was another schedule's.
+        """
+        key = scoped_key(idempotency_key, scope)
+        job_id = id_of("run", key) if key else new_job_ids(1)[0]
         return (await self._call(SchedulesCall("run", str(schedule), job_id=job_id))).job_id
 
     async def _get(self, schedule: AnySchedule, next_ticks: int, *, with_payload: bool = False) -> ScheduleView:
@@ -166,7 +187,8 @@ def _refuse(refusal: Refusal) -> NoReturn:
         raise ValidationError([FieldError(field, message)])
     if refusal.kind == QueueFull.kind:
         raise QueueFull(refusal.message, refusal.retry_after_s)
-    by_kind = {error.kind: error for error in (ScheduleNotFound, ScheduleExists, DuplicateJob)}
+    known = (ScheduleNotFound, ScheduleExists, DuplicateJob, IdempotencyConflict)
+    by_kind = {error.kind: error for error in known}
     raise by_kind.get(refusal.kind, AIQueueError)(refusal.message)
 
 
@@ -218,6 +240,6 @@ class SyncScheduleClient:
         """Forget a schedule and return what it was."""
         return self._run(self._client.remove(schedule))
 
-    def run_now(self, schedule: AnySchedule) -> str:
+    def run_now(self, schedule: AnySchedule, *, idempotency_key: str | None = None) -> str:
         """Start one job beside the cron line; return its id."""
-        return self._run(self._client.run_now(schedule))
+        return self._run(self._client.run_now(schedule, idempotency_key=idempotency_key))

@@ -81,9 +81,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class AddSchedule:
-    """Take a schedule. Reply: its id (of the one that is there, if it says the same), or a Refusal."""
+    """Take a schedule. Reply: its id (of the one that is there, if it says the same), or a Refusal.
+
+    ``key``: an idempotency key that was not used before, to be kept with the ``digest`` of what was asked.
+    """
 
     spec: ScheduleSpec
+    key: str = ""
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ class SchedulesCall(Wire):
     job_id: str = ""  #: of the job to start, made by the client: asked for twice, it runs once
     next_ticks: int = 5  #: how many coming ticks to tell
     with_payload: bool = False  #: of ``get``
+    key: str = ""  #: the caller's idempotency key, to add
 
 
 class SchedulesReply(Wire):

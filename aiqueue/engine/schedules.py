@@ -47,7 +47,10 @@ def add(core: Core, turn: Turn, command: AddSchedule) -> Refusal | str:
     spec, schedules = command.spec, core.schedules
     known = schedules.find(spec.id) or schedules.named(spec.name)
     if known is not None:  # asked again after a lost answer, or by a program that was started again
-        return known.spec.id if _is_same(known.spec, spec) else Refusal(ScheduleExists.kind, known.spec.name)
+        if not _is_same(known.spec, spec):
+            return Refusal(ScheduleExists.kind, known.spec.name)
+        _keep_key(turn, command, known.spec.id)
+        return known.spec.id
     now = turn.now + schedules.ahead_s
     schedule = Schedule(msgspec.structs.replace(spec, created_at=now), ScheduleState(enabled=spec.enabled))
     if problem := schedule.problem or _refused(core, spec):
@@ -59,7 +62,13 @@ def add(core: Core, turn: Turn, command: AddSchedule) -> Refusal | str:
         _pause(schedule)
     schedules.put(schedule)
     turn.rows.schedules.append((spec.id, encode_spec(schedule.spec), encode_state(schedule.state)))
+    _keep_key(turn, command, spec.id)
     return spec.id
+
+
+def _keep_key(turn: Turn, command: AddSchedule, schedule_id: str) -> None:
+    if command.key:
+        turn.rows.keys.append((command.key, schedule_id, command.digest, turn.now))
 
 
 def _refused(core: Core, spec: ScheduleSpec) -> str:

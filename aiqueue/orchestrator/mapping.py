@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
 from aiqueue.errors import FieldError, ValidationError
-from aiqueue.ids import new_id
+from aiqueue.ids import id_of, new_id
 from aiqueue.models import BatchOptions
 from aiqueue.orchestrator.rows import Rows, chunks, read_rows
 from aiqueue.orchestrator.submitting import PartSender
@@ -102,8 +101,7 @@ class Mapping:
         return key
 
     def _id_of(self, key: str, tried: int) -> str:
-        digest = hashlib.blake2b(f"{self._run_id}\x1f{key}\x1f{tried}".encode(), digest_size=16).digest()
-        return str(UUID(bytes=digest[:15] + b"\0", version=5))  # the last byte names the shard: all in the first
+        return id_of(self._run_id, key, str(tried))
 
 
 def _hash(row: Any) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from aiqueue.batch_protocol import BatchCall, ResultsCall, ResultsReply
 from aiqueue.batch_views import BatchInfo, BatchResult, GraphInfo, batch_info, graph_info, results_of
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
-from aiqueue.client.headers import batch_spec, header_fields
+from aiqueue.client.headers import DEFAULT_SCOPE, scoped_key
 from aiqueue.errors import DependencyFailed, JobNotFound, StartError
-from aiqueue.ids import new_id, new_job_ids
+from aiqueue.ids import ids_from, new_id, new_job_ids
 from aiqueue.models import BatchOptions, GraphOptions
 from aiqueue.orchestrator import mapping
 from aiqueue.orchestrator.graphs import Graph, chain_of, check_fan_in, graph_of
@@ -26,8 +26,8 @@ from aiqueue.orchestrator.handles import (
     take_stop_flag,
 )
 from aiqueue.orchestrator.rows import Rows, chunks, read_rows
-from aiqueue.orchestrator.submitting import PartSender, jobs_of, options_of
-from aiqueue.protocol import END_STATES, JobView, Need, SubmitGroup
+from aiqueue.orchestrator.submitting import Linked, PartSender, options_of, submit_linked
+from aiqueue.protocol import END_STATES, JobView, Need
 from aiqueue.views import OrchestratorStats
 
 _PAGE = 500
@@ -59,7 +59,7 @@ class AsyncAIJobOrchestrator:
         await self.stop()
 
     async def get_stats(self) -> OrchestratorStats:
-        """Return how many batches, chains and graphs there were and are."""
+        """Return how many batches, chains and graphs there were and are, and how many schedules."""
         return (await self._adapter.get_stats()).orchestrator
 
     # --- schedules; all that can be done with them is in ``adapter.schedules`` ---
@@ -164,27 +164,47 @@ class AsyncAIJobOrchestrator:
     # --- chains and graphs ---
 
     async def create_job_chain(
-        self, steps: Sequence[Any], options: Options = None, *, stop_on_error: bool = True, **more: Any
+        self,
+        steps: Sequence[Any],
+        options: Options = None,
+        *,
+        stop_on_error: bool = True,
+        idempotency_key: str | None = None,
+        scope: str = DEFAULT_SCOPE,
+        **more: Any,
     ) -> JobChain:
         """Submit jobs that run one after the other; return their ids.
 
         A step is a payload, or ``{"name": …, "payload": …}``. It may use what came before: ``{{previous.content}}``,
         ``{{steps[0].content}}``, ``{{steps.name.json.items}}``. ``stop_on_error=False`` goes on after a failed step,
         with the error as the next one's input.
+
+        With the same ``idempotency_key`` and the same steps and options it is the first chain, whose ids are returned;
+        with others, IdempotencyConflict. ``scope`` says whose key it is.
         """
         options, stop_on_error = take_stop_flag(options, stop_on_error)
         graph = chain_of(steps, stop_on_error=stop_on_error)
-        chain_id, ids = await self._submit_graph("chain", graph, options, more)
+        key = scoped_key(idempotency_key, scope)
+        chain_id, ids = await self._submit_graph("chain", graph, options, more, key)
         return JobChain(chain_id, ids)
 
-    async def submit_graph(self, nodes: Mapping[str, Any], options: Options = None, **more: Any) -> JobGraph:
+    async def submit_graph(
+        self,
+        nodes: Mapping[str, Any],
+        options: Options = None,
+        *,
+        idempotency_key: str | None = None,
+        scope: str = DEFAULT_SCOPE,
+        **more: Any,
+    ) -> JobGraph:
         """Submit jobs that wait for each other: ``{name: {"payload": …, "depends_on": [names], "on_error": "fail"}}``.
 
         ``on_error``: what a job does when one that it needs did not complete: ``fail``, ``skip`` that one, or
-        ``include`` its error. Raises ValidationError for unknown names and for cycles.
+        ``include`` its error. Raises ValidationError for unknown names and for cycles. ``idempotency_key`` and
+        ``scope`` as for a chain.
         """
-        graph = graph_of(nodes)
-        graph_id, ids = await self._submit_graph("graph", graph, options, more)
+        graph, key = graph_of(nodes), scoped_key(idempotency_key, scope)
+        graph_id, ids = await self._submit_graph("graph", graph, options, more, key)
         return JobGraph(graph_id, {step.name: job_id for step, job_id in zip(graph.steps, ids, strict=True)})
 
     async def get_graph_status(self, graph_id: str) -> GraphInfo:
@@ -233,17 +253,20 @@ class AsyncAIJobOrchestrator:
         options: Options = None,
         *,
         on_error: str = "fail",
+        idempotency_key: str | None = None,
         **more: Any,
     ) -> str:
         """Submit one more job that gets all results: ``{{results}}``, ``{{results[0].content}}``; return its id.
 
-        It waits in the queue for the others, whoever submitted them.
+        It waits in the queue for the others, whoever submitted them. ``idempotency_key`` as for a chain.
         """
         check_inputs(job_ids, on_error)
         check_fan_in(payload_template, len(job_ids))
         needs = tuple(Need(job_id) for job_id in job_ids)
+        linked = Linked("fan_in", new_job_ids(1), [payload_template], [needs], [on_error])
         given = options_of(GraphOptions, for_graph(options), more)
-        _, (job_id,) = await self._submit_jobs("fan_in", [payload_template], [needs], [on_error], (), given)
+        key = scoped_key(idempotency_key, DEFAULT_SCOPE)
+        _, (job_id,) = await submit_linked(self._adapter.session, linked, given, key)
         return job_id
 
     async def result_ref(self, job_id: str) -> Any:
@@ -287,36 +310,19 @@ class AsyncAIJobOrchestrator:
         return FanOut(batch_id, ids)
 
     async def _submit_graph(
-        self, kind: str, graph: Graph, options: Options, more: Mapping[str, Any]
+        self, kind: str, graph: Graph, options: Options, more: Mapping[str, Any], key: str
     ) -> tuple[str, list[str]]:
+        ids = ids_from(new_job_ids(1)[0], len(graph.steps))
+        linked = Linked(
+            kind,
+            ids,
+            [step.payload for step in graph.steps],
+            [graph.needs_of(at, ids) for at in range(len(ids))],
+            [step.on_error for step in graph.steps],
+            tuple(step.name for step in graph.steps),
+        )
         given = options_of(GraphOptions, for_graph(options), more)
-        ids = new_job_ids(len(graph.steps))
-        needs = [graph.needs_of(at, ids) for at in range(len(ids))]
-        names = tuple(step.name for step in graph.steps)
-        payloads = [step.payload for step in graph.steps]
-        on_error = [step.on_error for step in graph.steps]
-        return await self._submit_jobs(kind, payloads, needs, on_error, names, given, ids)
-
-    async def _submit_jobs(
-        self,
-        kind: str,
-        payloads: Sequence[AnyPayload],
-        needs: Sequence[tuple[Need, ...]],
-        on_error: Sequence[str],
-        names: tuple[str, ...],
-        options: GraphOptions,
-        ids: list[str] | None = None,
-    ) -> tuple[str, list[str]]:
-        session, batch_id = self._adapter.session, new_id(kind.replace("_", "-"))
-        shared = header_fields(options, owner=session.owner, default_retries=session.default_retries, batch_id=batch_id)
-        ids = ids or new_job_ids(len(payloads))
-        jobs = jobs_of(session.checker.check_all(payloads), ids, shared)
-        for job, its_needs, policy in zip(jobs, needs, on_error, strict=True):
-            job.header.needs, job.header.on_error = its_needs, policy if its_needs else ""
-        spec = batch_spec(batch_id, options, kind=kind)
-        spec.names = names
-        await session.submit(SubmitGroup(jobs, batch=spec))
-        return batch_id, ids
+        return await submit_linked(self._adapter.session, linked, given, key)
 
     async def _ask(self, batch_id: str, action: str) -> BatchInfo:
         return batch_info(await self._adapter.session.transport.batch(BatchCall(batch_id, action)))

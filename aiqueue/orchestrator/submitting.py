@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pydantic
 
@@ -13,10 +13,10 @@ from aiqueue.batch_protocol import BatchCall
 from aiqueue.client.adapter import AnyPayload, Session
 from aiqueue.client.headers import batch_spec, header_fields
 from aiqueue.errors import AIQueueError, FieldError, ValidationError
-from aiqueue.ids import new_job_ids
+from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.models import BatchOptions, GraphOptions
 from aiqueue.orchestrator.rows import shifted
-from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup
+from aiqueue.protocol import BatchSpec, JobHeader, Need, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload, field_errors
 
 _UNDER_WAY = 3  # parts that are sent and not yet answered
@@ -100,6 +100,36 @@ def jobs_of(
         header.index = index
         jobs.append(Submission(job_id, header, body))
     return jobs
+
+
+class Linked(NamedTuple):
+    """Jobs that wait for others: each for those in its place of ``needs``. The ids are those of ``ids_from``."""
+
+    kind: str
+    ids: list[str]
+    payloads: Sequence[AnyPayload]
+    needs: Sequence[tuple[Need, ...]]
+    on_error: Sequence[str]
+    names: tuple[str, ...] = ()
+
+
+async def submit_linked(session: Session, linked: Linked, options: GraphOptions, key: str) -> tuple[str, list[str]]:
+    """Submit jobs in one group; return the ids of the group and of the jobs: the first ones, of a key used before.
+
+    The queue keeps the first job's id with the key; all other ids follow from it.
+    """
+    prefix, ids = linked.kind.replace("_", "-"), linked.ids
+    batch_id = f"{prefix}-{ids[0]}"
+    shared = header_fields(options, owner=session.owner, default_retries=session.default_retries, batch_id=batch_id)
+    jobs = jobs_of(session.checker.check_all(linked.payloads), ids, shared)
+    for job, needs, policy in zip(jobs, linked.needs, linked.on_error, strict=True):
+        job.header.needs, job.header.on_error = needs, policy if needs else ""
+    jobs[0].header.idempotency_key = key
+    spec = batch_spec(batch_id, options, kind=linked.kind)
+    spec.names = linked.names
+    if earlier := await session.submit(SubmitGroup(jobs, batch=spec)):
+        return f"{prefix}-{earlier}", ids_from(earlier, len(ids))
+    return batch_id, ids
 
 
 def _by_size(jobs: Sequence[Submission]) -> Iterator[list[Submission]]:

@@ -40,7 +40,7 @@ class AIJobOrchestrator:
         self.stop()
 
     def get_stats(self) -> OrchestratorStats:
-        """Return how many batches, chains and graphs there were and are."""
+        """Return how many batches, chains and graphs there were and are, and how many schedules."""
         return self._run(self._async.get_stats())
 
     def schedule_job(self, payload: AnyPayload, name: str, cron_expression: str, **rules: Any) -> str:

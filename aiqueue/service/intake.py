@@ -147,7 +147,18 @@ def _digest(group: SubmitGroup) -> bytes:
         hashed.update(encode((job.header.type, job.header.provider, job.header.model, job.payload)))
     if group.batch is not None:
         hashed.update(encode(replace(group.batch, id="")))
+    if any(job.header.needs for job in group.jobs):
+        hashed.update(encode(_needs_of(group.jobs)))
     return hashed.digest()
+
+
+def _needs_of(jobs: Sequence[Submission]) -> list[tuple[str, list[tuple[int | str, Sequence[str]]]]]:
+    """Return what each job waits for: those of the same group by their places, since each submit makes new ids."""
+    places = {job.id: at for at, job in enumerate(jobs)}
+    return [
+        (job.header.on_error, [(places.get(need.job_id, need.job_id), need.names) for need in job.header.needs])
+        for job in jobs
+    ]
 
 
 def _options_of(header: JobHeader) -> tuple[Any, ...]:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from aiqueue.engine import AddSchedule, ChangeSchedule, QueueEngine, RunSchedule
 from aiqueue.engine.commands import Command
-from aiqueue.engine.schedule_records import Schedule, SchedulesCall, SchedulesReply, ScheduleView
-from aiqueue.errors import DuplicateJob, ScheduleNotFound, ValidationError
+from aiqueue.engine.schedule_records import (
+    Schedule,
+    SchedulesCall,
+    ScheduleSpec,
+    SchedulesReply,
+    ScheduleView,
+    encode_spec,
+)
+from aiqueue.errors import DuplicateJob, IdempotencyConflict, ScheduleNotFound, ValidationError
 from aiqueue.journal.base import Journal
-from aiqueue.protocol import Refusal
+from aiqueue.protocol import Refusal, decode_header
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
 
@@ -28,15 +38,24 @@ class ScheduleDesk:
     ) -> None:
         self._apply, self._engine, self._journal = apply, engine, journal
         self._commits, self._clock = commits, clock
+        self._adding = asyncio.Lock()  # with a key, one after the other
 
     async def answer(self, call: SchedulesCall) -> SchedulesReply:
         """Carry out a call. Raises JournalUnavailable where something new can't be written."""
         if call.action in ("list", "get"):
             return await self._look(call)
         self._commits.check()
+        if call.action == "add" and call.key:
+            async with self._adding:
+                return await self._change(call)
+        return await self._change(call)
+
+    async def _change(self, call: SchedulesCall) -> SchedulesReply:
         command = await self._command(call)
         if isinstance(command, Refusal):
             return SchedulesReply(refusal=command)
+        if isinstance(command, SchedulesReply):
+            return command
         before = self._engine.core.schedules.find(call.schedule)
         found, committed = self._apply(command)
         await asyncio.shield(committed)
@@ -45,20 +64,41 @@ class ScheduleDesk:
         schedule = self._engine.core.schedules.find(found) or before
         return SchedulesReply([self._view(schedule, call.next_ticks)] if schedule else [], job_id=call.job_id)
 
-    async def _command(self, call: SchedulesCall) -> Command | Refusal:
+    async def _command(self, call: SchedulesCall) -> Command | Refusal | SchedulesReply:
+        """Return what is to be done, why it can't be, or the answer of the first time."""
         if call.action == "add" and call.spec is not None:
-            return AddSchedule(call.spec)
+            return await self._with_key(call.spec, call) if call.key else AddSchedule(call.spec)
         if call.action in ("pause", "resume", "remove"):
             return ChangeSchedule(call.schedule, call.action)
         if call.action == "run" and call.job_id:
-            schedule = self._engine.core.schedules.find(call.schedule)
-            mine = schedule is not None and any(run.job_id == call.job_id for run in schedule.state.runs)
-            await asyncio.shield(self._commits.settled())
-            known = await asyncio.to_thread(self._journal.jobs, [call.job_id])
-            if known and not mine:  # the engine knows only jobs that have not ended
-                return Refusal(DuplicateJob.kind, call.job_id, call.job_id)
-            return RunSchedule(call.schedule, call.job_id)
+            return await self._run(call)
         return Refusal(ValidationError.kind, f"action: can't {call.action!r}, or something is missing for it")
+
+    async def _with_key(self, spec: ScheduleSpec, call: SchedulesCall) -> Command | Refusal | SchedulesReply:
+        """Return how to add a schedule under an idempotency key: not at all, if it was added under it before."""
+        await asyncio.shield(self._commits.settled())
+        used = (await asyncio.to_thread(self._journal.keys, [call.key])).get(call.key)
+        digest = _digest(spec)
+        if used is None:
+            return AddSchedule(spec, call.key, digest)
+        if used.digest != digest:
+            _, _, key = call.key.partition(":")
+            return Refusal(IdempotencyConflict.kind, key, used.job_id)
+        schedule = self._engine.core.schedules.find(used.job_id)
+        if schedule is None:  # and was removed since: a request that comes late must not bring it back
+            return Refusal(ScheduleNotFound.kind, used.job_id)
+        return SchedulesReply([self._view(schedule, call.next_ticks)])
+
+    async def _run(self, call: SchedulesCall) -> Command | Refusal | SchedulesReply:
+        """Return how to start a job by hand: not at all, if it was started before."""
+        schedule = self._engine.core.schedules.find(call.schedule)
+        await asyncio.shield(self._commits.settled())
+        known = (await asyncio.to_thread(self._journal.jobs, [call.job_id])).get(call.job_id)
+        if known is None or schedule is None:
+            return RunSchedule(call.schedule, call.job_id)
+        if decode_header(known.header).owner != schedule.spec.id:
+            return Refusal(DuplicateJob.kind, call.job_id, call.job_id)
+        return SchedulesReply([self._view(schedule, call.next_ticks)], job_id=call.job_id)
 
     async def _look(self, call: SchedulesCall) -> SchedulesReply:
         schedules = self._engine.core.schedules
@@ -85,3 +125,8 @@ class ScheduleDesk:
             now = self._clock.now() + self._engine.core.schedules.ahead_s
             coming = schedule.cron.after(max(state.last_tick, now), count=min(next_ticks, MAX_NEXT))
         return ScheduleView(schedule.spec_without_payload(), state, coming)
+
+
+def _digest(spec: ScheduleSpec) -> bytes:
+    """Return a hash of what was asked for: not under which id."""
+    return hashlib.blake2b(encode_spec(replace(spec, id="", created_at=0.0)), digest_size=16).digest()

@@ -69,7 +69,7 @@ def percentile(values: list[float], share: float) -> float | None:
 
 
 def collect(core: Core, recent: RecentTimes, *, now: float, dead_letter_queue: str = "ai-jobs-dlq") -> Stats:
-    """Return the queue's statistics at ``now``. O(lanes + workers + jobs in process)."""
+    """Return the queue's statistics at ``now``. O(lanes + workers + jobs in process + schedules)."""
     ended = core.counters.ended
     processing = sum(len(worker.held) for worker in core.leases)
     queued = sum(sum(lane.queued) for lane in core.lanes) + sum(map(sum, core.groups.held.values()))
@@ -96,8 +96,18 @@ def collect(core: Core, recent: RecentTimes, *, now: float, dead_letter_queue: s
         lanes=_lanes(core),
         worker_pool_stats=_workers(core, recent),
     )
-    batches = OrchestratorStats(total_batches=core.counters.batches, active_batches=len(core.open_batches))
-    return Stats(adapter=queue, orchestrator=batches)
+    return Stats(adapter=queue, orchestrator=_orchestrator(core))
+
+
+def _orchestrator(core: Core) -> OrchestratorStats:
+    schedules = [schedule.state for schedule in core.schedules]
+    return OrchestratorStats(
+        total_batches=core.counters.batches,
+        active_batches=len(core.open_batches),
+        total_schedules=len(schedules),
+        active_schedules=sum(state.enabled for state in schedules),
+        scheduled_runs=sum(state.fired for state in schedules),
+    )
 
 
 def _levels(core: Core, recent: RecentTimes) -> list[LevelStats]:

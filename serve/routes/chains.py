@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from aiqueue.batch_views import GraphInfo
 from aiqueue.models import ChainBody
+from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body
 from serve.routes.batches import (
     NO_ANSWER,
@@ -27,6 +28,7 @@ REFUSED = {
     408: "The body did not arrive in time.",
     413: "The body or a payload is over its size limit.",
     415: "The body is not plain JSON.",
+    422: KEY_TAKEN,
     429: "The queue is full.",
     503: NO_ANSWER,
 }
@@ -44,12 +46,17 @@ async def submit_chain(request: Request) -> Response:
     """Submit steps that run one after the other: all of them are accepted, or none.
 
     A step is a payload, or `{"name", "payload"}`. Its texts may use what came before: `{{previous.content}}`,
-    `{{steps[0].content}}`, `{{steps.name.json.items}}`.
+    `{{steps[0].content}}`, `{{steps.name.json.items}}`. With an `Idempotency-Key` the request can be repeated safely
+    for 24 hours: the answer is then the first chain and its jobs.
     """
-    body = parse_body(ChainBody, await request.body())
+    key, body = idempotency_key(request.headers), parse_body(ChainBody, await request.body())
     steps = [{"name": step.name, "payload": step.payload} if step.name else step.payload for step in body.named_steps()]
     chain = await orchestrator_of(request).create_job_chain(
-        steps, body.options.for_jobs(), stop_on_error=body.options.stop_on_error
+        steps,
+        body.options.for_jobs(),
+        stop_on_error=body.options.stop_on_error,
+        idempotency_key=key,
+        scope=caller_scope(request.headers),
     )
     return json_response(ChainAccepted(chain.chain_id, "processing", list(chain)), 202)
 
@@ -74,7 +81,7 @@ OPERATIONS = (
         status=202,
         answer=answer(ChainAccepted, "All steps are on disk."),
         failures=REFUSED,
-        extra=json_body(ChainBody),
+        extra={**json_body(ChainBody), "parameters": [KEY_PARAMETER]},
     ),
     Operation(
         method="GET",

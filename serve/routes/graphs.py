@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from aiqueue.batch_views import GraphInfo
 from aiqueue.models import GraphBody
+from serve.callers import KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body
 from serve.routes.batches import NO_ANSWER, UNKNOWN, action, cancel_batch, id_parameter, orchestrator_of, retry_batch
 from serve.routes.chains import REFUSED, get_graph
@@ -25,11 +26,14 @@ class GraphAccepted(msgspec.Struct, rename="camel"):
 async def submit_graph(request: Request) -> Response:
     """Submit jobs that wait for each other: all of them are accepted, or none.
 
-    `nodes` maps names to `{"payload", "dependsOn", "onError"}`. Unknown names and circles are refused.
+    `nodes` maps names to `{"payload", "dependsOn", "onError"}`. Unknown names and circles are refused. With an
+    `Idempotency-Key` the request can be repeated safely for 24 hours: the answer is then the first graph and its jobs.
     """
-    body = parse_body(GraphBody, await request.body())
+    key, body = idempotency_key(request.headers), parse_body(GraphBody, await request.body())
     nodes = {name: node.as_node() for name, node in body.nodes.items()}
-    graph = await orchestrator_of(request).submit_graph(nodes, body.options)
+    graph = await orchestrator_of(request).submit_graph(
+        nodes, body.options, idempotency_key=key, scope=caller_scope(request.headers)
+    )
     return json_response(GraphAccepted(graph.graph_id, "processing", dict(graph)), 202)
 
 
@@ -45,7 +49,7 @@ OPERATIONS = (
         status=202,
         answer=answer(GraphAccepted, "All jobs are on disk."),
         failures=REFUSED,
-        extra=json_body(GraphBody),
+        extra={**json_body(GraphBody), "parameters": [KEY_PARAMETER]},
     ),
     Operation(
         method="GET",

@@ -12,7 +12,7 @@ from aiqueue.errors import FieldError, JobNotFound, ValidationError
 from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 from aiqueue.models import BatchBody, JobOptions, SubmitBody
 from aiqueue.views import Cancellation, JobInfo
-from serve.callers import caller_scope
+from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body, path_parameter
 from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_body, parse_job_id
 
@@ -23,16 +23,6 @@ _DOWN = "The queue does not answer. A submit may have been accepted all the same
 _FULL = "The queue is full."
 _SLOW_BODY = "The body did not arrive in time."
 _NO_ANSWER = "The queue does not answer."
-_MAX_KEY = 255
-_KEY_TAKEN = "The idempotency key was used with another body."
-_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "a second request with this key and the same body is the first one, for 24 hours; a key is its "
-    "caller's, who is told apart by `Authorization` (of a Basic login the user name) or `X-API-Key`",
-    "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_KEY},
-}
 _UNKNOWN = "No job has this id, or it ended and its retention time is over."
 
 
@@ -75,7 +65,7 @@ async def submit_batch(request: Request) -> Response:
     If jobs are wrong, `errors` has the index of every one of them (the first 100). With an `Idempotency-Key` the
     request can be repeated safely for 24 hours: the answer is then the first batch and its jobs.
     """
-    key = _header_key(request)
+    key = idempotency_key(request.headers)
     adapter, raw = adapter_of(request), await request.body()
     try:
         body = parse_body(BatchBody, raw)
@@ -119,10 +109,10 @@ OPERATIONS = (
         failures={
             400: _BAD_BODY,
             409: "The `jobId` belongs to a job with another body.",
-            422: _KEY_TAKEN,
+            422: KEY_TAKEN,
             **_REFUSALS,
         },
-        extra={**json_body(SubmitBody), "parameters": [_KEY]},
+        extra={**json_body(SubmitBody), "parameters": [KEY_PARAMETER]},
     ),
     Operation(
         method="POST",
@@ -131,8 +121,8 @@ OPERATIONS = (
         name="submitBatch",
         status=202,
         answer=answer(BatchAccepted, "All jobs are on disk."),
-        failures={400: _BAD_BODY, 422: _KEY_TAKEN, **_REFUSALS},
-        extra={**json_body(BatchBody), "parameters": [_KEY]},
+        failures={400: _BAD_BODY, 422: KEY_TAKEN, **_REFUSALS},
+        extra={**json_body(BatchBody), "parameters": [KEY_PARAMETER]},
     ),
     Operation(
         method="GET",
@@ -168,19 +158,12 @@ def _options(body: SubmitBody) -> JobOptions:
 
 def _with_key(request: Request, options: JobOptions) -> JobOptions:
     """Return the options with the key that the header gives."""
-    key = _header_key(request)
+    key = idempotency_key(request.headers)
     if key is None:
         return options
     if options.idempotency_key not in (None, key):
         raise ValidationError([FieldError("Idempotency-Key", "differs from options.idempotencyKey: give one of them")])
     return options.model_copy(update={"idempotency_key": key})
-
-
-def _header_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= _MAX_KEY:
-        raise ValidationError([FieldError("Idempotency-Key", f"must have 1 to {_MAX_KEY} characters")])
-    return key
 
 
 def _in_payload(error: ValidationError) -> ValidationError:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from aiqueue.client.schedule_models import ScheduleBody, ScheduleInfo, ScheduleRunInfo
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import FieldError, ValidationError
+from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import JsonObject, Operation, answer, json_body
 from serve.routes.shared import adapter_of, json_response, parse_body
 
@@ -52,11 +53,13 @@ async def add_schedule(request: Request) -> Response:
     """Add a schedule. The answer comes when it is on disk, with the next runs: look whether they are what you meant.
 
     A cron line has five fields, or six with the seconds in front, or is `@daily` and its like. The same schedule under
-    the same name again is the one that is there.
+    the same name again is the one that is there. With an `Idempotency-Key` the request can be repeated safely for 24
+    hours, also after the schedule was removed: it does not come back by that.
     """
+    key, scope = idempotency_key(request.headers), caller_scope(request.headers)
     body = parse_body(ScheduleBody, await request.body())
     try:
-        info = await _schedules(request).put(body.payload, body)
+        info = await _schedules(request).put(body.payload, body, idempotency_key=key, scope=scope)
     except ValidationError as error:
         raise _in_body(error) from None
     location = f"{request.scope.get('root_path', '')}/ai/schedules/{info.schedule_id}"
@@ -89,8 +92,13 @@ async def resume_schedule(request: Request) -> Response:
 
 
 async def run_schedule(request: Request) -> Response:
-    """Start one job of a schedule now, beside its cron line; also while it is paused."""
-    return json_response(Started(await _schedules(request).run_now(_chosen(request)), "queued"), 202)
+    """Start one job of a schedule now, beside its cron line; also while it is paused.
+
+    With an `Idempotency-Key` the request can be repeated safely: the answer is then the first job.
+    """
+    key, scope = idempotency_key(request.headers), caller_scope(request.headers)
+    job_id = await _schedules(request).run_now(_chosen(request), idempotency_key=key, scope=scope)
+    return json_response(Started(job_id, "queued"), 202)
 
 
 async def next_runs(request: Request) -> Response:
@@ -149,13 +157,15 @@ OPERATIONS = (
         answer=answer(ScheduleInfo, "The schedule is on disk.", _LOCATION),
         failures={
             400: _BAD_BODY,
+            404: "It was added under this idempotency key, and removed since.",
             408: "The body did not arrive in time.",
             409: "Another schedule has this name.",
             413: "The body or the payload is over its size limit.",
             415: "The body is not plain JSON, by its Content-Type or Content-Encoding.",
+            422: KEY_TAKEN,
             503: _NO_ANSWER,
         },
-        extra=json_body(ScheduleBody),
+        extra={**json_body(ScheduleBody), "parameters": [KEY_PARAMETER]},
     ),
     Operation(
         method="GET",
@@ -208,8 +218,12 @@ OPERATIONS = (
         name="runSchedule",
         status=202,
         answer=answer(Started, "The job is on disk."),
-        failures={429: "The queue is full, or too many runs have not ended.", **_REFUSALS},
-        extra=_ONE,
+        failures={
+            409: "The idempotency key started a job of another schedule.",
+            429: "The queue is full, or too many runs have not ended.",
+            **_REFUSALS,
+        },
+        extra={"parameters": [_SCHEDULE, KEY_PARAMETER]},
     ),
     Operation(
         method="GET",

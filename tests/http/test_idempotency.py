@@ -117,13 +117,98 @@ async def test_a_job_and_a_batch_of_it_are_not_the_same_body(rig: Rig) -> None:
     assert is_problem(await post(rig, "/ai/jobs/batch", {"jobs": [CHAT]}), 422, "idempotency_conflict")
 
 
+# --- chains, graphs and schedules -------------------------------------------------------------------------------------
+
+STEP = chat(provider="sim", model="model-a", messages=[{"role": "user", "content": "Go on: {{previous.content}}"}])
+CHAIN = {"steps": [CHAT, STEP], "options": {"name": "pair"}}
+GRAPH = {"nodes": {"a": {"payload": CHAT}, "b": {"payload": CHAT}, "c": {"payload": CHAT, "dependsOn": ["a"]}}}
+DAILY = {"name": "daily", "cronExpression": "0 9 * * *", "payload": CHAT}
+
+
+@pytest.mark.parametrize(("path", "body", "jobs"), [("/ai/chains", CHAIN, 2), ("/ai/graphs", GRAPH, 3)])
+async def test_a_chain_or_a_graph_sent_again_with_its_key_is_itself(
+    rig: Rig, path: str, body: dict[str, Any], jobs: int
+) -> None:
+    rig.transport.lose_answers("submit")
+    first = await post(rig, path, body)
+    again = await post(rig, path, body)
+    await rig.crash()
+    after = await post(rig, path, body)
+    assert [answer.status_code for answer in (first, again, after)] == [202, 202, 202]
+    assert first.json() == again.json() == after.json()
+    assert await total(rig) == jobs
+    group_id = first.json()["chainId" if path == "/ai/chains" else "graphId"]
+    nodes = (await rig.http.get(f"{path}/{group_id}")).json()["nodes"]
+    ids = first.json()["jobIds"]
+    assert [node["jobId"] for node in nodes] == list(ids.values() if isinstance(ids, dict) else ids)
+    other = await post(rig, path, body, authorization="Bearer other")
+    assert other.json() != first.json()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "other"),
+    [
+        ("/ai/chains", CHAIN, {"steps": [CHAT, CHAT], "options": {"name": "pair"}}),
+        ("/ai/chains", CHAIN, {"steps": [CHAT, STEP], "options": {"name": "pair", "stopOnError": False}}),
+        ("/ai/graphs", GRAPH, {"nodes": {**GRAPH["nodes"], "c": {"payload": CHAT, "dependsOn": ["b"]}}}),
+        ("/ai/graphs", GRAPH, CHAIN),
+        ("/ai/schedules", DAILY, {**DAILY, "name": "other"}),
+        ("/ai/schedules", DAILY, {**DAILY, "cronExpression": "0 10 * * *"}),
+    ],
+    ids=["step", "rule", "needs", "graph and chain", "name", "line"],
+)
+async def test_another_one_under_a_used_key_is_refused(
+    rig: Rig, path: str, body: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert (await post(rig, path, body)).is_success
+    before = await total(rig)
+    where = "/ai/chains" if other is CHAIN else path
+    assert is_problem(await post(rig, where, other), 422, "idempotency_conflict")
+    assert await total(rig) == before
+    assert len((await rig.http.get("/ai/schedules")).json()["schedules"]) == (path == "/ai/schedules")
+
+
+async def test_a_schedule_sent_again_with_its_key_is_itself_and_does_not_come_back_once_removed(rig: Rig) -> None:
+    rig.transport.lose_answers("schedules")
+    assert (await post(rig, "/ai/schedules", DAILY)).status_code == 503, "over Ray the client asks again by itself"
+    first = await post(rig, "/ai/schedules", DAILY)
+    await rig.crash()
+    again = await post(rig, "/ai/schedules", DAILY)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json()["scheduleId"] == again.json()["scheduleId"]
+    assert (await rig.http.delete("/ai/schedules/daily")).is_success
+    assert is_problem(await post(rig, "/ai/schedules", DAILY), 404, "schedule_not_found")
+    assert (await rig.http.get("/ai/schedules")).json()["schedules"] == []
+    fresh = await rig.http.post("/ai/schedules", json=DAILY)
+    assert fresh.json()["scheduleId"] != first.json()["scheduleId"]
+
+
+async def test_a_run_by_hand_sent_again_with_its_key_is_the_same_job_also_after_its_end(rig: Rig) -> None:
+    for name in ("daily", "other"):
+        assert (await rig.http.post("/ai/schedules", json={**DAILY, "name": name})).is_success
+    first = await post(rig, "/ai/schedules/daily/run", {})
+    await rig.work()
+    await rig.adapter.wait(first.json()["jobId"])
+    await rig.crash()
+    again = await post(rig, "/ai/schedules/daily/run", {})
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert await total(rig) == 1
+    assert is_problem(await post(rig, "/ai/schedules/other/run", {}), 409, "duplicate_job")
+    mine = await post(rig, "/ai/schedules/daily/run", {}, **{"x-api-key": "another caller"})
+    assert mine.json() != first.json()
+
+
 async def test_batches_without_a_key_are_as_many_as_are_sent(rig: Rig) -> None:
     ids = {(await rig.http.post("/ai/jobs/batch", json={"jobs": [CHAT]})).json()["batchId"] for _ in range(2)}
     assert len(ids) == 2
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256])
-async def test_a_key_of_the_wrong_length_is_refused(rig: Rig, key: str) -> None:
-    answer = await post(rig, "/ai/jobs/batch", {"jobs": [CHAT]}, **{"idempotency-key": key})
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/ai/jobs/batch", {"jobs": [CHAT]}), ("/ai/chains", CHAIN), ("/ai/graphs", GRAPH), ("/ai/schedules", DAILY)],
+)
+async def test_a_key_of_the_wrong_length_is_refused(rig: Rig, path: str, body: dict[str, Any], key: str) -> None:
+    answer = await post(rig, path, body, **{"idempotency-key": key})
     assert is_problem(answer, 400, "invalid_input")
     assert await total(rig) == 0

@@ -12,8 +12,10 @@ import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.schedules import ScheduleClient
+from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply
 from aiqueue.errors import AIQueueError, QueueFull, ScheduleExists, ScheduleNotFound, ValidationError
 from aiqueue.testing.jobs import chat
+from tests.tools.asking import AskingTransport
 from tests.tools.client_harness import ClientHarness
 from tests.tools.turns import turns, until
 
@@ -108,6 +110,30 @@ async def test_a_lost_answer_is_no_second_schedule(harness: ClientHarness, clien
         await client.schedules.add(chat(), "report", DAILY)
     await client.schedules.add(chat(), "report", DAILY)
     assert len(await client.schedules.find()) == 1
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_a_removal_whose_answer_got_lost_is_answered_all_the_same(
+    harness: ClientHarness, monkeypatch: pytest.MonkeyPatch, crash: bool
+) -> None:
+    client = await harness.client(AskingTransport(harness.transport))  # type: ignore[arg-type]
+    added = await client.schedules.add(chat(), "report", DAILY)
+    call_queue, removals = harness.transport.schedules, list[str]()
+
+    async def lose_first_removal(call: SchedulesCall) -> SchedulesReply:
+        if call.action == "remove":
+            removals.append(call.schedule)
+            if len(removals) == 1:
+                harness.transport.lose_answers("schedules")
+            elif crash:
+                await harness.crash()
+        return await call_queue(call)
+
+    monkeypatch.setattr(harness.transport, "schedules", lose_first_removal)
+    assert (await client.schedules.remove("report")).schedule_id == added.schedule_id
+    assert removals == [added.schedule_id] * 2
+    with pytest.raises(ScheduleNotFound, match="Schedule not found: report"):
+        await client.schedules.remove("report")
 
 
 @pytest.mark.parametrize(

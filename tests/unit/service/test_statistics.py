@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiqueue.config import DeadLetterConfig
+from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.protocol import Event
 from aiqueue.service.statistics import RecentTimes, percentile
-from aiqueue.testing.jobs import settings
+from aiqueue.testing.jobs import chat, settings
+from tests.tools.client_harness import ClientHarness
 from tests.tools.service_harness import ServiceHarness
 
 
@@ -49,3 +51,15 @@ async def test_the_dead_letters_are_called_as_the_settings_say() -> None:
     queue = ServiceHarness(config)
     assert queue.service.stats().adapter.dead_letter_queue == "lost"
     await queue.service.close()
+
+
+async def test_schedules_are_counted_with_the_paused_ones_apart() -> None:
+    async with ClientHarness() as system:
+        orchestrator = AsyncAIJobOrchestrator(await system.client())
+        for name in "ab":
+            await orchestrator.schedule_job(chat(), name, "@daily", enabled=name == "a")
+        await (await system.client()).schedules.run_now("b")
+        stats = await orchestrator.get_stats()
+        assert (stats.total_schedules, stats.active_schedules, stats.scheduled_runs) == (2, 1, 1)
+        await system.crash()
+        assert await orchestrator.get_stats() == stats
