@@ -1,6 +1,6 @@
 """What a request may cost: bytes of its body, and seconds. One layer in front of the application, in plain ASGI.
 
-The deadline is ours: Serve's own can be lifted by a header of the client. It ends where a stream of events begins.
+The deadline is ours: Serve's own can be lifted by a header of the client. It ends where a stream begins.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from serve.http_errors import BodyTimeout, UnsupportedMediaType, problem_respons
 
 DEADLINE_S = 30.0
 _MAX_DIGITS = 18  # of a length; Python refuses to read thousands of them
+_STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -80,7 +81,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         self.answering = True
-        if self.deadline and message["type"] == "http.response.start" and _is_event_stream(message):
+        if self.deadline and message["type"] == "http.response.start" and _is_stream(message):
             self.deadline.reschedule(None)
         await self.inner_send(message)
 
@@ -118,8 +119,8 @@ def _is_json(content_type: bytes | None, *, from_browser: bool) -> bool:
     return media_type == b"application/json" or media_type.endswith(b"+json")
 
 
-def _is_event_stream(start: Message) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in start["headers"])
+def _is_stream(start: Message) -> bool:
+    return any(name == b"content-type" and value.startswith(_STREAMS) for name, value in start["headers"])
 
 
 def _too_large(message: str) -> PayloadTooLarge:

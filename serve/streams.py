@@ -37,7 +37,7 @@ class StreamSlots:
     def taken(self) -> Iterator[None]:
         """Hold one slot while the block runs. Raises TooManyStreams."""
         if self.open >= self._limit:
-            raise TooManyStreams(f"{self._limit} event streams are open here already; poll the jobs instead, or wait")
+            raise TooManyStreams(f"{self._limit} streams are open here already; poll, or read pages, or wait")
         self.open += 1
         try:
             yield
@@ -45,12 +45,12 @@ class StreamSlots:
             self.open -= 1
 
 
-class EventResponse(Response):
-    """A stream of server-sent events, piece by piece; it ends with the pieces, or when the reader is gone or stuck."""
+class StreamResponse(Response):
+    """A stream, piece by piece; it ends with the pieces, or when the reader is gone or stuck."""
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], slots: StreamSlots) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes, None], slots: StreamSlots, media_type: str) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(None, 200, headers, "text/event-stream")
+        super().__init__(None, 200, headers, media_type)
         del self.headers["content-length"]
         self._pieces, self._slots = pieces, slots
 
@@ -74,6 +74,13 @@ class EventResponse(Response):
         async for piece in self._pieces:
             await _body(send, piece, more=True)
         await _body(send, b"", more=False)
+
+
+class EventResponse(StreamResponse):
+    """A stream of server-sent events."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], slots: StreamSlots) -> None:
+        super().__init__(pieces, slots, "text/event-stream")
 
 
 async def _body(send: Send, body: bytes, *, more: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from aiqueue.batch_protocol import ResultsCall
 from aiqueue.engine.batches import RETRIED
 from aiqueue.engine.groups import FAILED
@@ -10,6 +12,8 @@ from aiqueue.journal.base import Journal, PartRow, StoredJob
 from aiqueue.protocol import decode_header
 
 _PAGE = 1_000
+_PAGE_BYTES = 4 * 2**20  # of results, and the last one that fits in
+_READ = 100  # jobs read at once
 
 
 class BatchPages:
@@ -22,18 +26,17 @@ class BatchPages:
         """Return the next ended jobs of a batch, and the cursor behind them."""
         limit = max(1, min(call.limit, _PAGE))
         if not call.ordered:
-            seqs = self._journal.batch_ends(number, after=call.after, limit=limit)
-            return self._journal.by_seq(seqs), call.after + len(seqs)
-        seqs = self._by_index(number, call.after, limit)
-        found = {job.seq: job for job in self._journal.by_seq(seqs)}
+            jobs = list(self._read(self._journal.batch_ends(number, after=call.after, limit=limit)))
+            return [job for job in jobs if job is not None], call.after + len(jobs)
         rows: list[StoredJob] = []
-        for at, seq in enumerate(seqs):
-            job = found.get(seq)
+        passed = 0
+        for job in self._read(self._by_index(number, call.after, limit)):
             if job is not None and job.state not in TERMINAL and not call.with_live:
-                return rows, call.after + at
-            if job is not None:  # and its retention time is not over
+                break
+            passed += 1
+            if job is not None:
                 rows.append(job)
-        return rows, call.after + len(seqs)
+        return rows, call.after + passed
 
     def failed(self, number: int, with_cancelled: bool) -> list[int]:
         """Return the seqs of the jobs that did not complete and have no successor, in the order of the batch."""
@@ -50,6 +53,19 @@ class BatchPages:
                 if job.state in wanted and job.id not in replaced
             ]
         return [seq for _, seq in sorted(failed)]
+
+    def _read(self, seqs: list[int]) -> Iterator[StoredJob | None]:
+        """Yield jobs (None for one whose retention time is over) until their results fill a page."""
+        size = 0
+        for at in range(0, len(seqs), _READ):
+            part = seqs[at : at + _READ]
+            found = {job.seq: job for job in self._journal.by_seq(part)}
+            for seq in part:
+                job = found.get(seq)
+                yield job
+                size += len(job.result) if job else 0
+                if size >= _PAGE_BYTES:
+                    return
 
     def _by_index(self, number: int, after: int, limit: int) -> list[int]:
         """Return the seqs of the jobs that stand at places ``after`` and following: the last successor of each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -15,11 +15,13 @@ from aiqueue.errors import BatchNotFound, FieldError, ValidationError
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from serve.openapi import JsonObject, Operation, answer
 from serve.routes.shared import json_response
+from serve.streams import StreamResponse
 
 _ID = re.compile(r"[a-z][a-z-]{0,15}-[0-9a-f-]{36}")
 _PAGE, _MOST = 500, 1_000
 _MAX_DIGITS = 9
 _FORMATS = ("json", "jsonl")
+_LINES = "application/x-ndjson"
 UNKNOWN = "Nothing has this id, or it ended and its retention time is over."
 NO_ANSWER = "The queue does not answer."
 
@@ -62,11 +64,12 @@ async def get_batch(request: Request) -> Response:
 
 
 async def get_results(request: Request) -> Response:
-    """Read what the jobs of a batch came to, a page at a time.
+    """Read what the jobs of a batch came to, a page at a time, or all that is there as lines.
 
     In the order of the batch up to the first job that has not ended; with `order=ended` as they end. `after` goes on
-    where the last page stopped. With `format=jsonl` each result is a line, and the cursor is in `X-After` and in each
-    line; `X-Is-Last` is `true` on the last page.
+    where the last page or line stopped. A page may have fewer results than its `limit` where they are large. With
+    `format=jsonl` each result is a line, and all of them come, streamed. With a `limit` too it is a page of
+    lines, whose cursor is in `X-After`; `X-Is-Last` is `true` on the last page.
     """
     query = request.query_params
     batch_id, after = id_of(request), _number(request, "after", 0, 10**_MAX_DIGITS)
@@ -75,13 +78,16 @@ async def get_results(request: Request) -> Response:
         raise ValidationError([FieldError("order", "must be batch or ended")])
     if query.get("format", "json") not in _FORMATS:
         raise ValidationError([FieldError("format", f"must be one of {', '.join(_FORMATS)}")])
-    ordered = query.get("order") != "ended"
+    ordered, as_lines = query.get("order") != "ended", query.get("format") == "jsonl"
+    if as_lines and "limit" not in query:
+        first = await orchestrator_of(request).results_page(batch_id, after, ordered=ordered)  # or there is no batch
+        lines = _all_lines(orchestrator_of(request), batch_id, after, first, ordered=ordered)
+        return StreamResponse(lines, request.app.state.streams, _LINES)
     page = ResultsPage(*await orchestrator_of(request).results_page(batch_id, after, limit=limit, ordered=ordered))
-    if query.get("format") != "jsonl":
+    if not as_lines:
         return json_response(page)
-    lines = "".join(f"{result.to_json()}\n" for result in page.results)
     headers = {"cache-control": "no-store", "x-after": str(page.after), "x-is-last": str(page.is_last).lower()}
-    return Response(lines, 200, headers, "application/x-ndjson")
+    return Response(_lines(page.results), 200, headers, _LINES)
 
 
 async def cancel_batch(request: Request) -> Response:
@@ -118,6 +124,29 @@ def action(
         extra=of,
         **more,
     )
+
+
+async def _all_lines(
+    orchestrator: AsyncAIJobOrchestrator,
+    batch_id: str,
+    after: int,
+    page: tuple[list[BatchResult], int, bool],
+    *,
+    ordered: bool,
+) -> AsyncGenerator[bytes, None]:
+    """Yield all results from ``page`` on as lines, and read no further than the reader takes them."""
+    while True:
+        results, cursor, is_last = page
+        if results:
+            yield _lines(results)
+        if is_last or cursor == after:
+            return
+        after = cursor
+        page = await orchestrator.results_page(batch_id, after, ordered=ordered)
+
+
+def _lines(results: list[BatchResult]) -> bytes:
+    return "".join(f"{result.to_json()}\n" for result in results).encode()
 
 
 def _number(request: Request, name: str, default: int, most: int) -> int:
@@ -158,8 +187,8 @@ OPERATIONS = (
         path=f"{_PATH}/results",
         endpoint=get_results,
         name="getBatchResults",
-        answer=answer(ResultsPage, "A page of results."),
-        failures={400: "A parameter is wrong.", 404: UNKNOWN, 503: NO_ANSWER},
+        answer=answer(ResultsPage, "A page of results; with `format=jsonl` lines with one result each."),
+        failures={400: "A parameter is wrong.", 404: UNKNOWN, 503: f"{NO_ANSWER} Or too many streams are open."},
         extra={"parameters": [*_BATCH["parameters"], *_QUERY]},
     ),
     action(f"{_PATH}/cancel", "cancelBatch", cancel_batch, _BATCH),

@@ -14,8 +14,9 @@ from aiqueue.errors import InvalidRequest
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat, settings
 from tests.http.conftest import fields_of, is_problem, served
+from tests.http.rig import Rig
 from tests.tools.client_harness import ClientHarness
-from tests.tools.turns import until
+from tests.tools.turns import turns, until
 
 NOBODY = "batch-00000000-0000-7000-8000-000000000000"
 
@@ -60,12 +61,41 @@ async def test_a_batch_is_submitted_watched_and_read(system: ClientHarness, http
     page = (await http.get(f"{path}/results", params={"limit": 3})).json()
     assert [(each["index"], each["job"]["status"]) for each in page["results"]] == [(n, "completed") for n in range(3)]
     assert (page["after"], page["isLast"]) == (3, False)
-    lines = await http.get(f"{path}/results", params={"after": 3, "format": "jsonl"})
+    lines = await http.get(f"{path}/results", params={"after": 3, "limit": 500, "format": "jsonl"})
     assert lines.headers["content-type"] == "application/x-ndjson"
     assert (lines.headers["x-after"], lines.headers["x-is-last"]) == ("5", "true")
     assert [json.loads(line)["index"] for line in lines.text.splitlines()] == [3, 4]
     by_end = (await http.get(f"{path}/results", params={"order": "ended"})).json()
     assert sorted(each["index"] for each in by_end["results"]) == list(range(5))
+
+
+async def test_all_results_come_as_lines_read_page_by_page_as_the_reader_takes_them(
+    system: ClientHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiqueue.service.batch_pages._PAGE_BYTES", 1)
+    async with Rig(settings(retry_s=0.0)) as rig, rig.serving():
+        jobs = [chat(str(n)) for n in range(40)]
+        path = f"/ai/batches/{(await rig.http.post('/ai/jobs/batch', json={'jobs': jobs})).json()['batchId']}"
+        address = f"{path}/results?format=jsonl&after=2"
+        assert (await rig.http.get(address)).text == "", "none has ended"
+        await rig.work()
+        await ended(rig.http, path)
+        asked = rig.transport.calls["batch_results"]
+        async with rig.sse(address) as reader:
+            reader.taking.clear()
+            before = rig.transport.calls["batch_results"]
+            await turns(500)
+            assert rig.transport.calls["batch_results"] <= before + 1 < asked + 38, "nothing is read ahead of a reader"
+            reader.taking.set()
+            bodies = [await reader.take() for _ in range(39)]
+        lines = b"".join(body["body"] for body in bodies).splitlines()
+        assert [json.loads(line)["index"] for line in lines] == list(range(2, 40))
+        assert [body["more_body"] for body in bodies] == [True] * 38 + [False]
+        assert rig.transport.calls["batch_results"] == asked + 38
+        by_end = (await rig.http.get(f"{path}/results?format=jsonl&order=ended")).text.splitlines()
+        assert sorted(json.loads(line)["index"] for line in by_end) == list(range(40))
+        assert [json.loads(line)["after"] for line in by_end] == list(range(1, 41))
+        assert is_problem(await rig.http.get(f"/ai/batches/{NOBODY}/results?format=jsonl"), 404, "batch_not_found")
 
 
 async def test_a_batch_is_paused_resumed_retried_and_cancelled(system: ClientHarness, http: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""The whole system in one process, with the queue killed at random moments: none lost, none run twice, all end right."""
+"""The whole system in one process, with the queue killed at random moments: none lost, none run twice, all ended."""
 
 from __future__ import annotations
 

@@ -66,6 +66,19 @@ async def test_results_go_on_where_a_reader_stopped(
 
 
 @pytest.mark.parametrize("ordered", [True, False])
+async def test_a_page_of_large_results_is_a_short_one(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator, ordered: bool
+) -> None:
+    system.provider.text = "x" * 2**19
+    await system.work()
+    batch_id = await orchestrator.submit_batch_job(rows(9))
+    await orchestrator.wait_batch(batch_id)
+    page, after, is_last = await orchestrator.results_page(batch_id, ordered=ordered)
+    assert (len(page), after, is_last) == (8, 8, False)
+    assert len([each async for each in orchestrator.iter_results(batch_id, ordered=ordered)]) == 9
+
+
+@pytest.mark.parametrize("ordered", [True, False])
 async def test_results_come_while_the_batch_runs(
     system: ClientHarness, orchestrator: AsyncAIJobOrchestrator, ordered: bool
 ) -> None:
