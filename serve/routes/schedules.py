@@ -219,6 +219,7 @@ OPERATIONS = (
         status=202,
         answer=answer(Started, "The job is on disk."),
         failures={
+            400: "The idempotency key is too long, or empty.",
             409: "The idempotency key started a job of another schedule.",
             429: "The queue is full, or too many runs have not ended.",
             **_REFUSALS,
