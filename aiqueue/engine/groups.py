@@ -8,7 +8,8 @@ what it costs without batches, and pausing one of 100,000 jobs moves a thousand 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -118,6 +119,20 @@ class Groups:
         self._keep(group, job)
         return True
 
+    def hold_all(self, group: Group, jobs: Iterable[JobRecord]) -> None:
+        """Take many jobs of a batch that became QUEUED, and show the lanes the best of them."""
+        by_lane: dict[LaneKey, list[JobRecord]] = {}
+        for job in jobs:
+            by_lane.setdefault(job.lane, []).append(job)
+        for lane, found in by_lane.items():
+            heap, counts = self._held_in(group, lane)
+            heap += [(job.level, job.seq, job) for job in found]
+            heapq.heapify(heap)
+            group.held_ids.update(job.id for job in found)
+            for level, count in Counter(job.level for job in found).items():
+                counts[level] += count
+        self.refill(group)
+
     def withdraw(self, job: JobRecord) -> bool:
         """A job stops being QUEUED without being claimed; tell whether it was held, and so is in no lane."""
         group = self.live.get(job.batch_id)
@@ -150,15 +165,20 @@ class Groups:
             self._refill(group, lane)
 
     def _keep(self, group: Group, job: JobRecord) -> None:
-        heap = group.held.get(job.lane)
-        if heap is None:
-            heap = group.held[job.lane] = []
+        heap, counts = self._held_in(group, job.lane)
         heapq.heappush(heap, (job.level, job.seq, job))
         group.held_ids.add(job.id)
-        by_level = self.held.get(job.lane)
-        if by_level is None:
-            by_level = self.held[job.lane] = [0] * self._levels
-        by_level[job.level] += 1
+        counts[job.level] += 1
+
+    def _held_in(self, group: Group, lane: LaneKey) -> tuple[list[tuple[int, int, JobRecord]], list[int]]:
+        """Return the heap of a batch's jobs outside a lane, and the counts of all that are held outside it."""
+        heap = group.held.get(lane)
+        if heap is None:
+            heap = group.held[lane] = []
+        counts = self.held.get(lane)
+        if counts is None:
+            counts = self.held[lane] = [0] * self._levels
+        return heap, counts
 
     def _refill(self, group: Group, lane: LaneKey) -> None:
         heap = group.held.get(lane)

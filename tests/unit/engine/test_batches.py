@@ -46,6 +46,42 @@ def test_a_wide_batch_shows_the_lanes_a_window_and_is_served_in_order(queue: Que
     assert queue.claim(len(names) + 1) == [*names, "later"]
 
 
+def test_a_sealed_batch_is_served_by_level_and_then_in_its_order(queue: QueueHarness) -> None:
+    levels = [AIJobPriority.LOW, AIJobPriority.HIGH, AIJobPriority.LOW, AIJobPriority.HIGH]
+    jobs = [job(f"b{n}", level=levels[n % 4], index=n) for n in range(4 * WINDOW)]
+    submit(queue, *jobs[:10], is_open=True)
+    assert queue.submit_groups(SubmitGroup(jobs[10:], part_of="b")) == [None]
+    assert queue.claim(5) == []
+    before = queue.engine.core.counters.next_event
+    effects = queue.do(Steer("b", "seal", len(jobs)))
+    assert (len(effects.rows.states), len(effects.rows.jobs), len(effects.rows.batch_states)) == (0, 0, 1)
+    assert queue.engine.core.counters.next_event == before + 1, "announced as one"
+    assert (queue.engine.core.blocked, sum(queue.engine.core.waiting)) == (0, len(jobs))
+    sealed = queue.engine.fingerprint()
+    queue.restart()
+    assert queue.engine.fingerprint() == sealed
+    served = queue.claim(len(jobs))
+    assert served == [each.id for each in sorted(jobs, key=lambda each: (each.header.level, each.header.index))]
+
+
+def test_a_cancel_leaves_nothing_held_whatever_stood_where(queue: QueueHarness) -> None:
+    submit(queue, *(job(f"b{n}") for n in range(2 * WINDOW)), max_concurrency=3)
+    queue.do(Steer("b", "pause"))
+    submit(queue, *(job(f"c{n}", batch="c") for n in range(WINDOW + 50)), id="c")
+    assert len(queue.claim(2)) == 2
+    held = queue.engine.core.groups.held
+    assert sum(map(sum, held.values())) > WINDOW
+    for batch in "bc":
+        queue.do(Steer(batch, "cancel"))
+    while queue.engine.core.groups.stopping:
+        queue.tick()
+    assert {count for counts in held.values() for count in counts} == {0}
+    assert (sum(queue.engine.core.waiting), sum(sum(lane.queued) for lane in queue.engine.core.lanes)) == (0, 0)
+    assert queue.claim(10) == []
+    assert set(queue.engine.core.groups.live) == {"c"}, "two of its jobs are being stopped"
+    assert queue.engine.core.groups.live["c"].held_ids == set()
+
+
 def test_a_paused_batch_gives_back_what_stood_in_the_lanes(queue: QueueHarness) -> None:
     submit(queue, *(job(f"b{n}") for n in range(10)))
     queue.do(Steer("b", "pause"))
