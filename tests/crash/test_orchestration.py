@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -144,6 +145,17 @@ def test_a_fan_in_ends_right_whatever_is_killed_meanwhile(own_system: launch.Sys
     assert info.result.text == "\n\n".join(texts)[-200:], "the provider answers with the end of its prompt"
 
 
+def test_many_refs_of_jobs_that_run_cost_one_process_and_hold_their_results(own_system: launch.System) -> None:
+    orchestrator = AIJobOrchestrator(own_system.adapter)
+    _, job_ids = orchestrator.fan_out([chat("slow", str(number)) for number in range(200)])
+    before = psutil.Process().children(recursive=True)
+    refs = [orchestrator.result_ref(job_id) for job_id in job_ids]
+    texts = [result.text for result in ray.get(refs, timeout=100)]
+    assert texts == [str(number) for number in range(200)]
+    now = [process for process in psutil.Process().children(recursive=True) if process not in before]
+    assert len(now) < 20, "Ray may start some ahead; a process for each ref it may not"
+
+
 def test_results_are_rays_and_errors_have_their_traceback(own_system: launch.System) -> None:
     orchestrator = AIJobOrchestrator(own_system.adapter)
     _, job_ids = orchestrator.fan_out([chat("instant", "one"), chat("instant", "two")])
@@ -160,6 +172,10 @@ def test_results_are_rays_and_errors_have_their_traceback(own_system: launch.Sys
 
     with pytest.raises(AggregationFailed, match=r"(?s)Traceback.*in broken.*LookupError: nothing in 2 results"):
         orchestrator.fan_in(job_ids, broken)
+    with pytest.raises(AggregationFailed, match=r"(?s)Traceback.*SystemExit: 3"):
+        orchestrator.fan_in(job_ids, lambda results: sys.exit(3))
+    with pytest.raises(AggregationFailed, match=r"(?s)returned can't be sent back.*cannot pickle"):
+        orchestrator.fan_in(job_ids, lambda results: threading.Lock())
     with pytest.raises(ValidationError, match="fn: can't be sent to the cluster"):
         orchestrator.fan_in(job_ids, threading.Lock().__enter__)
     bad = own_system.adapter.submit_job({**chat("slow", "x"), "model": "m"})

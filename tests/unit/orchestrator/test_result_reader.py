@@ -1,0 +1,67 @@
+"""Many readers of results, and one look at the queue for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.errors import InvalidRequest, JobNotFound, QueueUnavailable
+from aiqueue.orchestrator import result_reader
+from aiqueue.orchestrator.result_reader import ResultReader
+from aiqueue.testing.jobs import chat
+from tests.tools.client_harness import ClientHarness
+from tests.tools.turns import until
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look again at once."""
+    monkeypatch.setattr(result_reader, "_LOOK_S", (0.0, 0.0))
+
+
+async def test_however_many_wait_one_question_asks_for_all(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
+    reader, most = ResultReader(system.transport), list[int]()
+    look = system.transport.get_states
+
+    async def counted(ids: list[str]) -> list[str]:
+        most.append(len(ids))
+        return await look(ids)
+
+    system.transport.get_states = counted  # type: ignore[assignment,method-assign]
+    ids = await client.submit_jobs([chat(str(n)) for n in range(200)])
+    reads = [asyncio.ensure_future(reader.read(job_id)) for job_id in [*ids, ids[0]]]
+    await until(lambda: len(most) > 3)
+    assert set(most[1:]) == {200}, "the one that two wait for is asked for once"
+    await system.work()
+    results = await asyncio.gather(*reads)
+    assert {result.text for result in results} == {"Hi there"}
+    asked = len(most)
+    assert (await reader.read(ids[7])).text == "Hi there"
+    assert most[asked:] == [1]
+
+
+async def test_errors_are_those_of_the_job(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
+    def behave(request: object) -> None:
+        raise InvalidRequest("Provider sim: 400", status=400)
+
+    system.provider.behave = behave
+    await system.work()
+    reader = ResultReader(system.transport)
+    with pytest.raises(InvalidRequest, match="400"):
+        await reader.read(await client.submit_job(chat()))
+    with pytest.raises(JobNotFound):
+        await reader.read("01985a30-0000-7000-8000-00000000ff00")
+
+
+async def test_a_queue_that_is_gone_is_told_to_all_and_asked_again_later(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    reader = ResultReader(system.transport)
+    ids = await client.submit_jobs([chat(), chat()])
+    system.transport.lose_calls("get_states")
+    ends = await asyncio.gather(*map(reader.read, ids), return_exceptions=True)
+    assert [type(end) for end in ends] == [QueueUnavailable] * 2
+    await system.work()
+    assert (await reader.read(ids[0])).text == "Hi there"
