@@ -56,7 +56,11 @@ def submit(
     with joined(ctx, namespace, address) as queue:
         orchestrator = AIJobOrchestrator(queue.adapter)
         rows: Any = _stdin_rows() if file == _STDIN else file
-        batch_id = orchestrator.submit_batch_job(rows, options, priority=priority, fail_fast=fail_fast)
+        try:
+            batch_id = orchestrator.submit_batch_job(rows, options, priority=priority, fail_fast=fail_fast)
+        except KeyboardInterrupt:
+            typer.echo("nothing runs: the lines had not all been sent", err=True)
+            raise
         if not as_json:
             typer.echo(batch_id)
         if detach:

@@ -49,6 +49,8 @@ def submit(
     """Submit a chain (or a graph) and print its id."""
     steps = _read(file)
     options = {"name": name} if name else {}
+    if keep_going and not isinstance(steps, list):
+        raise ValidationError([FieldError("--keep-going", 'is for lists of steps; a graph\'s nodes have "on_error"')])
     with joined(ctx, namespace, address) as queue:
         orchestrator = AIJobOrchestrator(queue.adapter)
         if isinstance(steps, list):

@@ -7,7 +7,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
@@ -125,6 +125,13 @@ class AIQueueAdapter:
         """Run a coroutine on the adapter's own loop and return what it returns."""
         return self._run(call)
 
+    def begin(self, call: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """As ``run``, and return at once what will hold the answer."""
+        if self._loop.is_closed():
+            call.close()
+            raise StartError("the adapter was stopped; make a new one")
+        return asyncio.run_coroutine_threadsafe(call, self._loop)
+
     @property
     def dead_letters(self) -> SyncDeadLetterClient:
         """List, inspect, redrive and delete jobs that are out of attempts."""
@@ -186,7 +193,9 @@ class AIQueueAdapter:
         function(*args)
 
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
-        if self._loop.is_closed():
-            call.close()
-            raise StartError("the adapter was stopped; make a new one")
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        future = self.begin(call)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C: what was asked for must not go on behind the caller's back
+            future.cancel()
+            raise

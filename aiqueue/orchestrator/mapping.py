@@ -13,7 +13,7 @@ from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.ids import id_of, new_id
 from aiqueue.models import BatchOptions
-from aiqueue.orchestrator.rows import Rows, chunks, read_rows
+from aiqueue.orchestrator.rows import AnyRows, chunks_of
 from aiqueue.orchestrator.submitting import PartSender
 from aiqueue.protocol import END_STATES
 from aiqueue.views import JobInfo
@@ -42,7 +42,7 @@ class Mapping:
         self._order: list[tuple[str, str]] = []  # key, job id
         self._seen: dict[str, int] = {}
 
-    async def results(self, rows: Rows) -> AsyncIterator[MapResult]:
+    async def results(self, rows: AnyRows) -> AsyncIterator[MapResult]:
         """Submit what is not done and yield what each row came to, in the order of the rows."""
         await self._submit(rows)
         for at in range(0, len(self._order), _PAGE):
@@ -51,12 +51,12 @@ class Mapping:
             for index, ((key, _), info) in enumerate(zip(page, infos, strict=True), start=at):
                 yield MapResult(key=key, index=index, job=info)
 
-    async def _submit(self, rows: Rows) -> None:
+    async def _submit(self, rows: AnyRows) -> None:
         session = self._adapter.session
         await session.transport.batch(BatchCall(self._run_id, "drop_run"))  # of a driver that died while it submitted
         sender = PartSender(session, new_id("batch"), self._options, run=self._run_id)
         try:
-            for chunk in chunks(read_rows(rows)):
+            async for chunk in chunks_of(rows):
                 await self._submit_new(sender, chunk)
             if not self._order:
                 raise ValidationError([FieldError("rows", "is empty")])

@@ -25,7 +25,7 @@ from aiqueue.orchestrator.handles import (
     for_graph,
     take_stop_flag,
 )
-from aiqueue.orchestrator.rows import Rows, chunks, read_rows
+from aiqueue.orchestrator.rows import AnyRows, chunks_of
 from aiqueue.orchestrator.submitting import Linked, PartSender, options_of, submit_linked
 from aiqueue.protocol import END_STATES, JobView, Need
 from aiqueue.views import OrchestratorStats
@@ -74,16 +74,17 @@ class AsyncAIJobOrchestrator:
 
     # --- batches ---
 
-    async def submit_batch_job(self, jobs: Rows, options: Options = None, **more: Any) -> str:
+    async def submit_batch_job(self, jobs: AnyRows, options: Options = None, **more: Any) -> str:
         """Return the id of a batch once all of it is on the queue's disk.
 
-        ``jobs``: payloads in a list or an iterator, or the path of a JSONL file; read and sent in parts, and nothing
-        runs or is seen before all of it is there. Options: those of jobs, and ``name``, ``max_concurrency``,
-        ``fail_fast``, ``max_failed_ratio``. Raises ValidationError with the index of each bad row, and leaves nothing.
+        ``jobs``: payloads in a list or an iterator (asynchronous ones too), or the path of a JSONL file; read and sent
+        in parts, and nothing runs or is seen before all of it is there. Options: those of jobs, and ``name``,
+        ``max_concurrency``, ``fail_fast``, ``max_failed_ratio``. Raises ValidationError with the index of each bad row,
+        and leaves nothing.
         """
         return (await self._submit_rows(jobs, options, more, keep_ids=False)).batch_id
 
-    async def fan_out(self, jobs: Rows, options: Options = None, **more: Any) -> FanOut:
+    async def fan_out(self, jobs: AnyRows, options: Options = None, **more: Any) -> FanOut:
         """Submit jobs that run beside each other; return the batch's id and theirs. As ``submit_batch_job``."""
         return await self._submit_rows(jobs, options, more, keep_ids=True)
 
@@ -150,7 +151,7 @@ class AsyncAIJobOrchestrator:
         return await self._ask(batch_id, "retry_failed")
 
     async def map(
-        self, rows: Rows, *, run_id: str, key: mapping.Key | None = None, options: Options = None, **more: Any
+        self, rows: AnyRows, *, run_id: str, key: mapping.Key | None = None, options: Options = None, **more: Any
     ) -> AsyncIterator[mapping.MapResult]:
         """Run rows and yield what each came to, in order; what ``run_id`` has completed before is not run again.
 
@@ -296,11 +297,11 @@ class AsyncAIJobOrchestrator:
         why = f": {info.error.kind}: {info.error.message}" if info and info.error else ""
         return DependencyFailed(f"Dependency failed: job {job_id} ended as {state}{why}")
 
-    async def _submit_rows(self, jobs: Rows, options: Options, more: Mapping[str, Any], *, keep_ids: bool) -> FanOut:
+    async def _submit_rows(self, jobs: AnyRows, options: Options, more: Mapping[str, Any], *, keep_ids: bool) -> FanOut:
         batch_id, ids = new_id("batch"), list[str]()
         sender = PartSender(self._adapter.session, batch_id, options_of(BatchOptions, for_batch(options), more))
         try:
-            for chunk in chunks(read_rows(jobs)):
+            async for chunk in chunks_of(jobs):
                 sent = await sender.send(chunk)
                 ids += sent if keep_ids else []
             await sender.seal()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from aiqueue.batch_views import BatchInfo, BatchResult, GraphInfo
 from aiqueue.client.adapter import AnyPayload
 from aiqueue.client.sync_adapter import AIQueueAdapter
+from aiqueue.orchestrator.feed import RowFeed
 from aiqueue.orchestrator.handles import FanOut, JobChain, JobGraph, Options
 from aiqueue.orchestrator.mapping import Key, MapResult
 from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
@@ -52,12 +53,14 @@ class AIJobOrchestrator:
         self._run(self._async.cancel_schedule(schedule_id))
 
     def submit_batch_job(self, jobs: Rows, options: Options = None, **more: Any) -> str:
-        """Return the id of a batch once all of it is on the queue's disk."""
-        return self._run(self._async.submit_batch_job(jobs, options, **more))
+        """Return the id of a batch once all of it is on the queue's disk. The rows are read in this thread."""
+        feed = RowFeed(jobs)
+        return self._feeding(feed, self._async.submit_batch_job(feed, options, **more))
 
     def fan_out(self, jobs: Rows, options: Options = None, **more: Any) -> FanOut:
         """Submit jobs that run beside each other; return the batch's id and theirs."""
-        return self._run(self._async.fan_out(jobs, options, **more))
+        feed = RowFeed(jobs)
+        return self._feeding(feed, self._async.fan_out(feed, options, **more))
 
     def get_batch_job_status(self, batch_id: str, *, results: bool = False) -> BatchInfo:
         """Return how a batch stands; ``results``: with all that have ended."""
@@ -93,7 +96,8 @@ class AIJobOrchestrator:
         self, rows: Rows, *, run_id: str, key: Key | None = None, options: Options = None, **more: Any
     ) -> Iterator[MapResult]:
         """Run rows and yield what each came to, in order; what ``run_id`` has completed before is not run again."""
-        return self._each(self._async.map(rows, run_id=run_id, key=key, options=options, **more))
+        feed = RowFeed(rows)
+        return self._each(self._async.map(feed, run_id=run_id, key=key, options=options, **more), feed)
 
     def create_job_chain(
         self, steps: Sequence[Any], options: Options = None, *, stop_on_error: bool = True, **more: Any
@@ -143,9 +147,12 @@ class AIJobOrchestrator:
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
         return self._adapter.run(call)
 
-    def _each(self, results: AsyncIterator[_T]) -> Iterator[_T]:
+    def _feeding(self, feed: RowFeed, call: Coroutine[Any, Any, _T]) -> _T:
+        return feed.serve(self._adapter.begin, call).result()
+
+    def _each(self, results: AsyncIterator[_T], feed: RowFeed | None = None) -> Iterator[_T]:
         while True:
-            found = self._run(_next(results))
+            found = self._feeding(feed, _next(results)) if feed else self._run(_next(results))
             if not found:
                 return
             yield found[0]

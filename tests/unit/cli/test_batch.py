@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aiqueue.cli import batch_progress
+from aiqueue.cli import batch, batch_progress
 from aiqueue.testing.jobs import chat
 from tests.unit.cli.conftest import Beside, Terminal
 
@@ -75,6 +76,20 @@ def test_ctrl_c_leaves_the_batch_running_and_says_how_to_come_back(
     assert json.loads(aiqueue("batch", "status", batch_id, "--json").stdout)["status"] == "processing"
 
 
+def test_ctrl_c_while_lines_are_sent_leaves_nothing(
+    aiqueue: Terminal, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines() -> Iterator[dict[str, Any]]:
+        yield chat("row 0")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "_stdin_rows", lines)
+    sent = aiqueue("batch", "submit", "-")
+    assert (sent.exit_code, sent.stdout) == (130, "")
+    assert "nothing runs: the lines had not all been sent" in sent.stderr
+    assert json.loads(aiqueue("stats", "--json").stdout)["adapter"]["totalJobs"] == 0
+
+
 def test_a_bad_line_is_named_and_nothing_is_submitted(aiqueue: Terminal, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps(chat("x")) + "\n" + json.dumps(chat("x", model="nobody")) + "\n")
@@ -108,6 +123,8 @@ def test_a_chain_is_cancelled_and_a_graph_is_taken_too(aiqueue: Terminal, tmp_pa
     path.write_text(json.dumps({"a": {"payload": chat("a")}, "b": {"payload": chat("b"), "depends_on": ["a"]}}))
     graph_id = aiqueue("chain", "submit", str(path)).stdout.strip()
     assert graph_id.startswith("graph-")
+    refused = aiqueue("chain", "submit", str(path), "--keep-going")
+    assert (refused.exit_code, "--keep-going: is for lists of steps" in refused.stderr) == (2, True)
     assert aiqueue("chain", "cancel", graph_id).stdout.strip() == "cancelled"
     path.write_text(json.dumps([chat("{{previous.content}}")]))
     bad = aiqueue("chain", "submit", str(path))

@@ -110,6 +110,16 @@ async def test_a_file_of_lines_is_a_batch(
     assert info.completed == 5
 
 
+async def test_rows_may_come_from_an_asynchronous_iterator(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    await system.work()
+    first = await orchestrator.submit_batch_job(rows(1_200))
+    again = (chat(f"again {each.index}") async for each in orchestrator.iter_results(first))
+    info = await orchestrator.wait_batch(await orchestrator.submit_batch_job(again))
+    assert (info.completed, info.total) == (1_200, 1_200)
+
+
 async def test_a_bad_row_refuses_the_whole_batch_and_leaves_nothing(
     system: ClientHarness, client: AsyncAIQueueAdapter, orchestrator: AsyncAIJobOrchestrator, tmp_path: Path
 ) -> None:
