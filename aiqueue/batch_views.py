@@ -1,4 +1,4 @@
-"""Batches, chains and graphs as users see them: Python objects, camelCase JSON, Mermaid pictures."""
+"""Batches, chains and graphs as users see them: Python objects, camelCase JSON, pictures."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from typing import Any
 import msgspec
 
 from aiqueue.batch_protocol import BatchView, ResultsReply
+from aiqueue.graph_picture import COLOURS, MOST, Box, svg
 from aiqueue.protocol import JobView
 from aiqueue.views import JobInfo, encode_json, job_info, moment
 
-#: Fill and border by what a node's status means.
-_COLOURS = {
-    "completed": "#d3f3d3,stroke:#2e7d32",
-    "processing": "#cfe3ff,stroke:#1565c0",
-    "cancelling": "#cfe3ff,stroke:#1565c0",
-    "failed": "#ffd6d6,stroke:#c62828",
-    "dead_letter": "#ffd6d6,stroke:#c62828",
-    "expired": "#ffe7c2,stroke:#ef6c00",
-    "cancelled": "#e6e6e6,stroke:#616161",
-}
 _LABEL = 40  # characters
 
 
@@ -115,13 +106,28 @@ class GraphInfo(_View, omit_defaults=True):
             lines.append(f'    {places[node.name]}["{_label(node.name)}<br/>{node.status}"]:::{node.status}')
         for node in self.nodes:
             lines += [f"    {places[parent]} --> {places[node.name]}" for parent in node.depends_on if parent in places]
-        used = sorted({node.status for node in self.nodes} & _COLOURS.keys())
-        lines += [f"    classDef {status} fill:{_COLOURS[status]}" for status in used]
+        used = sorted({node.status for node in self.nodes} & COLOURS.keys())
+        lines += ["    classDef {} fill:{},stroke:{}".format(status, *COLOURS[status]) for status in used]
         return "\n".join(lines)
 
-    def _repr_markdown_(self) -> str:
+    def to_svg(self) -> str:
+        """Return the same as an SVG picture, which needs nothing to be shown; hover over a step for its job."""
+        places = {node.name: at for at, node in enumerate(self.nodes)}
+        return svg(
+            [
+                Box(
+                    _label(node.name),
+                    node.status,
+                    f"{node.job_id} {node.error or ''}".strip(),
+                    [places[parent] for parent in node.depends_on if places.get(parent, at) < at],
+                )
+                for at, node in enumerate(self.nodes)
+            ]
+        )
+
+    def _repr_svg_(self) -> str | None:
         """What a notebook shows."""
-        return f"```mermaid\n{self.to_mermaid()}\n```"
+        return self.to_svg() if len(self.nodes) <= MOST else None
 
 
 def batch_info(view: BatchView) -> BatchInfo:

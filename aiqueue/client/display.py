@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from rich.table import Table
 from rich.text import Text
 
+from aiqueue.batch_views import BatchInfo
 from aiqueue.levels import LEVELS
 from aiqueue.views import JobInfo, Stats
 
@@ -22,6 +24,14 @@ class Waits(Protocol):
 
     def wait_all(self, job_ids: Sequence[str], on_end: Callable[[JobInfo], None] | None = None) -> list[JobInfo]:
         """Wait until all jobs have ended; ``on_end`` is called as each one ends."""
+        ...
+
+
+class Watches(Protocol):
+    """What ``batch_progress`` needs of an orchestrator."""
+
+    def get_batch_job_status(self, batch_id: str) -> BatchInfo:
+        """Return how a batch stands."""
         ...
 
 
@@ -41,6 +51,22 @@ def progress(adapter: Waits, job_ids: Sequence[str], *, label: str = "jobs") -> 
             bar.update()
 
         return adapter.wait_all(job_ids, ended)
+
+
+def batch_progress(orchestrator: Watches, batch_id: str, *, look_s: float = 0.2) -> BatchInfo:
+    """Wait for the end of a batch, a chain or a graph under a progress bar and return how it stands then.
+
+    Rows, rate, time left, failures, whoever submitted it. Looks every ``look_s`` seconds. Raises BatchNotFound.
+    """
+    info = orchestrator.get_batch_job_status(batch_id)
+    with _bar(info.name or info.kind, info.total) as bar:
+        while True:
+            bar.set_postfix_str(f"{info.failed} failed" if info.failed else "", refresh=False)
+            bar.update(info.completed + info.failed + info.cancelled - bar.n)
+            if info.has_ended:
+                return info
+            time.sleep(look_s)
+            info = orchestrator.get_batch_job_status(batch_id)
 
 
 def answers_table(infos: Sequence[JobInfo], prompts: Mapping[str, str] | None = None) -> Table:

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from aiqueue.client.display import answers_table, progress, sla_table, stats_table
+from aiqueue.batch_views import BatchInfo
+from aiqueue.client.display import answers_table, batch_progress, progress, sla_table, stats_table
 from aiqueue.results import Choice, JobResult, Message, Response, Usage
 from aiqueue.views import (
     ErrorInfo,
@@ -97,6 +98,34 @@ def test_progress_returns_the_jobs_and_counts_those_that_failed(capsys: pytest.C
     assert "3/3" in printed.out
     assert "1 not completed" in printed.out
     assert printed.err == ""
+
+
+def test_a_batch_is_watched_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    class Looks:
+        def __init__(self) -> None:
+            self.ended = iter([0, 2, 2, 5])
+
+        def get_batch_job_status(self, batch_id: str) -> BatchInfo:
+            ended = next(self.ended)
+            over = START if ended == 5 else None
+            return BatchInfo(
+                batch_id=batch_id,
+                kind="batch",
+                status="",
+                total=5,
+                created_at=START,
+                name="rows",
+                completed=max(0, ended - 1),
+                failed=min(1, ended),
+                ended_at=over,
+            )
+
+    info = batch_progress(Looks(), "batch-1", look_s=0.0)
+    assert (info.batch_id, info.completed) == ("batch-1", 4)
+    printed = capsys.readouterr().out
+    assert "rows: 100%" in printed
+    assert "5/5" in printed
+    assert "1 failed" in printed
 
 
 def test_answers_stand_beside_their_prompts() -> None:

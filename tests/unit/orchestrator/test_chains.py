@@ -202,10 +202,12 @@ async def test_a_graph_runs_in_the_order_of_its_needs_and_is_drawn(
     status = await orchestrator.get_graph_status(graph.graph_id)
     assert {node.name: set(node.depends_on) for node in status.nodes}["both"] == {"left", "right"}
     assert {node.name: node.job_id for node in status.nodes} == dict(graph)
-    picture = status._repr_markdown_()
-    assert picture.startswith("```mermaid\nflowchart TD\n")
+    picture = status.to_mermaid()
+    assert picture.startswith("flowchart TD\n")
     assert "classDef completed fill:" in picture
     assert picture.count("-->") == 5
+    assert status._repr_svg_() == status.to_svg()
+    assert status.to_svg().count("marker-end") == 5
 
 
 @pytest.mark.parametrize(
