@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.errors import AggregationFailed, DependencyFailed, ValidationError
 from aiqueue.orchestrator import AIJobOrchestrator
 from aiqueue.results import JobResult
+from aiqueue.views import JobInfo
 from tests.crash.test_kills import kill
 from tests.running_system import chat
 
@@ -52,6 +54,26 @@ for done, result in enumerate(orchestrator.map(rows(int(die_at)), run_id="run"))
 print(done + 1)
 """
 
+# Submits a chain and a wide fan-in, and dies while it waits for what they come to.
+_WAITING_DRIVER = """
+import os, signal, sys, threading
+from aiqueue import launch
+from aiqueue.orchestrator import AIJobOrchestrator
+
+def chat(text):
+    messages = [{"role": "user", "content": text}]
+    return {"type": "chat_completion", "provider": "slow", "model": "m", "messages": messages}
+
+namespace, address = sys.argv[1:]
+orchestrator = AIJobOrchestrator(launch.connect(namespace, address=address))
+chain = orchestrator.create_job_chain([chat("a"), chat("<{{previous.content}}>"), chat("{{steps[0]}}{{previous}}")])
+_, wide = orchestrator.fan_out([chat(str(number)) for number in range(200)])
+summary = orchestrator.fan_in_job(wide, chat("{{results}}"))
+print(*chain, summary, *wide, flush=True)
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
+orchestrator.fan_in(wide, len)
+"""
+
 
 def killing(names: list[str], namespace: str, seed: int, ended: threading.Event) -> int:
     """Kill these actors again and again until ``ended``; return how often that was."""
@@ -60,6 +82,20 @@ def killing(names: list[str], namespace: str, seed: int, ended: threading.Event)
         kill(names[kills % len(names)], namespace)
         kills += 1
     return kills
+
+
+def run(program: Path, system: launch.System, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that joins the system."""
+    # The tests' own import path: the program must find what the tests found.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, str(program), system.settings.namespace, system.address, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+
+
+def check_repeats(jobs: Iterable[JobInfo]) -> None:
+    """Fail if a job ran again for another reason than that its worker was killed."""
+    again = [job for job in jobs if job.attempt > 1]
+    assert all(attempt.outcome == "lost" for job in again for attempt in job.attempts), "only lost work is done again"
 
 
 @pytest.mark.slow
@@ -77,8 +113,7 @@ def test_a_batch_ends_right_whatever_is_killed_meanwhile(own_system: launch.Syst
     assert [each.job.result.text for each in results if each.job.result] == [str(number) for number in range(_ROWS)]
     info = orchestrator.wait_batch(batch_id)
     assert (info.status, info.completed, info.total) == ("completed", _ROWS, _ROWS)
-    again = [each.job for each in results if each.job.attempt > 1]
-    assert all(attempt.outcome == "lost" for job in again for attempt in job.attempts), "only lost work is done again"
+    check_repeats(each.job for each in results)
 
 
 @pytest.mark.slow
@@ -89,11 +124,7 @@ def test_a_driver_that_dies_leaves_no_half_batch_and_what_finished_is_not_run_ag
     program.write_text(_DRIVER)
 
     def drive(die_at: int) -> subprocess.CompletedProcess[str]:
-        # The tests' own import path: the program must find what the tests found.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        arguments = [own_system.settings.namespace, own_system.address, str(die_at)]
-        command = [sys.executable, str(program), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+        return run(program, own_system, str(die_at))
 
     assert drive(3_000).returncode == -signal.SIGKILL
     stats = own_system.adapter.get_stats().adapter
@@ -126,6 +157,7 @@ def test_chains_keep_their_order_whatever_is_killed_meanwhile(own_system: launch
     for chain in infos:
         assert [info.result.text for info in chain if info.result] == ["a", "<a>", "a<a>"]
         assert all(before.finished_at <= after.started_at for before, after in pairwise(chain))
+        check_repeats(chain)
 
 
 @pytest.mark.slow
@@ -140,9 +172,26 @@ def test_a_fan_in_ends_right_whatever_is_killed_meanwhile(own_system: launch.Sys
         ended.set()
         assert kills.result() > 0
     assert texts == [str(number) for number in range(200)]
+    check_repeats(own_system.adapter.wait_all(job_ids))
     info = own_system.adapter.wait(summary)
     assert info.result is not None
     assert info.result.text == "\n\n".join(texts)[-200:], "the provider answers with the end of its prompt"
+
+
+@pytest.mark.slow
+def test_a_chain_and_a_fan_in_go_on_without_their_driver(own_system: launch.System, tmp_path: Path) -> None:
+    program = tmp_path / "driver.py"
+    program.write_text(_WAITING_DRIVER)
+    died = run(program, own_system)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    ids = died.stdout.split()
+    assert own_system.adapter.get_stats().adapter.completed_jobs < len(ids), "it died in the middle"
+    infos = own_system.adapter.wait_all(ids)
+    texts = [info.result.text for info in infos if info.result]
+    numbers = [str(number) for number in range(200)]
+    assert texts == ["a", "<a>", "a<a>", "\n\n".join(numbers)[-200:], *numbers]
+    assert {info.attempt for info in infos} == {1}, "nothing runs again"
+    assert AIJobOrchestrator(own_system.adapter).fan_in(ids[4:], len, timeout=100) == 200
 
 
 def test_many_refs_of_jobs_that_run_cost_one_process_and_hold_their_results(own_system: launch.System) -> None:
