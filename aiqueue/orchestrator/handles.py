@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import pydantic
+
+from aiqueue.client.schedule_models import ScheduleDefinition
 from aiqueue.engine.dependencies import ON_ERROR
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchOptions, GraphOptions
+from aiqueue.validation import field_errors
 
 Options = Mapping[str, Any] | BatchOptions | GraphOptions | None
 
@@ -43,6 +47,19 @@ def for_batch(options: Options) -> Mapping[str, Any] | BatchOptions | None:
 def for_graph(options: Options) -> Mapping[str, Any] | GraphOptions | None:
     """Return options as those of a chain or a graph."""
     return options.model_dump(exclude_unset=True) if isinstance(options, BatchOptions) else options
+
+
+def schedule_of(
+    name: str | Mapping[str, Any], cron_expression: str, rules: Mapping[str, Any]
+) -> tuple[ScheduleDefinition, str | None]:
+    """Return a schedule from its name and line, or from one dict of all, and its idempotency key."""
+    given = dict(name) if isinstance(name, Mapping) else {"name": name}
+    given |= ({"cron_expression": cron_expression} if cron_expression else {}) | dict(rules)
+    key = given.pop("idempotency_key", None)
+    try:
+        return ScheduleDefinition.model_validate(given), key
+    except pydantic.ValidationError as error:
+        raise ValidationError(field_errors(error)) from None
 
 
 def check_inputs(job_ids: Sequence[str], on_error: str) -> None:

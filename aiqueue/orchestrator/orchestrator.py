@@ -23,6 +23,7 @@ from aiqueue.orchestrator.handles import (
     check_inputs,
     for_batch,
     for_graph,
+    schedule_of,
     take_stop_flag,
 )
 from aiqueue.orchestrator.rows import AnyRows, chunks_of
@@ -64,9 +65,15 @@ class AsyncAIJobOrchestrator:
 
     # --- schedules; all that can be done with them is in ``adapter.schedules`` ---
 
-    async def schedule_job(self, payload: AnyPayload, name: str, cron_expression: str, **rules: Any) -> str:
-        """Return the id of a schedule that submits ``payload`` again and again; ``rules`` as in ScheduleClient.add."""
-        return str(await self._adapter.schedules.add(payload, name, cron_expression, **rules))
+    async def schedule_job(
+        self, payload: AnyPayload, name: str | Mapping[str, Any], cron_expression: str = "", **rules: Any
+    ) -> str:
+        """Return the id of a schedule that submits ``payload`` again and again; ``rules`` as in ScheduleClient.add.
+
+        All of it may be one dict too, in place of the name: ``{"name": …, "cronExpression": …, "priority": …}``.
+        """
+        definition, key = schedule_of(name, cron_expression, rules)
+        return str(await self._adapter.schedules.put(payload, definition, idempotency_key=key))
 
     async def cancel_schedule(self, schedule_id: str) -> None:
         """Let a schedule fire no more. Jobs that it has submitted go on. Raises ScheduleNotFound."""

@@ -44,7 +44,9 @@ class AIJobOrchestrator:
         """Return how many batches, chains and graphs there were and are, and how many schedules."""
         return self._run(self._async.get_stats())
 
-    def schedule_job(self, payload: AnyPayload, name: str, cron_expression: str, **rules: Any) -> str:
+    def schedule_job(
+        self, payload: AnyPayload, name: str | Mapping[str, Any], cron_expression: str = "", **rules: Any
+    ) -> str:
         """Return the id of a schedule that submits ``payload`` again and again; ``rules`` as in ScheduleClient.add."""
         return self._run(self._async.schedule_job(payload, name, cron_expression, **rules))
 
