@@ -49,6 +49,7 @@ class PartSender:
         )
         self._parts: set[asyncio.Task[Any]] = set()
         self.count = 0
+        self._may_run = False  #: the queue may have been told that it is whole
 
     async def send(self, payloads: Sequence[AnyPayload], ids: Sequence[str] | None = None) -> list[str]:
         """Validate some payloads and send them; return their ids, perhaps before they are answered."""
@@ -71,16 +72,22 @@ class PartSender:
         await self._answered(0)
         if not self.count:
             raise ValidationError([FieldError("jobs", "is empty: a batch has at least one job")])
+        self._may_run = True
         await self._session.transport.batch(BatchCall(self.spec.id, "seal", self.count))
 
     async def drop(self) -> None:
-        """Forget what was sent, as far as the queue can be reached; else it forgets it by itself."""
+        """Forget what was sent, as far as the queue can be reached; else it forgets it by itself.
+
+        A batch that was sealed while its submitter gave up can't be forgotten any more, and is cancelled.
+        """
         for part in self._parts:
             part.cancel()
         await asyncio.gather(*self._parts, return_exceptions=True)
         if self.count:
             with suppress(AIQueueError):
                 await self._session.transport.batch(BatchCall(self.spec.id, "drop"))
+                if self._may_run:
+                    await self._session.transport.batch(BatchCall(self.spec.id, "cancel"))
 
     async def _answered(self, most: int) -> None:
         """Wait until at most ``most`` parts are under way. Raises what refused one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aiqueue.batch_protocol import BatchCall, BatchView
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import BatchNotFound, InvalidRequest, ValidationError
 from aiqueue.models import BatchOptions
@@ -139,6 +141,30 @@ async def test_a_bad_row_refuses_the_whole_batch_and_leaves_nothing(
     stats = await client.get_stats()
     assert (stats.adapter.total_jobs, stats.adapter.blocked_jobs) == (0, 0)
     assert not system.queue.service._engine.core.live
+
+
+async def test_who_gives_up_while_the_batch_is_sealed_leaves_nothing_that_runs(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call_queue, asked = system.transport.batch, list[str]()
+
+    async def batch(call: BatchCall) -> BatchView:
+        asked.append(call.action)
+        view = await call_queue(call)
+        if call.action == "seal":
+            await asyncio.Event().wait()  # the answer does not come
+        return view
+
+    monkeypatch.setattr(system.transport, "batch", batch)
+    submitting = asyncio.ensure_future(orchestrator.submit_batch_job(rows(3)))
+    await until(lambda: "seal" in asked and system.queue.service._engine.core.lanes.queued("pool", lambda _: 9))
+    submitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await submitting
+    await system.work()
+    await until(lambda: not system.queue.service._engine.core.live)
+    assert (asked, system.provider.calls) == (["seal", "drop", "cancel"], [])
+    assert system.queue.service.stats().adapter.cancelled_jobs == 3
 
 
 async def test_rows_that_stop_coming_leave_nothing(system: ClientHarness, orchestrator: AsyncAIJobOrchestrator) -> None:
