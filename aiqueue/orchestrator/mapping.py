@@ -10,7 +10,7 @@ import msgspec
 
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
-from aiqueue.errors import FieldError, ValidationError
+from aiqueue.errors import BatchNotFound, FieldError, ValidationError
 from aiqueue.ids import id_of, new_id
 from aiqueue.models import BatchOptions
 from aiqueue.orchestrator.rows import AnyRows, chunks_of
@@ -62,6 +62,9 @@ class Mapping:
                 raise ValidationError([FieldError("rows", "is empty")])
             if sender.count:
                 await sender.seal()
+        except BatchNotFound:
+            message = f"{self._run_id!r} was begun again by another program while this one submitted; run one at a time"
+            raise ValidationError([FieldError("run_id", message)]) from None
         except BaseException:
             await sender.drop()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -68,3 +69,22 @@ async def test_a_key_that_comes_twice_is_an_error_and_submits_nothing(
         async for _ in orchestrator.map([chat(c) for c in "abc"], run_id="r", key=lambda row: "a"):
             pass
     assert not system.queue.service._engine.core.live
+
+
+async def test_of_two_programs_that_begin_a_run_the_first_is_told(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    await system.work()
+    other = AsyncAIJobOrchestrator(await system.client())
+    rows = [chat(f"row {number}") for number in range(2_500)]
+
+    async def interrupted() -> AsyncIterator[dict[str, Any]]:
+        for number, row in enumerate(rows):
+            if number == 2_000:
+                assert len([each async for each in other.map(rows, run_id="r")]) == 2_500
+            yield row
+
+    with pytest.raises(ValidationError, match="run_id: 'r' was begun again by another program"):
+        await anext(orchestrator.map(interrupted(), run_id="r"))
+    assert len([each async for each in orchestrator.map(rows, run_id="r")]) == 2_500
+    assert len(system.provider.calls) == 2_500
