@@ -252,3 +252,14 @@ class GraphBody(_Model):
 
     nodes: dict[Annotated[str, Field(pattern=r"^[\w-]{1,64}$")], GraphNodeBody] = Field(min_length=1, max_length=10_000)
     options: GraphOptions = GraphOptions()
+
+
+class FanInBody(_Model):
+    """``POST /ai/fan-in``: a payload whose texts use the results of other jobs."""
+
+    job_ids: list[UUID] = Field(min_length=1, max_length=MAX_BATCH_JOBS)
+    payload: JobPayload
+    on_error: Literal["fail", "skip", "include"] = Field(
+        "fail", description="what the job does when one of the others did not complete"
+    )
+    options: GraphOptions = GraphOptions()

@@ -17,13 +17,13 @@ from aiqueue.batch_views import BatchInfo, GraphInfo
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.schedule_models import ScheduleBody, ScheduleInfo
 from aiqueue.config import HttpConfig
-from aiqueue.models import BatchBody, ChainBody, GraphBody, SubmitBody
+from aiqueue.models import BatchBody, ChainBody, FanInBody, GraphBody, SubmitBody
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.views import Cancellation, JobInfo, Stats
 from serve.http_errors import handle_error
 from serve.limits import DEADLINE_S, EdgeLimits
 from serve.openapi import Operation, install_schema
-from serve.routes import batches, chains, dead_letters, events, graphs, jobs, schedules, socket_io, stats
+from serve.routes import batches, chains, dead_letters, events, fan_in, graphs, jobs, schedules, socket_io, stats
 from serve.routes.shared import ExactRoutes, QueueAdapter, RawRoute
 from serve.routes.socket import serve_socket
 from serve.routes.socket_io import SocketIoHub
@@ -34,6 +34,7 @@ _BODIES: list[type[BaseModel]] = [
     BatchBody,
     ChainBody,
     GraphBody,
+    FanInBody,
     ScheduleBody,
     dead_letters.RedrivePatch,
     dead_letters.RedriveBody,
@@ -67,6 +68,7 @@ _PARTS: tuple[tuple[str, tuple[Operation, ...]], ...] = (
     ("batches", batches.OPERATIONS),
     ("chains", chains.OPERATIONS),
     ("graphs", graphs.OPERATIONS),
+    ("graphs", fan_in.OPERATIONS),
     ("schedules", schedules.OPERATIONS),
     ("events", events.OPERATIONS),
     ("dead letters", dead_letters.OPERATIONS),

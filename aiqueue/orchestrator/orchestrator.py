@@ -262,6 +262,7 @@ class AsyncAIJobOrchestrator:
         *,
         on_error: str = "fail",
         idempotency_key: str | None = None,
+        scope: str = DEFAULT_SCOPE,
         **more: Any,
     ) -> str:
         """Submit one more job that gets all results: ``{{results}}``, ``{{results[0].content}}``; return its id.
@@ -273,7 +274,7 @@ class AsyncAIJobOrchestrator:
         needs = tuple(Need(job_id) for job_id in job_ids)
         linked = Linked("fan_in", new_job_ids(1), [payload_template], [needs], [on_error])
         given = options_of(GraphOptions, for_graph(options), more)
-        key = scoped_key(idempotency_key, DEFAULT_SCOPE)
+        key = scoped_key(idempotency_key, scope)
         _, (job_id,) = await submit_linked(self._adapter.session, linked, given, key)
         return job_id
 

@@ -30,10 +30,12 @@ _readers: dict[tuple[str, str], Any] = {}  #: by Ray job and namespace
 
 def result_ref(namespace: str, job_id: str) -> Any:
     """Return an ObjectRef of the job's JobResult; it is there when the job has ended. ``ray.get`` raises its error."""
-    key = ray.get_runtime_context().get_job_id(), namespace
+    ray_job = ray.get_runtime_context().get_job_id()
+    key = ray_job, namespace
     reader: Any = _readers.get(key)
     if reader is None:
-        _readers.clear()  # of a Ray that this process has left
+        for other in [other for other in _readers if other[0] != ray_job]:  # of a Ray that this process has left
+            del _readers[other]
         reader = _readers[key] = ray.remote(**_READER)(_Reader).remote(namespace)
     return reader.read.remote(job_id)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -192,6 +193,17 @@ def test_a_chain_and_a_fan_in_go_on_without_their_driver(own_system: launch.Syst
     assert texts == ["a", "<a>", "a<a>", "\n\n".join(numbers)[-200:], *numbers]
     assert {info.attempt for info in infos} == {1}, "nothing runs again"
     assert AIJobOrchestrator(own_system.adapter).fan_in(ids[4:], len, timeout=100) == 200
+
+
+@pytest.mark.slow
+def test_a_fan_in_that_is_given_up_stops_its_task(own_system: launch.System) -> None:
+    orchestrator = AIJobOrchestrator(own_system.adapter)
+    _, job_ids = orchestrator.fan_out([chat("instant", "one")])
+    assert orchestrator.fan_in(job_ids, len, timeout=60) == 1
+    for _ in range(4):  # as many as there are CPUs for
+        with pytest.raises(TimeoutError):
+            orchestrator.fan_in(job_ids, lambda results: time.sleep(600), timeout=2)
+    assert orchestrator.fan_in(job_ids, len, timeout=60) == 1
 
 
 def test_many_refs_of_jobs_that_run_cost_one_process_and_hold_their_results(own_system: launch.System) -> None:

@@ -145,6 +145,50 @@ async def test_a_graph_runs_and_is_cancelled_as_one(system: ClientHarness, http:
     assert {node["status"] for node in (await http.get(path)).json()["nodes"]} == {"cancelled"}
 
 
+async def test_a_fan_in_waits_for_its_jobs_and_has_their_results(
+    system: ClientHarness, http: httpx.AsyncClient
+) -> None:
+    system.provider.behave = lambda request: setattr(
+        system.provider, "text", f"<{request.body['messages'][-1]['content']}>"
+    )
+    jobs = (await http.post("/ai/jobs/batch", json={"jobs": [chat(letter) for letter in "abc"]})).json()["jobIds"]
+    body = {"jobIds": jobs, "payload": chat("{{results}}"), "options": {"priority": "high"}}
+    key = {"idempotency-key": "k"}
+    sent = await http.post("/ai/fan-in", json=body, headers=key)
+    again = await http.post("/ai/fan-in", json=body, headers=key)
+    assert (sent.status_code, sent.json()) == (202, again.json())
+    assert (await http.get(sent.headers["location"])).json()["status"] == "blocked"
+    for changed in ({"jobIds": jobs[:2]}, {"onError": "skip"}):
+        assert is_problem(await http.post("/ai/fan-in", json=body | changed, headers=key), 422, "idempotency_conflict")
+    await system.work()
+    for _ in range(2_000):
+        found = (await http.get(sent.headers["location"])).json()
+        if found["status"] == "completed":
+            break
+    assert found["result"]["response"]["choices"][0]["message"]["content"] == "<<a>\n\n<b>\n\n<c>>"
+    assert found["priority"] == "high"
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"jobIds": []}, "jobIds"),
+        ({"jobIds": ["x"]}, "jobIds.0"),
+        ({"jobIds": [NOBODY.removeprefix("batch-")]}, "jobIds"),
+        ({"payload": chat("{{results[4].content}}")}, "payload.messages.0.content"),
+        ({"payload": chat("x", model="")}, "payload.model"),
+        ({"onError": "explode"}, "onError"),
+    ],
+)
+async def test_a_fan_in_that_can_not_work_is_refused_by_field(
+    http: httpx.AsyncClient, changed: dict[str, Any], field: str
+) -> None:
+    jobs = (await http.post("/ai/jobs/batch", json={"jobs": [chat("a")]})).json()["jobIds"]
+    refused = await http.post("/ai/fan-in", json={"jobIds": jobs, "payload": chat("{{results}}"), **changed})
+    assert is_problem(refused, 400, "invalid_input")
+    assert fields_of(refused) == [field]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [

@@ -80,6 +80,7 @@ async def test_the_description_names_every_route_and_its_failures(client: httpx.
         ("POST", "/ai/chains"): {202, 400, 408, 413, 415, 422, 429, 500, 503},
         ("GET", "/ai/chains/{batch_id}"): {200, 404, 500, 503},
         ("POST", "/ai/graphs"): {202, 400, 408, 413, 415, 422, 429, 500, 503},
+        ("POST", "/ai/fan-in"): {202, 400, 408, 413, 415, 422, 429, 500, 503},
         ("GET", "/ai/graphs/{batch_id}"): {200, 404, 500, 503},
         **{
             ("POST", f"/ai/{path}"): {200, 400, 404, 415, 500, 503}
