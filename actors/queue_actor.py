@@ -89,7 +89,7 @@ class QueueActor:
 
     async def stats(self) -> bytes:
         """Return Stats."""
-        return protocol.encode(self._open().stats())
+        return protocol.encode(await self._open().counted_stats())
 
     async def pool_loads(self) -> bytes:
         """Return ``dict[str, PoolLoad]``, by pool."""
@@ -123,5 +123,5 @@ class QueueActor:
     def _open(self) -> QueueService:
         if self._service is None:
             self._service = QueueService(self._settings, self._journal, engine=self._engine, clock=self._clock)
-            self._metrics = asyncio.create_task(QueueMetrics(self._service).run())
+            self._metrics = asyncio.create_task(QueueMetrics(self._service, tuple(self._settings.pools)).run())
         return self._service

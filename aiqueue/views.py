@@ -158,7 +158,9 @@ class QueueStats(_View):
     lanes: list[LaneStats]
     worker_pool_stats: WorkerPoolStats
     blocked_jobs: int = 0  #: wait for other jobs, or for the rest of their batch
+    closed_gates: int = 0  #: providers' models that are not asked just now
     dead_letter_queue: str = "ai-jobs-dlq"  #: what the dead letters are called together
+    dead_letter_queue_depth: int = 0  #: those that are there now; ``dead_letter_jobs``: all there ever were
 
 
 class OrchestratorStats(_View):

@@ -44,7 +44,7 @@ def run() -> Iterator[Figure]:
         queue = psutil.Process(_pid(running, QUEUE_ACTOR_NAME))
         second, more = _half(running, draw, _WORKERS, watched=queue)
         ended = first.states + second.states
-        stats = running.adapter.get_stats().adapter
+        stats = running.adapter.get_stats()
         yield Figure(name="soak, faults", value=faults + more, unit="kills and suspensions")
         yield Figure(name="soak, jobs", value=ended.total(), unit="jobs")
         yield Figure(name="soak, jobs that did not end as they should", value=_wrong(ended), unit="jobs", floor="0")

@@ -33,7 +33,7 @@ def list_(
     """List dead letters, the newest first."""
     with joined(ctx, namespace, address) as queue:
         found = queue.adapter.dead_letters.find(reason=reason, model=model, tag=tag, limit=limit)
-        name = queue.adapter.get_stats().adapter.dead_letter_queue
+        name = queue.adapter.get_stats().dead_letter_queue
     if as_json:
         print_json(found)
     else:

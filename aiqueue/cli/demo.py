@@ -208,7 +208,7 @@ def _accepted(system: System) -> int:
     """Return how many jobs the queue has accepted; it may be restarting just now."""
     for _ in range(60):
         try:
-            return system.adapter.get_stats().adapter.total_jobs
+            return system.adapter.get_stats().total_jobs
         except QueueUnavailable:
             time.sleep(_RETRY_S)
-    return system.adapter.get_stats().adapter.total_jobs
+    return system.adapter.get_stats().total_jobs

@@ -17,13 +17,13 @@ commands = typer.Typer()
 def stats(ctx: typer.Context, as_json: AsJson = False, address: Address = None, namespace: Namespace = None) -> None:
     """Show jobs by level with their SLA, lanes and workers."""
     with joined(ctx, namespace, address) as queue:
-        found = queue.adapter.get_stats()
+        found = queue.adapter.get_system_stats()
     if as_json:
         print_json(found)
         return
     out = console()
     out.print(totals(found.adapter))
-    out.print(stats_table(found))
+    out.print(stats_table(found.adapter))
     out.print(_lanes(found.adapter))
 
 
@@ -35,7 +35,7 @@ def totals(queue: QueueStats) -> str:
         "processing": queue.processing_jobs,
         "completed": queue.completed_jobs,
         "failed": queue.failed_jobs,
-        f"dead letter in {queue.dead_letter_queue}": queue.dead_letter_jobs,
+        f"dead letter ({queue.dead_letter_queue_depth} in {queue.dead_letter_queue})": queue.dead_letter_jobs,
         "cancelled": queue.cancelled_jobs,
     }
     shown = ", ".join(f"{count} {name}" for name, count in jobs.items() if count)

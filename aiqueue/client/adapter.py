@@ -22,7 +22,7 @@ from aiqueue.models import JobOptions
 from aiqueue.protocol import JobHeader, Submission, SubmitGroup
 from aiqueue.results import JobResult
 from aiqueue.validation import CheckedPayload, Payload, PayloadChecker, validate_options
-from aiqueue.views import Cancellation, JobInfo, Stats, job_info
+from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats, job_info
 
 _Part = TypeVar("_Part")
 
@@ -221,8 +221,12 @@ class AsyncAIQueueAdapter:
         """Add, list, pause, resume, run and remove jobs that come again by a cron line."""
         return ScheduleClient(self._transport, self._started(self._checker), self._default_retries)
 
-    async def get_stats(self) -> Stats:
+    async def get_stats(self) -> QueueStats:
         """Return the queue's statistics."""
+        return (await self.get_system_stats()).adapter
+
+    async def get_system_stats(self) -> Stats:
+        """Return the queue's statistics and the orchestrator's, as ``GET /ai/stats`` does."""
         return await self._transport.stats()
 
     async def ping(self) -> None:

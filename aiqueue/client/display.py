@@ -14,7 +14,7 @@ from rich.text import Text
 
 from aiqueue.batch_views import BatchInfo
 from aiqueue.levels import LEVELS
-from aiqueue.views import JobInfo, Stats
+from aiqueue.views import JobInfo, QueueStats
 
 _CELL = 160  # characters of a prompt or an answer in a table
 
@@ -109,12 +109,12 @@ def sla_table(infos: Sequence[JobInfo]) -> Table:
     return table
 
 
-def stats_table(stats: Stats) -> Table:
+def stats_table(stats: QueueStats) -> Table:
     """Return the queue's levels as a table."""
     table = Table("level", title="levels")
     for name in ("queued", "processing", "completed", "SLA", "p50", "p99", "met"):
         table.add_column(name, justify="right")
-    for level in stats.adapter.levels:
+    for level in stats.levels:
         counts = (level.queued, level.processing, level.completed)
         times = (level.sla_ms, level.latency_p50_ms, level.latency_p99_ms)
         met = f"{level.sla_compliance:.0%}" if level.completed else "–"

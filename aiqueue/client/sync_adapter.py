@@ -17,7 +17,7 @@ from aiqueue.client.schedules import SyncScheduleClient
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import StartError
 from aiqueue.results import JobResult
-from aiqueue.views import Cancellation, JobInfo, Stats
+from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -142,9 +142,13 @@ class AIQueueAdapter:
         """Add, list, pause, resume, run and remove jobs that come again by a cron line."""
         return SyncScheduleClient(self._run, self._async.schedules)
 
-    def get_stats(self) -> Stats:
+    def get_stats(self) -> QueueStats:
         """Return the queue's statistics."""
         return self._run(self._async.get_stats())
+
+    def get_system_stats(self) -> Stats:
+        """Return the queue's statistics and the orchestrator's, as ``GET /ai/stats`` does."""
+        return self._run(self._async.get_system_stats())
 
     def ping(self) -> None:
         """Return if the queue answers; raises QueueUnavailable."""

@@ -132,6 +132,10 @@ class Journal(Protocol):
         """Return dead letters, the newest first, without payloads."""
         ...
 
+    def count_dead_letters(self) -> int:
+        """Return how many dead letters there are. Reads an index of them alone."""
+        ...
+
     def batch(self, batch_id: str) -> BatchRow | None:
         """Return a batch, whether it has ended or not."""
         ...

@@ -205,6 +205,12 @@ class SqliteJournal:
         with self._reading:
             return [StoredJob(*row) for row in self._reader.execute(query, (before_seq, limit))]
 
+    def count_dead_letters(self) -> int:
+        """Return how many dead letters there are. Reads an index of them alone."""
+        with self._reading:
+            (count,) = self._reader.execute("SELECT count(*) FROM states WHERE state = 'dead_letter'").fetchone()
+        return int(count)
+
     def batch(self, batch_id: str) -> BatchRow | None:
         """Return a batch, whether it has ended or not."""
         with self._reading:

@@ -61,7 +61,7 @@ class AsyncAIJobOrchestrator:
 
     async def get_stats(self) -> OrchestratorStats:
         """Return how many batches, chains and graphs there were and are, and how many schedules."""
-        return (await self._adapter.get_stats()).orchestrator
+        return (await self._adapter.get_system_stats()).orchestrator
 
     # --- schedules; all that can be done with them is in ``adapter.schedules`` ---
 

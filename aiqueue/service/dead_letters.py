@@ -45,6 +45,10 @@ class DeadLetters:
             view.attempts = attempts.get(row.seq, [])
         return DeadLettersReply([view for _, view in found], before)
 
+    async def count(self) -> int:
+        """Return how many there are."""
+        return await asyncio.to_thread(self._journal.count_dead_letters)
+
     async def delete(self, ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there. Jobs in other states are left alone."""
         await asyncio.shield(self._commits.settled())

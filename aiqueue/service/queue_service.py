@@ -226,10 +226,19 @@ class QueueService:
         """Return for how long a commit has been waiting for a disk that neither succeeds nor fails."""
         return self._commits.waits_s()
 
-    def stats(self) -> Stats:
-        """Return the queue's statistics."""
-        name = self._settings.dead_letter.queue_name
-        return statistics.collect(self._engine.core, self._recent, now=self._clock.now(), dead_letter_queue=name)
+    async def counted_stats(self) -> Stats:
+        """Return the queue's statistics, with the dead letters that are on disk now."""
+        return self.stats(dead_letters=await self.dead_letters.count())
+
+    def stats(self, *, dead_letters: int = 0) -> Stats:
+        """Return what the engine knows of the queue's statistics."""
+        return statistics.collect(
+            self._engine.core,
+            self._recent,
+            now=self._clock.now(),
+            dead_letter_queue=self._settings.dead_letter.queue_name,
+            dead_letters=dead_letters,
+        )
 
     def pool_loads(self) -> dict[str, PoolLoad]:
         """Return how much work there is for each pool."""

@@ -68,7 +68,9 @@ def percentile(values: list[float], share: float) -> float | None:
     return values[min(len(values) - 1, int(len(values) * share))] if values else None
 
 
-def collect(core: Core, recent: RecentTimes, *, now: float, dead_letter_queue: str = "ai-jobs-dlq") -> Stats:
+def collect(
+    core: Core, recent: RecentTimes, *, now: float, dead_letter_queue: str = "ai-jobs-dlq", dead_letters: int = 0
+) -> Stats:
     """Return the queue's statistics at ``now``. O(lanes + workers + jobs in process + schedules)."""
     ended = core.counters.ended
     processing = sum(len(worker.held) for worker in core.leases)
@@ -80,7 +82,9 @@ def collect(core: Core, recent: RecentTimes, *, now: float, dead_letter_queue: s
         queued_jobs=queued,
         scheduled_jobs=sum(core.waiting) - queued - core.blocked,
         blocked_jobs=core.blocked,
+        closed_gates=sum(now < gate.closed_until for gate in core.gates),
         dead_letter_queue=dead_letter_queue,
+        dead_letter_queue_depth=dead_letters,
         processing_jobs=processing,
         completed_jobs=ended.get(JobState.COMPLETED.value, 0),
         failed_jobs=ended.get(JobState.FAILED.value, 0),

@@ -149,7 +149,7 @@ class InProcessTransport:
         return self._service.welcome()
 
     async def _stats(self) -> Stats:
-        return self._service.stats()
+        return await self._service.counted_stats()
 
     async def _call(self, method: str, answer: Awaitable[_T]) -> _T:
         self.calls[method] += 1

@@ -207,6 +207,11 @@ class MemoryJournal:
             dead = [seq for seq, row in self._disk.states.items() if row[0] == JobState.DEAD_LETTER]
             return [self._stored(seq, False) for seq in sorted(dead, reverse=True) if seq < before_seq][:limit]
 
+    def count_dead_letters(self) -> int:
+        """Return how many dead letters there are."""
+        with self._lock:
+            return sum(state == JobState.DEAD_LETTER for state, _ in self._disk.states.values())
+
     def batch(self, batch_id: str) -> BatchRow | None:
         """Return a batch, whether it has ended or not."""
         with self._lock:

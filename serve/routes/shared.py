@@ -71,8 +71,8 @@ class QueueAdapter(Protocol):
     def dead_letters(self) -> DeadLetterClient:
         """Jobs out of attempts."""
 
-    async def get_stats(self) -> Stats:
-        """Return the queue's statistics."""
+    async def get_system_stats(self) -> Stats:
+        """Return the statistics of the queue and of the orchestrator."""
 
     def events(self, after: int | None = None, names: Collection[str] = (), job_id: str | None = None) -> EventStream:
         """Return the events after a cursor, one after another."""

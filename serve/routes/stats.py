@@ -32,7 +32,7 @@ class Alive(msgspec.Struct, rename="camel"):
 
 async def get_stats(request: Request) -> Response:
     """Jobs by status and by level, workers and SLA figures (`adapter`), and batches (`orchestrator`)."""
-    return json_response(await adapter_of(request).get_stats())
+    return json_response(await adapter_of(request).get_system_stats())
 
 
 async def get_health(request: Request) -> Response:

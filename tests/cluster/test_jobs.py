@@ -134,11 +134,11 @@ def test_a_real_model_answers(running_system: launch.System) -> None:
 
 def test_bad_jobs_in_a_list_are_named_and_nothing_is_enqueued(running_system: launch.System) -> None:
     adapter = running_system.adapter
-    before = adapter.get_stats().adapter.total_jobs
+    before = adapter.get_stats().total_jobs
     jobs = [chat() for _ in range(1_000)]
     jobs[7]["model"] = ""
     jobs[900] = chat("nowhere")
     with pytest.raises(ValidationError) as caught:
         adapter.submit_jobs(jobs)
     assert [(error.index, error.field) for error in caught.value.errors] == [(7, "model"), (900, "provider")]
-    assert adapter.get_stats().adapter.total_jobs == before
+    assert adapter.get_stats().total_jobs == before

@@ -128,12 +128,12 @@ def test_a_driver_that_dies_leaves_no_half_batch_and_what_finished_is_not_run_ag
         return run(program, own_system, str(die_at))
 
     assert drive(3_000).returncode == -signal.SIGKILL
-    stats = own_system.adapter.get_stats().adapter
+    stats = own_system.adapter.get_stats()
     assert stats.completed_jobs == 0, "nothing of an unsealed batch may run"
     assert drive(-1).returncode == -signal.SIGKILL
     last = drive(_ROWS + 1)
     assert (last.returncode, last.stdout.strip()) == (0, str(_ROWS)), last.stderr
-    stats = own_system.adapter.get_stats().adapter
+    stats = own_system.adapter.get_stats()
     assert stats.completed_jobs == _ROWS
     assert stats.blocked_jobs == 0
 
@@ -186,7 +186,7 @@ def test_a_chain_and_a_fan_in_go_on_without_their_driver(own_system: launch.Syst
     died = run(program, own_system)
     assert died.returncode == -signal.SIGKILL, died.stderr
     ids = died.stdout.split()
-    assert own_system.adapter.get_stats().adapter.completed_jobs < len(ids), "it died in the middle"
+    assert own_system.adapter.get_stats().completed_jobs < len(ids), "it died in the middle"
     infos = own_system.adapter.wait_all(ids)
     texts = [info.result.text for info in infos if info.result]
     numbers = [str(number) for number in range(200)]

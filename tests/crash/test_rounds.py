@@ -103,7 +103,7 @@ def test_every_job_ends_once_and_no_call_is_repeated_unless_its_worker_died(
                 assert earlier.worker_id in dying, f"{about}: {text} was repeated though its worker lives"
                 lost_with_workers += 1
         rounds_with_loss += lost_with_workers > lost_before
-    stats = adapter.get_stats().adapter
+    stats = adapter.get_stats()
     assert rounds_with_loss > 0, f"seed {seed}: no worker was killed under a job, so nothing was tried"
     print(f"seed {seed}: {_ROUNDS} rounds, {stats.completed_jobs} jobs, {lost_with_workers} attempts lost with workers")
     assert (stats.total_jobs, stats.completed_jobs) == (_ROUNDS * _JOBS, _ROUNDS * _JOBS)

@@ -37,4 +37,4 @@ def test_a_queue_killed_around_its_ticks_starts_one_job_for_each(own_system: lau
     assert len(set(job_ids)) == len(job_ids)
     infos = own_system.adapter.wait_all(job_ids)
     assert {(each.status, each.attempt) for each in infos} == {("completed", 1)}
-    assert own_system.adapter.get_stats().adapter.total_jobs == len(runs)
+    assert own_system.adapter.get_stats().total_jobs == len(runs)

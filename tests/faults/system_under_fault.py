@@ -63,7 +63,7 @@ def run(folder: Path, waves: int) -> dict[str, Any]:
             ids |= dict(zip(texts, adapter.submit_jobs([payload(text) for text in texts]), strict=True))
             time.sleep(0.1)
         infos = dict(zip(ids, adapter.wait_all(list(ids.values())), strict=True))
-        stats = adapter.get_stats().adapter
+        stats = adapter.get_stats()
         calls = Counter(str(request.body["messages"][0]["content"]) for request in list(provider.requests))
         return {
             "jobs": {text: [info.status, info.attempt, calls[text]] for text, info in infos.items()},

@@ -85,7 +85,7 @@ async def end_of_a_job(reply: Reply) -> tuple[JobInfo, RawServer]:
     async with server.listening() as url, calling(url) as rig:
         job_id = await rig.submit_job(chat(), {"max_retries": 1, "timeout": _LIMIT_MS})
         info = await rig.wait(job_id)
-        stats = (await rig.get_stats()).adapter
+        stats = await rig.get_stats()
     assert (info.status, info.attempt, server.requests) == ("dead_letter", 2, 2)
     assert info.result is None, "a partial answer was stored"
     assert (stats.processing_jobs, stats.completed_jobs) == (0, 0)

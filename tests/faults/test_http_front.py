@@ -88,7 +88,7 @@ def test_a_killed_replica_repeats_no_job_of_a_client_with_a_key_and_its_stream_r
 ) -> None:
     seed = random.randrange(2**32)
     url, adapter = str(running_system.url), running_system.adapter
-    before, began_at = adapter.get_stats().adapter, last_event(running_system.settings.namespace)
+    before, began_at = adapter.get_stats(), last_event(running_system.settings.namespace)
     (replica,) = processes("ray::ServeReplica")
     kill_at = random.Random(seed).randrange(10, _JOBS - 20)
     with httpx.Client(base_url=url, timeout=5.0, trust_env=False) as client:
@@ -108,7 +108,7 @@ def test_a_killed_replica_repeats_no_job_of_a_client_with_a_key_and_its_stream_r
     assert not reader.is_alive(), "the stream of a killed replica goes on"
     assert len(set(ids)) == _JOBS
     assert {(info.status, info.attempt) for info in infos} == {("completed", 1)}
-    after = adapter.get_stats().adapter
+    after = adapter.get_stats()
     assert after.total_jobs - before.total_jobs == _JOBS, "a submit that was sent again made a second job"
     newest = last_event(running_system.settings.namespace)
     log += ends_after(url, log[-1][0] if log else began_at, until=newest)

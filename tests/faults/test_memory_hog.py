@@ -62,4 +62,4 @@ def test_a_job_that_wants_too_much_memory_fails_as_such_and_its_worker_and_all_o
         ("dead_letter", "out_of_memory")
     }
     assert [pid_of(name, namespace) for name in (_WORKER, QUEUE_ACTOR_NAME)] == pids
-    assert adapter.get_stats().adapter.processing_jobs == 0
+    assert adapter.get_stats().processing_jobs == 0

@@ -71,8 +71,8 @@ def test_a_worker_that_slept_through_its_lease_reports_too_late_and_is_refused(
     lost = [(attempt.outcome, attempt.worker_id) for info in taken_over for attempt in info.attempts]
     assert lost == [("lost", asleep.worker_id)] * len(held)
 
-    eventually(lambda: adapter.get_stats().adapter.stale_outcomes >= len(held), "it reports what it had done")
-    stats = adapter.get_stats().adapter
+    eventually(lambda: adapter.get_stats().stale_outcomes >= len(held), "it reports what it had done")
+    stats = adapter.get_stats()
     print(f"{len(held)} jobs were taken over, {stats.stale_outcomes} late reports refused")
     assert stats.stale_outcomes == len(held)
     assert (stats.completed_jobs, stats.processing_jobs, stats.queued_jobs) == (len(ids), 0, 0)

@@ -71,7 +71,7 @@ class DictAdapter:
         cancelled, info.status = info.status == "queued", "cancelled"
         return Cancellation(cancelled=cancelled, status=info.status)
 
-    async def get_stats(self) -> Stats:
+    async def get_system_stats(self) -> Stats:
         await self._answer()
         queue = QueueStats(
             is_running=True,
@@ -115,7 +115,7 @@ class DictAdapter:
 class BrokenAdapter(DictAdapter):
     """An adapter with a bug."""
 
-    async def get_stats(self) -> Stats:
+    async def get_system_stats(self) -> Stats:
         raise KeyError("secret detail")
 
 

@@ -42,7 +42,7 @@ def test_clients_that_hang_up_after_a_submit_leave_whole_jobs_and_exact_counters
     draw = random.Random(seed)
     adapter, url = running_system.adapter, urlsplit(str(running_system.url))
     address = (str(url.hostname), int(url.port or 0))
-    before = adapter.get_stats().adapter
+    before = adapter.get_stats()
     ids = new_job_ids(_CLIENTS)
     # Most hang up at once or in the middle; some wait long enough for an answer of a busy machine.
     patiences = [draw.uniform(0.0005, 0.03) if draw.random() < 0.8 else draw.uniform(0.0, 5.0) for _ in ids]
@@ -64,7 +64,7 @@ def test_clients_that_hang_up_after_a_submit_leave_whole_jobs_and_exact_counters
     assert 0 < len(told) < _CLIENTS, "every client, or none, had its answer: the moments are not spread"
     assert set(told) <= set(seen), "a job that was acknowledged is not there"
     assert {(info.status, info.attempt) for info in infos} == {("completed", 1)}
-    after = adapter.get_stats().adapter
+    after = adapter.get_stats()
     assert after.total_jobs - before.total_jobs == len(seen)
     assert after.completed_jobs - before.completed_jobs == len(seen)
     assert (after.queued_jobs, after.processing_jobs) == (before.queued_jobs, before.processing_jobs)

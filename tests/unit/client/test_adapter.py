@@ -90,7 +90,7 @@ async def test_a_batch_is_accepted_as_one(system: ClientHarness, client: AsyncAI
     job_ids = await client.submit_jobs([chat()] * 1_500, batch_id="batch-1")
     infos = await client.get_jobs(job_ids)
     assert {info and info.batch_id for info in infos} == {"batch-1"}
-    stats = await client.get_stats()
+    stats = await client.get_system_stats()
     assert (stats.orchestrator.total_batches, stats.adapter.total_jobs) == (1, 1_500)
 
 
@@ -159,7 +159,7 @@ async def test_a_chosen_id_makes_one_job_however_often_it_is_sent(
     other = await system.client()
     found = await asyncio.gather(*(each.submit_job(chat(), {"jobId": chosen}) for each in (client, other) * 10))
     assert set(found) == {chosen}
-    assert (await client.get_stats()).adapter.total_jobs == 1
+    assert (await client.get_stats()).total_jobs == 1
 
 
 async def test_a_chosen_id_with_another_body_is_refused(client: AsyncAIQueueAdapter) -> None:
@@ -182,7 +182,7 @@ async def test_a_lost_answer_makes_no_second_job(system: ClientHarness, client: 
     system.transport.lose_answers("submit", 2)
     job_id = await client.submit_job(chat())
     assert system.transport.calls["submit"] == 3
-    assert (await client.get_stats()).adapter.total_jobs == 1
+    assert (await client.get_stats()).total_jobs == 1
     assert await system.queue.claim(5) == [job_id]
 
 

@@ -17,11 +17,9 @@ from aiqueue.views import (
     ErrorInfo,
     JobInfo,
     LevelStats,
-    OrchestratorStats,
     QueueStats,
     Rates,
     SlaCompliance,
-    Stats,
     WorkerPoolStats,
 )
 
@@ -184,7 +182,7 @@ def test_the_stats_table_has_a_row_for_each_level() -> None:
         lanes=[],
         worker_pool_stats=WorkerPoolStats(),
     )
-    assert rows(stats_table(Stats(adapter=queue, orchestrator=OrchestratorStats()))) == [
+    assert rows(stats_table(queue)) == [
         ["urgent", "0", "0", "0", "3.00 s", "–", "–", "–"],
         ["high", "1", "2", "4", "10.00 s", "5 ms", "–", "75%"],
     ]

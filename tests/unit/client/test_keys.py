@@ -13,7 +13,7 @@ KEY = {"idempotency_key": "key-1"}
 
 
 async def total(client: AsyncAIQueueAdapter) -> int:
-    return (await client.get_stats()).adapter.total_jobs
+    return (await client.get_stats()).total_jobs
 
 
 async def test_a_long_list_with_a_key_is_accepted_whole_and_once(

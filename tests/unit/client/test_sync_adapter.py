@@ -82,7 +82,7 @@ def test_calls_block_until_their_answer_is_there(connected: Connected) -> None:
     info = adapter.get_job_status(job_id)
     assert info is not None
     assert (info.status, info.priority) == ("queued", "urgent")
-    assert adapter.get_stats().adapter.queued_jobs == 1
+    assert adapter.get_stats().queued_jobs == 1
     assert adapter.get_jobs([job_id, "nobody"])[1] is None
     assert adapter.cancel_job(job_id).status == "cancelled"
     assert adapter.wait(job_id).status == "cancelled"
@@ -109,7 +109,7 @@ def test_many_threads_share_one_adapter_and_its_calls(connected: Connected) -> N
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(lambda n: connected.adapter.submit_job_with_callback(chat(str(n))), range(200)))
     assert [result.raw["echo"]["messages"][0]["content"] for result in results] == [str(n) for n in range(200)]
-    assert connected.adapter.get_stats().adapter.completed_jobs == 200
+    assert connected.adapter.get_stats().completed_jobs == 200
 
 
 def test_a_callback_runs_in_the_callers_thread_and_may_call_the_adapter(connected: Connected) -> None:

@@ -139,7 +139,7 @@ async def test_a_bad_row_refuses_the_whole_batch_and_leaves_nothing(
     with pytest.raises(ValidationError, match="max_concurrency"):
         await orchestrator.submit_batch_job(rows(1), max_concurrency=-1)
     stats = await client.get_stats()
-    assert (stats.adapter.total_jobs, stats.adapter.blocked_jobs) == (0, 0)
+    assert (stats.total_jobs, stats.blocked_jobs) == (0, 0)
     assert not system.queue.service._engine.core.live
 
 

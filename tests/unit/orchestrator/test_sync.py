@@ -70,7 +70,7 @@ def test_what_ends_the_rows_comes_to_the_caller_and_leaves_nothing(
         orchestrator.submit_batch_job(rows())
     while orchestrator.get_stats().active_batches:
         pass
-    assert orchestrator._adapter.get_stats().adapter.total_jobs == 0
+    assert orchestrator._adapter.get_stats().total_jobs == 0
 
 
 @pytest.mark.parametrize("jobs", [5, None, {"type": "chat_completion"}])
