@@ -66,7 +66,7 @@ async def _ended(call: Any) -> tuple[str, Any]:
     try:
         kind, value = await call
     except asyncio.CancelledError:
-        ray.cancel(call)
+        ray.cancel(call, force=True)  # its process: an interrupt does not reach a function that sleeps or computes in C
         raise
     except RayTaskError as error:
         if isinstance(error.cause, AIQueueError):
