@@ -2,8 +2,9 @@
 
 For tests, benchmarks and load tests; the real clients talk to it. It answers ``/v1/chat/completions`` and
 ``/v1/messages`` (both also streamed), ``/v1/completions``, ``/v1/embeddings`` and ``/v1/models``, and misbehaves on
-request: see ``script.py`` for what can be asked for by the name of the model. What it received is kept: in Python as
-``requests``, over HTTP at ``/_log`` (``DELETE`` empties it), there without the headers, which hold keys.
+request: see ``script.py`` for what can be asked for by the name of the model. The last requests it received are kept,
+and all are counted: in Python as ``requests`` and ``received``, over HTTP at ``/_log`` (``DELETE`` begins anew), there
+without the headers, which hold keys.
 
 In a test::
 
@@ -53,9 +54,11 @@ class ReceivedRequest:
 class SimulatedServer:
     """The simulated provider, in a thread of its own. Use it as a context manager, or call ``start`` and ``stop``."""
 
-    def __init__(self, script: Script | None = None, *, port: int = 0) -> None:
+    def __init__(self, script: Script | None = None, *, port: int = 0, keep: int = 100_000) -> None:
         self.script = script or Script()
-        self.requests: list[ReceivedRequest] = []
+        self.requests: list[ReceivedRequest] = []  #: the last ones, ``keep`` at least
+        self.received = 0  #: all of them
+        self._keep = keep
         self.port = port  #: 0 until started: a free one
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -139,7 +142,7 @@ class SimulatedServer:
             await connection.send_json(200, wire.models_body(), {})
             return True
         body = json.loads(request.body or b"{}")
-        received = ReceivedRequest(len(self.requests) + 1, request.path, body, request.headers)
+        received = ReceivedRequest(self.received + 1, request.path, body, request.headers)
         self._note(received, "open")
         try:
             whole = await _Reply(connection, received, self._behaviour(received, request.body)).give()
@@ -158,7 +161,10 @@ class SimulatedServer:
     def _note(self, received: ReceivedRequest, outcome: Outcome) -> None:
         with self._changed:
             if outcome == "open":
+                self.received += 1
                 self.requests.append(received)
+                if len(self.requests) >= 2 * self._keep:
+                    del self.requests[: self._keep]
             received.outcome = outcome
             self._changed.notify_all()
 
@@ -166,11 +172,12 @@ class SimulatedServer:
         if request.method == "DELETE":
             with self._changed:
                 self.requests.clear()
+                self.received = 0
         log = [
             {"number": seen.number, "path": seen.path, "model": seen.model, "outcome": seen.outcome, "body": seen.body}
             for seen in self.requests
         ]
-        await connection.send_json(200, {"count": len(log), "requests": log}, {})
+        await connection.send_json(200, {"count": self.received, "requests": log}, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +230,26 @@ class _Reply:
         return None
 
     async def _stream(self) -> bool:
-        answer = wire.answer_to(self.received.body, self.behaviour)
-        events = list(self._events(answer))
-        cut = self.behaviour.fault == "cut"
+        events = list(self._events(wire.answer_to(self.received.body, self.behaviour)))
         self.connection.start_stream(self._headers())
-        for event in events[: len(events) // 2] if cut else [*events, b""]:
+        for event in self._with_fault(events):
             await self.connection.send_part(event)
             await self.connection.wait(self.behaviour.token_delay_s)
-        return not cut
+        if self.behaviour.fault == "cut":
+            return False
+        await self.connection.send_part(b"")
+        return True
+
+    def _with_fault(self, events: list[bytes]) -> list[bytes]:
+        half = events[: len(events) // 2]
+        match self.behaviour.fault:
+            case "cut":
+                return half
+            case "malformed":
+                return [*half, b"data: {not JSON\n\n"]
+            case "no_choices":
+                return events[-1:]  # the end, of nothing
+        return events
 
     def _events(self, answer: wire.Answer) -> Iterator[bytes]:
         if self.received.path == _ANTHROPIC_PATH:

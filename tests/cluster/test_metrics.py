@@ -32,7 +32,7 @@ def test_prometheus_finds_every_metric_with_its_labels(own_system: launch.System
     adapter = own_system.adapter
     adapter.wait_all(adapter.submit_jobs([chat("instant", str(number)) for number in range(20)]))
     deadline, text = time.monotonic() + _PATIENCE_S, ""
-    while 'aiqueue_ended_jobs_total{' not in text and time.monotonic() < deadline:
+    while "aiqueue_ended_jobs_total{" not in text and time.monotonic() < deadline:
         threading.Event().wait(1.0)
         text = scraped()
     lines = [line for line in text.splitlines() if "aiqueue_" in line and not line.startswith("#")]

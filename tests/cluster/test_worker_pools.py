@@ -90,9 +90,7 @@ def test_a_burst_brings_workers_and_its_end_takes_the_idle_ones_away(start: Star
     assert len({info.worker_id for info in infos}) == 3
     events.wait_for("scaled-down", new_size=1)
     eventually(lambda: len(workers(system)) == 1, "the workers that went are gone")
-    eventually(
-        lambda: system.adapter.get_stats().worker_pool_stats.total_workers == 1, "the queue has forgotten them"
-    )
+    eventually(lambda: system.adapter.get_stats().worker_pool_stats.total_workers == 1, "the queue has forgotten them")
     sizes = [1, *(data["new_size"] for _, data in events.seen)]
     assert [data["previous_size"] for _, data in events.seen] == sizes[:-1]
     assert {data["pool"] for _, data in events.seen} == {_POOL}

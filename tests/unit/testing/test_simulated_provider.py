@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,30 @@ def test_a_cut_stream_breaks_off(client: OpenAI) -> None:
     stream = client.chat.completions.create(model="sim:cut", messages=HI, stream=True)
     with pytest.raises(openai.APIConnectionError):
         list(stream)
+
+
+def test_a_malformed_stream_has_a_chunk_that_is_no_json(client: OpenAI) -> None:
+    stream = client.chat.completions.create(model="sim:malformed", messages=HI, stream=True)
+    with pytest.raises(json.JSONDecodeError):
+        list(stream)
+
+
+def test_a_stream_may_end_without_an_answer(client: OpenAI, server: SimulatedServer) -> None:
+    assert list(client.chat.completions.create(model="sim:no_choices", messages=HI, stream=True)) == []
+    with (
+        Anthropic(api_key="key", base_url=server.anthropic_url, max_retries=0) as anthropic,
+        anthropic.messages.create(model="sim:no_choices", max_tokens=3, messages=HI, stream=True) as stream,
+    ):
+        assert [event.type for event in stream] == ["message_stop"]
+
+
+def test_the_last_requests_are_kept_and_all_are_counted() -> None:
+    with SimulatedServer(keep=10) as server, OpenAI(api_key="k", base_url=server.openai_url, max_retries=0) as client:
+        for _ in range(45):
+            client.chat.completions.create(model="sim", messages=HI)
+        assert server.received == 45
+        assert 10 <= len(server.requests) < 20
+        assert server.requests[-1].number == 45
 
 
 def test_embeddings_are_the_same_in_both_encodings(client: OpenAI) -> None:
