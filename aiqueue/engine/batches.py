@@ -16,7 +16,7 @@ from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGr
 
 OPEN_S = 600.0  #: an open batch to which nothing is added for this long is dropped
 RETRIED = -1  #: first index of a part that holds successors of failed jobs: each header has its job's own index
-_SLICE = 1_000  # jobs that are cancelled in one turn
+_SLICE = 1_000  # jobs that are cancelled or dropped in one turn
 
 
 def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], command: Submit) -> Refusal | None:
@@ -24,7 +24,7 @@ def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], 
     batch_id = group.batch.id if group.batch else group.part_of
     if group.part_of:
         found = core.groups.live.get(batch_id)
-        if found is None or found.stored.phase != "open":
+        if found is None or not found.is_open:
             return Refusal(BatchNotFound.kind, batch_id)
     seen: set[str] = set()
     for job in fresh.values():
@@ -109,16 +109,16 @@ def _link(core: Core, job: JobRecord, header: JobHeader, ended: Mapping[str, str
 def steer(core: Core, turn: Turn, command: Steer) -> Refusal | None:
     """Carry out a Steer."""
     group = core.groups.live.get(command.batch_id)
-    if group is None:
+    if group is None or group.is_dropped:
         return Refusal(BatchNotFound.kind, command.batch_id)
     stored = group.stored
     match command.action:
-        case "seal" if stored.phase == "open":
+        case "seal" if group.is_open:
             if stored.total != command.count:
                 said = f"holds {stored.total} jobs, but {command.count} were counted; submit it again"
                 return Refusal(ValidationError.kind, said)
             _seal(core, turn, group)
-        case "drop" if stored.phase == "open":
+        case "drop" if group.is_open:
             drop(core, turn, group)
             return None
         case "cancel" if stored.phase != "stopping":
@@ -160,11 +160,24 @@ def members(core: Core, group: Group) -> list[JobRecord]:
 
 
 def drop(core: Core, turn: Turn, group: Group) -> None:
-    """Forget a batch that was never sealed, with all that was sent of it: as if nobody had begun to submit it."""
-    for job in members(core, group):
+    """Begin to forget a batch that was never sealed, with all that was sent of it: as if nobody had begun to submit it.
+
+    If the queue dies meanwhile, the rest is forgotten when nothing has been added to it for ``OPEN_S``.
+    """
+    core.groups.stopping[group.spec.id] = group
+    advance(core, turn)
+
+
+def _forget(core: Core, turn: Turn, job_id: str) -> None:
+    if job := core.live.get(job_id):  # else it was cancelled meanwhile, by its id
         core.forget(job)
         turn.rows.deletes.append(job.seq)
+        turn.counted = True
+
+
+def _forget_batch(core: Core, turn: Turn, group: Group) -> None:
     turn.rows.dropped.append(group.no)
+    core.counters.batches -= 1
     turn.counted = True
     core.groups.dirty.pop(group.spec.id, None)
     core.groups.remove(group)
@@ -179,23 +192,26 @@ def stop(core: Core, turn: Turn, group: Group, reason: str) -> None:
 
 
 def advance(core: Core, turn: Turn) -> None:
-    """Cancel some more jobs of the batches that are being stopped."""
+    """Cancel some more jobs of the batches that are being stopped, or forget them, of those that are dropped."""
     for group in list(core.groups.stopping.values()):
+        dropped = group.stored.phase == "open"
         if group.doomed is None:
             group.doomed = [job.id for job in reversed(members(core, group))]
-            if not group.doomed:
+            if not group.doomed and not dropped:
                 core.groups.finished.append(group)
         part, group.doomed = group.doomed[-_SLICE:], group.doomed[:-_SLICE]
         for job_id in reversed(part):
-            stop_job(core, turn, job_id)
+            (_forget if dropped else stop_job)(core, turn, job_id)
         if not group.doomed:
             core.groups.stopping.pop(group.spec.id, None)
+            if dropped:
+                _forget_batch(core, turn, group)
 
 
 def tick(core: Core, turn: Turn) -> None:
     """Let time do its part."""
     advance(core, turn)
-    late = [group for group in core.groups.live.values() if group.stored.phase == "open"]
+    late = [group for group in core.groups.live.values() if group.is_open]
     for group in late:
         if group.touched_at + OPEN_S <= turn.now:
             drop(core, turn, group)

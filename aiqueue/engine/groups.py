@@ -58,7 +58,17 @@ class Group:
         self.in_lanes: dict[LaneKey, int] = {}
         self.held: dict[LaneKey, list[tuple[int, int, JobRecord]]] = {}  #: heaps of level, seq, job
         self.held_ids: set[str] = set()
-        self.doomed: list[str] | None = None  #: stopping: jobs still to be cancelled
+        self.doomed: list[str] | None = None  #: stopping: jobs still to be cancelled; open: those still to be forgotten
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more jobs may be added: it is not sealed, and nobody gave it up."""
+        return self.stored.phase == "open" and self.doomed is None
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether it was given up before it was sealed, so that nobody is to see it any more."""
+        return self.stored.phase == "open" and self.doomed is not None
 
     @property
     def free(self) -> int:

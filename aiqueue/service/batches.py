@@ -136,7 +136,7 @@ class BatchDesk:
     def _open_of(self, run: str) -> list[str]:
         """Return the batches of a run that were never sealed."""
         live = self._engine.core.groups.live.values()
-        return [group.spec.id for group in live if group.spec.run == run and group.stored.phase == "open"]
+        return [group.spec.id for group in live if group.spec.run == run and group.is_open]
 
     def _steer(self, call: BatchCall) -> None:
         refusal, _ = self._apply(Steer(call.batch_id, call.action, call.count))

@@ -92,6 +92,24 @@ def test_a_paused_batch_gives_back_what_stood_in_the_lanes(queue: QueueHarness) 
     assert queue.claim(5) == [f"b{n}" for n in range(5)]
 
 
+def test_a_large_open_batch_is_forgotten_in_steps_and_nobody_sees_what_is_left_of_it(queue: QueueHarness) -> None:
+    submit(queue, *(job(f"b{n}", index=n) for n in range(2_500)), is_open=True)
+    assert len(queue.do(Steer("b", "drop")).rows.deletes) == 1_000
+    for action in ("seal", "drop", "cancel"):
+        assert queue.do(Steer("b", action, count=2_500)).reply.kind == "batch_not_found"
+    (refusal,) = queue.submit_groups(SubmitGroup([job("late", index=2_500)], part_of="b"))
+    assert refusal is not None
+    queue.cancel("b1500")
+    queue.tick()
+    assert queue.engine.core.groups.stopping
+    queue.restart()  # the rest goes as that of a batch to which nothing more comes
+    queue.tick(OPEN_S)
+    queue.tick()
+    assert not any(queue.is_live(f"b{n}") for n in range(2_500))
+    assert not queue.engine.core.groups
+    assert queue.engine.core.counters.batches == 0
+
+
 def test_an_open_batch_is_dropped_when_nothing_more_comes(queue: QueueHarness) -> None:
     submit(queue, job("b0"), is_open=True)
     queue.tick(OPEN_S - 1)
