@@ -60,6 +60,7 @@ class ProviderConfig(_Section):
     threads: int = Field(1, ge=1, description="llama_cpp: more than the actor's cores makes all of them slow")
     gpu_layers: int = Field(0, ge=-1, description="llama_cpp: layers on the GPU; -1: all")
     connect_timeout_s: float = Field(5.0, gt=0)
+    stream: bool = Field(False, description="openai, anthropic: chats are streamed; a cancelled one keeps what it said")
     latency_ms: float = Field(0.0, ge=0, description="simulated: how long an answer takes")
     gate: GateConfig = GateConfig()
 

@@ -55,6 +55,18 @@ _REFUSED = re.compile(
     re.IGNORECASE,
 )
 
+# What an error in the middle of a stream would have been as an HTTP status; any other is the provider's own failure.
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "overloaded_error": 529,
+}
+
 _UNREACHABLE = frozenset({"ConnectTimeout", "PoolTimeout"})
 _TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError"})
 _CONNECTION = frozenset({"APIConnectionError", "RequestError", "OSError", "EndOfStream"})
@@ -88,6 +100,23 @@ def from_answer(
         retry_after_s=wait(headers, now=now) if kind.retryable else None,
         request_id=request_id_of(headers, body),
     )
+
+
+def status_of_event(event: Mapping[str, Any]) -> int:
+    """Return the HTTP status that an error inside a stream stands for."""
+    error = event["error"]
+    if not isinstance(error, Mapping):
+        return 500
+    code = error.get("code")
+    if isinstance(code, int) and 400 <= code < 600:  # vLLM, llama.cpp
+        return code
+    return next((status for name, status in _STATUS_OF_TYPE.items() if name in (code, error.get("type"))), 500)
+
+
+def is_transport(error: Exception) -> bool:
+    """Tell whether a connection failed, or its time was over: by the names of classes, as in ``classify``."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & (_UNREACHABLE | _TIMEOUTS | _CONNECTION))
 
 
 def request_id_of(headers: Mapping[str, str], body: object = None) -> str | None:

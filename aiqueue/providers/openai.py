@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from openai import AsyncOpenAI, OpenAIError, Timeout
@@ -12,6 +13,7 @@ from aiqueue.models import AIJobType
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
 from aiqueue.providers.features import FEATURES, options_of
 from aiqueue.providers.openai_format import answer_of, arguments_of
+from aiqueue.providers.openai_stream import ChatAssembly
 from aiqueue.providers.remote import HEALTH_CHECK_TIMEOUT_S, Caller, Credential
 
 _NOT_IN_THE_SDK = ("top_k", "min_p")  # vLLM, Ollama and others take them; OpenAI answers 400
@@ -24,6 +26,7 @@ class OpenAIProvider:
         self.name = name
         self.job_types = frozenset(FEATURES["openai"])
         self._connect_timeout_s = entry.connect_timeout_s
+        self._streams = entry.stream
         self._is_openai_itself = entry.base_url is None
         self._caller = Caller(provider=name, credential=credential, sdk_errors=(OpenAIError,))
         self._client = AsyncOpenAI(api_key=credential.for_sdk, base_url=entry.base_url, max_retries=0)
@@ -33,8 +36,21 @@ class OpenAIProvider:
         options = options_of(request, provider=self.name, kind="openai")
         create = self._method(request.type)
         arguments = self._arguments(request, options)
+        if self._streams and request.type == AIJobType.CHAT_COMPLETION:
+            return await self._streamed(request, arguments)
         reply = await self._caller.call(create, **arguments, timeout=self._timeout(request.timeout_s))
         return answer_of(reply, request, provider=self.name)
+
+    async def _streamed(self, request: ProviderRequest, arguments: dict[str, Any]) -> ProviderAnswer:
+        return await self._caller.stream(
+            self._client.chat.completions.with_streaming_response.create,
+            ChatAssembly(),
+            read=partial(answer_of, request=request, provider=self.name),
+            on_partial=request.on_partial,
+            **arguments,
+            stream_options={"include_usage": True},
+            timeout=self._timeout(request.timeout_s),
+        )
 
     async def health_check(self) -> None:
         """Ask for the list of models, which costs nothing; raise the JobError that says why it does not come."""

@@ -6,20 +6,24 @@ is what the provider sent and not what a client library made of it.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from aiqueue.errors import AuthenticationFailed, JobError, MalformedResponse
-from aiqueue.providers.classify import classify, request_id_of
+from aiqueue.providers.base import ProviderAnswer
+from aiqueue.providers.classify import classify, from_answer, is_transport, request_id_of, status_of_event
 from aiqueue.providers.redact import safe_text
 
 Body = TypeVar("Body")
 
 HEALTH_CHECK_TIMEOUT_S = 10.0
+_DONE = "[DONE]"  # how streams in OpenAI's format end
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,28 @@ class Reply:
     request_id: str | None
 
 
+class Assembly(Protocol):
+    """Puts the events of a stream together."""
+
+    @property
+    def said(self) -> bool:
+        """Whether anything of an answer has come."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer has come to its end."""
+        ...
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take the next event."""
+        ...
+
+    def body(self) -> dict[str, Any]:
+        """Return the body that a call without streaming would have brought, as far as it has come."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Makes calls of one provider and turns whatever goes wrong into JobErrors."""
@@ -75,6 +101,42 @@ class Caller:
             raise self._classified(error) from None
         return Reply(self._object_of(response.content), request_id_of(response.headers))
 
+    async def stream(
+        self,
+        create: Callable[..., AbstractAsyncContextManager[Any]],
+        assembly: Assembly,
+        *,
+        read: Callable[[Reply], ProviderAnswer],
+        on_partial: Callable[[ProviderAnswer], None] | None,
+        **arguments: Any,
+    ) -> ProviderAnswer:
+        """Return the answer that ``create``, a ``with_streaming_response`` method, brings piece by piece.
+
+        ``assembly`` makes its body of the events, and ``read`` the answer of that. If the task is cancelled, the stream
+        is closed and ``on_partial`` is given what has come so far.
+        """
+        self.credential.require(self.provider)
+        headers: Mapping[str, str] = {}
+        try:
+            async with create(**arguments, stream=True) as response:
+                headers = response.headers
+                if not headers.get("content-type", "").startswith("text/event-stream"):  # it does not stream, or failed
+                    return read(Reply(self._object_of(await response.read()), request_id_of(headers)))
+                async for line in response.iter_lines():
+                    if line.startswith("data:") and (data := line[5:].strip()) != _DONE:
+                        assembly.add(self._event_of(data, headers))
+        except asyncio.CancelledError:
+            if assembly.said and on_partial:
+                on_partial(_cut(read(Reply(assembly.body(), request_id_of(headers)))))
+            raise
+        except Exception as error:
+            if isinstance(error, self.sdk_errors) or is_transport(error):  # once it streams, the SDK passes those on
+                raise self._classified(error) from None
+            raise
+        if not assembly.is_complete:
+            raise MalformedResponse(f"Provider {self.provider}: the stream ended before the answer did", status=200)
+        return read(Reply(assembly.body(), request_id_of(headers)))
+
     async def check(self, list_models: Callable[..., Awaitable[Any]], *, timeout: Any) -> None:
         """Return if the provider answers a request for its models; raise the JobError that says why not.
 
@@ -91,18 +153,36 @@ class Caller:
     def _classified(self, error: Exception) -> JobError:
         return classify(error, provider=self.provider, now=self.now(), secret=self.credential.key or "")
 
-    def _object_of(self, content: bytes) -> dict[str, Any]:
+    def _event_of(self, data: str, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Return an event of a stream. Raises the JobError that stands for one that tells of an error."""
+        event = self._json_of(data)
+        if event.get("error"):
+            status = status_of_event(event)
+            secret = self.credential.key or ""
+            raise from_answer(status, headers, event, provider=self.provider, now=self.now(), secret=secret)
+        return event
+
+    def _json_of(self, content: bytes | str) -> dict[str, Any]:
         try:
-            body = msgspec.json.decode(content, type=dict[str, Any])
+            return msgspec.json.decode(content, type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             what = f"{len(content)} bytes that are no JSON object ({error})"
             raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with {what}", status=200) from None
+
+    def _object_of(self, content: bytes) -> dict[str, Any]:
+        body = self._json_of(content)
         error_in_it = body.get("error")
         if error_in_it:
             said = error_in_it.get("message") if isinstance(error_in_it, dict) else error_in_it
             text = safe_text(str(said), secret=self.credential.key or "")
             raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with an error: {text}", status=200)
         return body
+
+
+def _cut(answer: ProviderAnswer) -> ProviderAnswer:
+    for choice in answer.response.choices:
+        choice.finish_reason = choice.finish_reason or "cancelled"
+    return replace(answer, finish_reason="cancelled")
 
 
 def parse(body: dict[str, Any], shape: type[Body], *, provider: str) -> Body:

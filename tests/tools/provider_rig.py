@@ -46,13 +46,14 @@ class ProviderRig(AsyncAIQueueAdapter):
 
 @asynccontextmanager
 async def calling(
-    base_url: str, *, kind: str = "openai", slots: int = 32, gate: dict[str, Any] | None = None
+    base_url: str, *, kind: str = "openai", slots: int = 32, gate: dict[str, Any] | None = None, stream: bool = False
 ) -> AsyncIterator[ProviderRig]:
     """Run a queue and a worker that calls the provider at ``base_url`` while the block lasts."""
     entry = {
         "kind": kind,
         "base_url": base_url,
         "credential": "KEY",
+        "stream": stream,
         "gate": {"breaker_failures": 10_000, **(gate or {})},
     }
     settings = Settings(

@@ -1,0 +1,77 @@
+"""A streamed chat put together again: chunk by chunk, the body that a call without streaming would have brought."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+_HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
+
+
+class ChatAssembly:
+    """Takes the chunks of one chat. Texts are kept as parts until they are asked for: a chunk costs no copy of all."""
+
+    def __init__(self) -> None:
+        self._head: dict[str, Any] = {}
+        self._usage: dict[str, Any] | None = None
+        self._choices: defaultdict[int, _Choice] = defaultdict(_Choice)
+
+    @property
+    def said(self) -> bool:
+        """Whether anything of an answer has come."""
+        return any(choice.texts or choice.calls for choice in self._choices.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every choice has come to its end."""
+        return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
+
+    def add(self, chunk: dict[str, Any]) -> None:
+        """Take the next chunk."""
+        self._head |= {name: chunk[name] for name in _HEAD if chunk.get(name) is not None}
+        self._usage = chunk.get("usage") or self._usage
+        for choice in chunk.get("choices") or ():
+            self._choices[choice.get("index", 0)].add(choice)
+
+    def body(self) -> dict[str, Any]:
+        """Return what has come so far as a ``chat.completion``."""
+        choices = [choice.whole(index) for index, choice in sorted(self._choices.items())]
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": self._usage}
+
+
+class _Choice:
+    def __init__(self) -> None:
+        self.role = "assistant"
+        self.texts: defaultdict[str, list[str]] = defaultdict(
+            list
+        )  # content, refusal, and what servers add of their own
+        self.calls: dict[int, dict[str, Any]] = {}
+        self.finish_reason: str | None = None
+
+    def add(self, choice: dict[str, Any]) -> None:
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        for name, value in (choice.get("delta") or {}).items():
+            if name == "role":
+                self.role = value or self.role
+            elif name == "tool_calls":
+                for call in value or ():
+                    self._add_call(call)
+            elif isinstance(value, str) and value:
+                self.texts[name].append(value)
+
+    def _add_call(self, part: dict[str, Any]) -> None:
+        index = part.get("index", len(self.calls))
+        call = self.calls.setdefault(index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+        call["id"] = part.get("id") or call["id"]
+        function = part.get("function") or {}
+        for name in ("name", "arguments"):
+            call["function"][name] += function.get(name) or ""
+
+    def whole(self, index: int) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": self.role, "content": None}
+        message |= {name: "".join(parts) for name, parts in self.texts.items()}
+        if self.calls:
+            message["tool_calls"] = [call for _, call in sorted(self.calls.items())]
+        elif message["content"] is None and "refusal" not in message:
+            message["content"] = ""
+        return {"index": index, "message": message, "finish_reason": self.finish_reason}
