@@ -44,6 +44,22 @@ async def provider(request: pytest.FixtureRequest, server: SimulatedServer) -> A
     await made.close()
 
 
+@pytest.fixture
+def spoken(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set once anything of an answer has come."""
+    event = asyncio.Event()
+    for assembly in (ChatAssembly, MessageAssembly):
+        add = assembly.add
+
+        def and_tell(self: Any, piece: dict[str, Any], add: Any = add) -> None:
+            add(self, piece)
+            if self.said:
+                event.set()
+
+        monkeypatch.setattr(assembly, "add", and_tell)
+    return event
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("config", [{}, {"max_tokens": 3}])
 async def test_a_streamed_answer_is_that_of_a_call_without(
@@ -65,12 +81,12 @@ async def test_a_streamed_answer_is_that_of_a_call_without(
 
 
 async def test_what_was_said_before_a_cancel_is_kept_and_the_stream_is_closed(
-    provider: Provider, server: SimulatedServer
+    provider: Provider, server: SimulatedServer, spoken: asyncio.Event
 ) -> None:
     kept: list[ProviderAnswer] = []
     asked = replace(chat("one two three", model="sim:ok+token_delay=0.1"), on_partial=kept.append)
     call = asyncio.create_task(provider.run(asked))
-    await asyncio.sleep(0.35)
+    await spoken.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -83,12 +99,13 @@ async def test_what_was_said_before_a_cancel_is_kept_and_the_stream_is_closed(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_cancelled_job_has_in_its_record_what_was_said(server: SimulatedServer, kind: str) -> None:
+async def test_a_cancelled_job_has_in_its_record_what_was_said(
+    server: SimulatedServer, spoken: asyncio.Event, kind: str
+) -> None:
     url = server.openai_url if kind == "openai" else server.anthropic_url
     async with calling(url, kind=kind, stream=True) as rig:
         job_id = await rig.submit_job(job("one two three four", model="sim:ok+token_delay=0.2"))
-        await asyncio.to_thread(server.wait_until, lambda seen: len(seen) == 1)
-        await asyncio.sleep(0.7)
+        await spoken.wait()
         await rig.cancel_job(job_id)
         info = await rig.wait(job_id)
     assert (info.status, info.result is not None) == ("cancelled", True)
