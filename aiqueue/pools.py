@@ -73,6 +73,17 @@ def scaling_rule(settings: Settings, pool: str) -> ScalingRule:
     return replace(rule, default_workers=max(rule.min_workers, min(rule.default_workers, rule.max_workers)))
 
 
+def most_passes(settings: Settings) -> dict[str, int]:
+    """Return, by pool whose workers hold one of several models, how many jobs may pass an older one for another."""
+    found: dict[str, int] = {}
+    for pool in filter(settings.serves_local_model, settings.pools):
+        (name,) = settings.pools[pool].providers
+        entry = settings.providers[name]
+        if entry.model_path is None and len(entry.models) > 1:
+            found[pool] = entry.llama.swap_after_jobs
+    return found
+
+
 def health_limits(settings: Settings, pool: str) -> HealthLimits:
     """Return what the workers of ``pool`` may be. One that holds a model has no memory limit unless one is given."""
     config = settings.pools[pool]

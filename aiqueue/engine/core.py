@@ -72,7 +72,7 @@ class Core:
         self.lanes = Lanes(tuple(ms / 1e3 for ms in policy.sla_ms), policy.ageing)
         self.groups = Groups(self.lanes, levels=len(policy.sla_ms))
         self.links = Links()
-        self.leases = Leases(policy.lease_s)
+        self.leases = Leases(policy.lease_s, policy.most_passes)
         self.gates = Gates(policy.gates)
         self.due = DueTimes()
         self.deadlines = StartDeadlines()
@@ -254,7 +254,12 @@ class Core:
         claimed: list[JobRecord] = []
         while left := count - len(claimed):
             some = min(left, TAKEN_AT_ONCE) if self.groups else left
-            taken = self.lanes.take(worker.pool, some, self.room(turn.now), now=turn.now, levels=levels)
+            room, alike = self.room(turn.now), worker.affinity
+            if alike is None:
+                taken = self.lanes.take(worker.pool, some, room, now=turn.now, levels=levels)
+            else:
+                served = self.leases.models_beside(worker)
+                taken = self.lanes.take_alike(worker.pool, some, room, alike, served, now=turn.now, levels=levels)
             may = [job for job in taken if not job.batch_id or self.groups.start(job)] if self.groups else taken
             claimed += self._start(turn, worker, may)
             if not taken or not self.groups:

@@ -122,6 +122,23 @@ class QueueEngine:
         worker = self.core.leases.find(worker_id)
         return worker.free if worker else 0
 
+    def has_affinity(self, pool: str) -> bool:
+        """Tell whether workers of ``pool`` hold one of several models at a time."""
+        return pool in self.core.policy.most_passes
+
+    def by_model(self, worker_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return these workers of such a pool by the model that they were given jobs for last."""
+        found: dict[str, list[str]] = {}
+        for worker_id in worker_ids:
+            worker = self.core.leases.find(worker_id)
+            if worker and worker.affinity:
+                found.setdefault(worker.affinity.model, []).append(worker_id)
+        return found
+
+    def ready_alike(self, pool: str, model: str, *, now: float) -> int:
+        """Return how many jobs for ``model`` a worker of ``pool`` could claim now."""
+        return self.core.lanes.queued_alike(pool, model, self.core.room(now))
+
     def has_news_for(self, worker_id: str) -> bool:
         """Tell whether a worker that waits is to be told to stop something."""
         worker = self.core.leases.find(worker_id)

@@ -188,5 +188,7 @@ def restore_lease(core: Core, job: JobRecord, *, now: float) -> None:
     """After a restart: the worker named in the journal still holds ``job``, as far as anyone knows."""
     worker = core.leases.heard(job.worker_id, job.lane.pool, now=now)
     core.leases.grant(worker, job)
+    if worker.affinity:
+        worker.affinity.model = job.lane.model
     if job.state is JobState.CANCELLING:
         worker.cancels.append((job.id, job.attempt))

@@ -12,9 +12,10 @@ after 6 minutes, however many urgent jobs keep coming.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
+from aiqueue.engine.affinity import Affinity, Candidate
 from aiqueue.engine.line import Line
 from aiqueue.engine.records import JobRecord, LaneKey
 
@@ -145,3 +146,39 @@ class Lanes:
             else:
                 heapq.heappop(heads)
         return taken
+
+    def take_alike(
+        self,
+        pool: str,
+        count: int,
+        room: Room,
+        affinity: Affinity,
+        served: Container[str],
+        *,
+        now: float,
+        levels: int | None,
+    ) -> list[JobRecord]:
+        """As ``take``, for a worker that holds one model at a time; ``served``: the models that others are on.
+
+        Cost: O(lanes of the pool) for each job.
+        """
+        lanes = self._pools.get(pool, ())
+        left = [0 if lane.empty else room(lane.key) for lane in lanes]
+        taken: list[JobRecord] = []
+        while len(taken) < count:
+            found = [
+                Candidate(*head, at, lane.key.model)
+                for at, lane in enumerate(lanes)
+                if left[at] and (head := lane.head(now, levels=levels))
+            ]
+            if not found:
+                break
+            chosen = affinity.choose(found, served)
+            taken.append(lanes[chosen.lane].pop(chosen.level))
+            left[chosen.lane] -= 1
+        return taken
+
+    def queued_alike(self, pool: str, model: str, room: Room) -> int:
+        """Return how many jobs for ``model`` a worker of ``pool`` could claim now, if it had the slots."""
+        alike = (lane for lane in self._pools.get(pool, ()) if lane.key.model == model and not lane.empty)
+        return sum(min(sum(lane.queued), room(lane.key)) for lane in alike)

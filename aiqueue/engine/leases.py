@@ -6,8 +6,9 @@ takes. The attempt number is the fencing token.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from aiqueue.engine.affinity import Affinity
 from aiqueue.engine.records import JobRecord
 
 _MAX_LOST = 1_000  # most never come back
@@ -16,11 +17,12 @@ _MAX_LOST = 1_000  # most never come back
 class Worker:
     """One living worker process, as the queue hears it."""
 
-    __slots__ = ("cancels", "held", "id", "most", "pool", "silent_after", "slots", "urgent_slots")
+    __slots__ = ("affinity", "cancels", "held", "id", "most", "pool", "silent_after", "slots", "urgent_slots")
 
     def __init__(self, worker_id: str, pool: str) -> None:
         self.id = worker_id
         self.pool = pool
+        self.affinity: Affinity | None = None  #: None: it serves all models of its pool at once
         self.slots = 0
         self.urgent_slots = 0  #: of these, only for jobs of the first level
         self.most = 0  #: jobs it takes from one answer; 0: any number
@@ -45,8 +47,9 @@ class Worker:
 class Leases:
     """All workers and what they hold."""
 
-    def __init__(self, lease_s: float) -> None:
+    def __init__(self, lease_s: float, most_passes: Mapping[str, int]) -> None:
         self._lease_s = lease_s
+        self._most_passes = most_passes  # by pool
         self._workers: dict[str, Worker] = {}
         self._lost: dict[str, list[tuple[str, int]]] = {}  #: what workers held when they were given up, by worker
 
@@ -58,6 +61,8 @@ class Leases:
         worker = self._workers.get(worker_id)
         if worker is None:
             worker = self._workers[worker_id] = Worker(worker_id, pool)
+            if (most_passes := self._most_passes.get(pool)) is not None:
+                worker.affinity = Affinity(most_passes)
             worker.cancels = self._lost.pop(worker_id, [])
         worker.silent_after = now + self._lease_s
         return worker
@@ -65,6 +70,11 @@ class Leases:
     def find(self, worker_id: str) -> Worker | None:
         """Return the worker, if it is known."""
         return self._workers.get(worker_id)
+
+    def models_beside(self, worker: Worker) -> frozenset[str]:
+        """Return the models that other workers of its pool are on, those that drain left out."""
+        beside = (other for other in self._workers.values() if other is not worker and other.pool == worker.pool)
+        return frozenset(other.affinity.model for other in beside if other.affinity and other.slots)
 
     def grant(self, worker: Worker, job: JobRecord) -> None:
         """Record that ``worker`` holds ``job``."""

@@ -51,6 +51,7 @@ from aiqueue.protocol import (
     SubmitReply,
     Welcome,
 )
+from aiqueue.pools import most_passes
 from aiqueue.providers.registry import job_types_of
 from aiqueue.scaling import PoolLoad
 from aiqueue.service import lookup, statistics
@@ -85,6 +86,7 @@ def policy_of(settings: Settings) -> EnginePolicy:
         retry=RetryPolicy(**settings.retry.model_dump(), dead_letters=settings.dead_letter.enabled),
         gates={name: GatePolicy(**entry.gate.model_dump()) for name, entry in settings.providers.items()},
         ageing=settings.ageing,
+        most_passes=most_passes(settings),
         max_depth=settings.limits.max_queue_depth,
         max_level_depth=tuple(settings.limits.max_level_depth.get(level) for level in LEVELS),
     )
@@ -307,14 +309,28 @@ class QueueService:
     def _wake_workers(self) -> None:
         """Give what is ready to workers that wait: the claim shares the commit of what made the job ready."""
         for pool in self._parked.pools():
+            if self._engine.has_affinity(pool):
+                self._wake_those_with_the_model(pool)
             waiting = sorted(self._parked.of_pool(pool), key=self._engine.free_slots)
             for at, worker_id in enumerate(waiting):
                 # Even shares; who has few slots goes first, so that the others take what it leaves.
                 share = -(-self._engine.ready(pool, now=self._clock.now()) // (len(waiting) - at))
                 if share or self._engine.has_news_for(worker_id):
-                    granted, committed = self._step(Claim(worker_id, share))
-                    if granted:
-                        self._parked.answer(worker_id, (granted, committed))
+                    self._wake(worker_id, share)
+
+    def _wake_those_with_the_model(self, pool: str) -> None:
+        """Give jobs to workers that have their model first: another one would have to load it."""
+        parked = sorted(self._parked.of_pool(pool), key=self._engine.free_slots)
+        for model, waiting in self._engine.by_model(parked).items():
+            for at, worker_id in enumerate(waiting):
+                ready = self._engine.ready_alike(pool, model, now=self._clock.now())
+                if share := -(-ready // (len(waiting) - at)):
+                    self._wake(worker_id, share)
+
+    def _wake(self, worker_id: str, most: int) -> None:
+        granted, committed = self._step(Claim(worker_id, most))
+        if granted:
+            self._parked.answer(worker_id, (granted, committed))
 
     def _publish(self, events: list[Event]) -> None:
         self._recent.observe(events)

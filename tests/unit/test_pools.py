@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from aiqueue.config import Settings
-from aiqueue.pools import health_limits, scaling_rule, slots_of
+from aiqueue.pools import health_limits, most_passes, scaling_rule, slots_of
 from aiqueue.scaling import ScalingRule
 from aiqueue.scaling.presets import PRESETS
 
@@ -100,3 +100,24 @@ def test_a_pool_cannot_have_other_slots_than_its_model(wrong: dict[str, int]) ->
 def test_a_pool_must_leave_a_slot_for_jobs_that_are_not_urgent() -> None:
     with pytest.raises(pydantic.ValidationError, match=r"urgent_slots \(8\) must leave one of its 8 slots"):
         settings(slots=8, urgent_slots=8)
+
+
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [
+        ({"models": ["a", "b"]}, {"p": 32}),
+        ({"models": ["a", "b"], "llama": {"swap_after_jobs": 5}}, {"p": 5}),
+        ({"models": ["a"]}, {}),
+        ({"models": ["a", "b"], "model_path": "m.gguf"}, {}),
+    ],
+)
+def test_only_workers_that_hold_one_of_several_models_keep_to_it(
+    provider: dict[str, Any], expected: dict[str, int]
+) -> None:
+    files = {name: {"path": f"{name}.gguf"} for name in "ab"}
+    found = Settings(
+        providers={"x": {"kind": "llama_cpp", **provider}, "y": {"kind": "simulated", "models": ["a", "b"]}},
+        pools={"p": {"providers": ["x"]}, "q": {"providers": ["y"]}},
+        models={"files": files},
+    )
+    assert most_passes(found) == expected
