@@ -106,9 +106,7 @@ def test_workers_are_known_by_the_model_of_their_last_job(queue: QueueHarness) -
     most_passes=st.integers(0, 5),
     gap=st.integers(1, 6),
 )
-def test_no_job_is_passed_by_more_younger_ones_than_the_rule_says(
-    models: list[str], most_passes: int, gap: int
-) -> None:
+def test_no_job_is_passed_by_more_than_the_rule_says(models: list[str], most_passes: int, gap: int) -> None:
     """One worker and two models; ``gap`` jobs are accepted before each that is served."""
     affinity, waiting, served = Affinity(most_passes), list[tuple[int, str]](), list[int]()
     coming = list(enumerate(models))
