@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 
 from actors import cluster
 from actors.options import POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
@@ -17,6 +18,7 @@ from aiqueue.config import Settings
 from aiqueue.errors import StartError
 from aiqueue.scaling.roster import WORKER_PREFIX
 
+_log = logging.getLogger(__name__)
 _QUEUE_START_S = 120.0  # a journal of millions of jobs takes a while to load
 _MANAGER_START_S = 60.0  # its process, and a look at the cluster
 _STOP_S = 30.0
@@ -71,6 +73,9 @@ def _last_call(actor: Any, method: str, *args: object) -> None:
         except ActorUnavailableError:  # Ray is just starting it again
             time.sleep(_RETRY_S)
         except (RayActorError, GetTimeoutError):
+            break
+        except RayError as error:  # it answered that it could not: the others are to be ended all the same
+            _log.warning("%s failed: %s", method, error)
             break
         else:
             break

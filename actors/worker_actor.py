@@ -84,10 +84,14 @@ class WorkerActor:
         await asyncio.shield(self._serving)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more work, let running jobs end within ``grace_s`` seconds, hand the others back."""
+        """Take no more work, let running jobs end within ``grace_s`` seconds, hand the others back.
+
+        One that is still getting ready runs nothing: it returns at once, and what it loads or fetches ends with it.
+        """
         first, self._stopping = not self._stopping, True
-        if self._loop is not None:
-            await self._loop.stop(grace_s=grace_s)
+        if self._loop is None:
+            return
+        await self._loop.stop(grace_s=grace_s)
         if first:
             await self._providers.close()
 

@@ -1,6 +1,6 @@
 """For which model a worker that holds one at a time is given jobs next.
 
-Loading a model takes seconds and empties its cache. So such a worker is given jobs for the model of its last ones first,
+Loading a model takes seconds and empties its cache. So such a worker is given jobs for the model of its last ones first
 within a level, and one that has none of them left takes the oldest. Jobs for a model that no other worker of the pool
 is on are passed ``most_passes`` times at most while they are older: then the oldest of them is its next.
 """

@@ -34,6 +34,7 @@ from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.levels import LEVELS
+from aiqueue.pools import most_passes
 from aiqueue.protocol import (
     ANNOUNCED,
     CancelReply,
@@ -51,7 +52,6 @@ from aiqueue.protocol import (
     SubmitReply,
     Welcome,
 )
-from aiqueue.pools import most_passes
 from aiqueue.providers.registry import job_types_of
 from aiqueue.scaling import PoolLoad
 from aiqueue.service import lookup, statistics
