@@ -18,7 +18,6 @@ from aiqueue.engine import (
     TERMINAL,
     Announce,
     Cancel,
-    Claim,
     EnginePolicy,
     Exchange,
     GatePolicy,
@@ -66,6 +65,7 @@ from aiqueue.service.payload_cache import PayloadCache
 from aiqueue.service.pool_loads import collect_loads
 from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
+from aiqueue.service.waking import Waking
 from aiqueue.views import Stats
 
 _PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
@@ -118,6 +118,7 @@ class QueueService:
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)
         self._parked = ParkedWorkers()
+        self._waking = Waking(self._engine, self._parked, self._step, self._clock)
         self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._park_s = settings.lease.poll_s
         self._timer: asyncio.TimerHandle | None = None
@@ -295,7 +296,7 @@ class QueueService:
     def _apply(self, command: Command) -> tuple[Any, Committed]:
         self._check_open()
         done = self._step(command)
-        self._wake_workers()
+        self._waking.wake()
         self._arm_timer()
         return done
 
@@ -305,32 +306,6 @@ class QueueService:
             self._payloads.put(seq, payload)
         self._payloads.drop(seq for seq, state, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
         return effects.reply, self._commits.append(effects)
-
-    def _wake_workers(self) -> None:
-        """Give what is ready to workers that wait: the claim shares the commit of what made the job ready."""
-        for pool in self._parked.pools():
-            if self._engine.has_affinity(pool):
-                self._wake_those_with_the_model(pool)
-            waiting = sorted(self._parked.of_pool(pool), key=self._engine.free_slots)
-            for at, worker_id in enumerate(waiting):
-                # Even shares; who has few slots goes first, so that the others take what it leaves.
-                share = -(-self._engine.ready(pool, now=self._clock.now()) // (len(waiting) - at))
-                if share or self._engine.has_news_for(worker_id):
-                    self._wake(worker_id, share)
-
-    def _wake_those_with_the_model(self, pool: str) -> None:
-        """Give jobs to workers that have their model first: another one would have to load it."""
-        parked = sorted(self._parked.of_pool(pool), key=self._engine.free_slots)
-        for model, waiting in self._engine.by_model(parked).items():
-            for at, worker_id in enumerate(waiting):
-                ready = self._engine.ready_alike(pool, model, now=self._clock.now())
-                if share := -(-ready // (len(waiting) - at)):
-                    self._wake(worker_id, share)
-
-    def _wake(self, worker_id: str, most: int) -> None:
-        granted, committed = self._step(Claim(worker_id, most))
-        if granted:
-            self._parked.answer(worker_id, (granted, committed))
 
     def _publish(self, events: list[Event]) -> None:
         self._recent.observe(events)
