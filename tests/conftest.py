@@ -8,7 +8,7 @@ import pytest
 
 from tests.running_system import own_system, running_system, shared_ray
 
-__all__ = ["own_system", "running_system", "shared_ray", "tiny_gguf"]
+__all__ = ["exact_gguf", "own_system", "running_system", "shared_ray", "tiny_gguf"]
 
 
 @pytest.fixture(scope="session")
@@ -19,4 +19,14 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     make(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def exact_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one of full precision: without flash attention nobody's answer depends on the company it is in."""
+    from tests.tools.make_tiny_gguf import make
+
+    path = tmp_path_factory.mktemp("models") / "exact.gguf"
+    make(path, kind="f32")
     return path

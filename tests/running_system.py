@@ -56,7 +56,7 @@ def shared_ray() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def running_system(
-    shared_ray: None, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory
+    shared_ray: None, exact_gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[launch.System]:
     """A system with HTTP, simulated providers, a tiny local model, and one whose file is missing."""
     folder = tmp_path_factory.mktemp("system")
@@ -65,7 +65,7 @@ def running_system(
         namespace="tests-shared",
         providers={
             **SIMULATED["providers"],
-            "tiny": {**local, "model_path": tiny_gguf, "models": ["tiny"]},
+            "tiny": {**local, "model_path": exact_gguf, "models": ["tiny"], "llama": {"flash_attention": False}},
             "missing": {**local, "model_path": folder / "missing.gguf"},
         },
         pools={

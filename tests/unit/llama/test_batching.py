@@ -15,17 +15,9 @@ import pytest
 
 from aiqueue.llama.model import LoadedModel, ModelOptions
 from aiqueue.llama.requests import Generation, GenerationRequest, Sampling
-from tests.tools.make_tiny_gguf import make
 
 GREEDY = Sampling(temperature=0.0)
 SYSTEM = "The job of the queue is to answer the request when the worker is free. " * 3
-
-
-@pytest.fixture(scope="module")
-def exact_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "exact.gguf"
-    make(path, kind="f32")
-    return path
 
 
 def loaded(path: Path, *, context_tokens: int = 2_048, parallel: int = 8, prompt_tokens: int = 32) -> LoadedModel:
