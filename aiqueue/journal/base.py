@@ -76,6 +76,10 @@ class Journal(Protocol):
         """
         ...
 
+    def fold_log(self) -> None:
+        """Do some of the upkeep that a later commit would have to. Called between commits, when none waits."""
+        ...
+
     def has_room(self) -> bool:
         """Tell whether there is room for new jobs. False: only for the ends of those there are, if at all."""
         ...

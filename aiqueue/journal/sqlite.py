@@ -116,6 +116,10 @@ class SqliteJournal:
         if self._durability == "full":
             fill_log(self.path, _CHECKPOINT_PAGES * (_PAGE_BYTES + _FRAME_HEADER_BYTES))
 
+    def fold_log(self) -> None:
+        """Copy what is in the log into the database, as far as no reader needs it. What was committed stays on disk."""
+        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
     def has_room(self) -> bool:
         """Tell whether the disk has room for new jobs."""
         return self._reserve.is_held()

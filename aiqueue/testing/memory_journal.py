@@ -113,6 +113,9 @@ class MemoryJournal:
         if self.on_commit is not None:
             self.on_commit(rows)
 
+    def fold_log(self) -> None:
+        """Do nothing: there is no log."""
+
     def has_room(self) -> bool:
         """Tell that there is: memory is large."""
         return True

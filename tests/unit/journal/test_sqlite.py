@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 import threading
@@ -177,3 +178,18 @@ def test_what_was_not_checkpointed_is_there_without_a_close(journal: SqliteJourn
     other = SqliteJournal(copy / path.name)
     assert other.payloads([1]) == {1: b"p"}
     other.close()
+
+
+def test_what_is_folded_is_in_the_database_itself(journal: SqliteJournal, path: Path, tmp_path: Path) -> None:
+    for seq in range(1, 4):
+        journal.commit(Rows(jobs=[(seq, f"job-{seq}", b"h", b"p")], counters=b"c"))
+    alone = tmp_path / "alone.db"
+    for folded, expected in ((False, 0), (True, 3)):
+        if folded:
+            journal.fold_log()
+        alone.write_bytes(path.read_bytes())
+        with contextlib.closing(sqlite3.connect(alone)) as copy:
+            tables = copy.execute("SELECT count(*) FROM sqlite_master WHERE name = 'jobs'").fetchone()[0]
+            found = copy.execute("SELECT count(*) FROM jobs").fetchone()[0] if tables else 0
+        assert found == expected
+    assert sorted(journal.jobs(["job-1", "job-2", "job-3"])) == ["job-1", "job-2", "job-3"]

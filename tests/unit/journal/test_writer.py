@@ -146,3 +146,33 @@ def test_close_with_nothing_to_do_ends_at_once(watched: Watched) -> None:
     watched.writer.close()
     watched.writer.close()
     assert watched.journal.commits == 0
+
+
+def test_the_log_is_folded_between_commits_once_there_were_some_and_its_failure_stops_nothing(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folds: queue.Queue[int] = queue.Queue()
+
+    def fold() -> None:
+        folds.put(len(watched.transactions))
+        raise OSError("the disk says no")
+
+    monkeypatch.setattr(watched.journal, "fold_log", fold)
+    for seq in range(1, 131):
+        watched.writer.append(job(seq))
+        watched.committed(1)
+    assert [folds.get(timeout=WAIT_S) for _ in range(2)] == [64, 128]
+    assert watched.seqs() == list(range(1, 131))
+
+
+def test_the_log_is_not_folded_while_more_waits(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "_FOLD_COMMITS", 1)
+    folds: queue.Queue[list[list[int]]] = queue.Queue()
+    monkeypatch.setattr(watched.journal, "fold_log", lambda: folds.put(list(watched.transactions)))
+    watched.journal.hold()
+    watched.writer.append(job(1))
+    assert watched.journal.held.wait(WAIT_S)
+    watched.writer.append(job(2))
+    watched.journal.release()
+    watched.committed(2)
+    assert folds.get(timeout=WAIT_S) == [[1], [2]]
