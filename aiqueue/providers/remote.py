@@ -7,8 +7,9 @@ is what the provider sent and not what a client library made of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -23,7 +24,7 @@ from aiqueue.providers.redact import safe_text
 Body = TypeVar("Body")
 
 HEALTH_CHECK_TIMEOUT_S = 10.0
-_DONE = "[DONE]"  # how streams in OpenAI's format end
+_DONE = b"[DONE]"  # how streams in OpenAI's format end
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +123,13 @@ class Caller:
                 headers = response.headers
                 if not headers.get("content-type", "").startswith("text/event-stream"):  # it does not stream, or failed
                     return read(Reply(self._object_of(await response.read()), request_id_of(headers)))
-                async for line in response.iter_lines():
-                    if line.startswith("data:") and (data := line[5:].strip()) != _DONE:
-                        assembly.add(self._event_of(data, headers))
+                async for line in _lines_of(response):
+                    if line.startswith(b"data:") and (data := line[5:].strip()) != _DONE:
+                        self._add(assembly, self._event_of(data, headers))
         except asyncio.CancelledError:
             if assembly.said and on_partial:
-                on_partial(_cut(read(Reply(assembly.body(), request_id_of(headers)))))
+                with contextlib.suppress(JobError):  # what can't be read is not kept; it is a cancel all the same
+                    on_partial(_cut(read(Reply(assembly.body(), request_id_of(headers)))))
             raise
         except Exception as error:
             if isinstance(error, self.sdk_errors) or is_transport(error):  # once it streams, the SDK passes those on
@@ -153,7 +155,14 @@ class Caller:
     def _classified(self, error: Exception) -> JobError:
         return classify(error, provider=self.provider, now=self.now(), secret=self.credential.key or "")
 
-    def _event_of(self, data: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    def _add(self, assembly: Assembly, event: dict[str, Any]) -> None:
+        try:
+            assembly.add(event)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            said = f"a piece of the stream is not of its format ({type(error).__name__})"
+            raise MalformedResponse(f"Provider {self.provider}: {said}", status=200) from None
+
+    def _event_of(self, data: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """Return an event of a stream. Raises the JobError that stands for one that tells of an error."""
         event = self._json_of(data)
         if event.get("error"):
@@ -162,7 +171,7 @@ class Caller:
             raise from_answer(status, headers, event, provider=self.provider, now=self.now(), secret=secret)
         return event
 
-    def _json_of(self, content: bytes | str) -> dict[str, Any]:
+    def _json_of(self, content: bytes) -> dict[str, Any]:
         try:
             return msgspec.json.decode(content, type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -177,6 +186,16 @@ class Caller:
             text = safe_text(str(said), secret=self.credential.key or "")
             raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with an error: {text}", status=200)
         return body
+
+
+async def _lines_of(response: Any) -> AsyncIterator[bytes]:
+    """Yield the lines of a stream. Not the SDK's: it ends lines at U+2028 and its like too, which JSON may contain."""
+    rest = b""
+    async for piece in response.iter_bytes():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line
+    yield rest
 
 
 def _cut(answer: ProviderAnswer) -> ProviderAnswer:

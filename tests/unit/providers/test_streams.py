@@ -23,6 +23,7 @@ from aiqueue.providers.base import Provider, ProviderAnswer
 from aiqueue.providers.classify import from_answer, status_of_event
 from aiqueue.providers.openai_stream import ChatAssembly
 from aiqueue.providers.registry import open_provider
+from aiqueue.providers.remote import Caller, Credential, _lines_of
 from aiqueue.testing.simulated_provider import SimulatedServer, _Reply
 from tests.tools.provider_rig import calling
 from tests.tools.provider_rig import chat as job
@@ -153,6 +154,35 @@ async def test_a_server_that_does_not_stream_is_read_as_a_whole(
     answer = await provider.run(chat("tell me"))
     assert answer.response.choices[0].message.content == "A simulated answer to: tell me"
     await provider.close()
+
+
+async def test_a_line_ends_where_the_format_says_and_not_at_what_json_lets_stand_in_a_text() -> None:
+    said = "one\u2028two\x85three\u2029four"
+    stream = f'data: {{"said": "{said}"}}\r\n\ndata: {{}}\n'.encode()
+
+    class Response:
+        async def iter_bytes(self) -> AsyncIterator[bytes]:
+            for at in range(0, len(stream), 7):
+                yield stream[at : at + 7]
+
+    lines = [line.strip() async for line in _lines_of(Response())]
+    assert lines == [f'data: {{"said": "{said}"}}'.encode(), b"", b"data: {}", b""]
+
+
+@pytest.mark.parametrize(
+    ("assembly", "event"),
+    [
+        (ChatAssembly, {"choices": ["x"]}),
+        (ChatAssembly, {"choices": [{"delta": "x"}]}),
+        (ChatAssembly, {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": {"a": 1}}}]}}]}),
+        (MessageAssembly, {"type": "message_start", "message": "x"}),
+        (MessageAssembly, {"type": "content_block_start", "content_block": 3}),
+    ],
+)
+def test_a_piece_of_the_wrong_shape_is_the_providers_fault(assembly: type[Any], event: dict[str, Any]) -> None:
+    caller = Caller(provider="p", credential=Credential(), sdk_errors=())
+    with pytest.raises(MalformedResponse, match="a piece of the stream is not of its format"):
+        caller._add(assembly(), event)
 
 
 async def test_other_jobs_than_chats_are_not_streamed(server: SimulatedServer) -> None:
