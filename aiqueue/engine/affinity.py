@@ -39,7 +39,7 @@ class Affinity:
             self.model, self.passes = best.model, 0
             return best
         passed = min((one for one in candidates if one < own and one.model not in served), default=None)
-        if passed is None or passed.counts_as != best.counts_as:
+        if passed is None:
             self.passes = 0
             return own
         if self.passes < self.most_passes:
