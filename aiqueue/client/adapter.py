@@ -41,6 +41,7 @@ AnyPayload = Mapping[str, Any] | Payload
 AnyOptions = Mapping[str, Any] | JobOptions | None
 
 _PART = 1_000  # jobs of a list that are accepted together, unless they are a batch
+_FIRST_PART = 256  # of a longer list: workers begin on it before the rest is sent
 
 
 class AsyncAIQueueAdapter:
@@ -100,8 +101,9 @@ class AsyncAIQueueAdapter:
 
         All are validated before the first is sent (``index`` in an error names the bad ones). Up to 1,000 jobs, and
         any number with a ``batch_id`` or an ``idempotency_key``, are accepted whole or not at all. A longer list goes
-        in parts of 1,000, in order, and PartlySubmitted names those that were accepted if others were not: submit the
-        rest again, or give the list a key (which is the whole list's) and send all of it again.
+        in parts, in order, a small one first so that work begins early; PartlySubmitted names those that were accepted
+        if others were not: submit the rest again, or give the list a key (which is the whole list's) and send all of
+        it again.
         """
         checked = validate_options(options)
         if checked.job_id is not None and len(payloads) > 1:
@@ -113,14 +115,14 @@ class AsyncAIQueueAdapter:
         if batch_id and jobs:
             await self._started(self._coalescer).submit(SubmitGroup(jobs, batch=batch_spec(batch_id, checked)))
             return [job.id for job in jobs]
-        part = _PART
-        parts = [jobs[at : at + part] for at in range(0, len(jobs), part)]
+        first = _FIRST_PART if len(jobs) > _PART else len(jobs)
+        if first:
+            await self._accept(jobs[:first], known=known)
+        parts = [jobs[at : at + _PART] for at in range(first, len(jobs), _PART)]
         ends = await asyncio.gather(*(self._accept(part, known=known) for part in parts), return_exceptions=True)
         if refusals := [end for end in ends if isinstance(end, BaseException)]:
-            accepted = [job.id for part, end in zip(parts, ends, strict=True) if end not in refusals for job in part]
-            if not accepted:
-                raise refusals[0]
-            raise PartlySubmitted(accepted, len(jobs)) from refusals[0]
+            later = [job for part, end in zip(parts, ends, strict=True) if end not in refusals for job in part]
+            raise PartlySubmitted([job.id for job in jobs[:first] + later], len(jobs)) from refusals[0]
         return [job.id for job in jobs]
 
     async def submit_batch(

@@ -24,7 +24,7 @@ _BUSY_RETRY_S = 5.0
 _LATER_S = 0.1  # when a reader hears of an event that its client should have by another way already
 #: A reader is answered at most this often, so that under load many events share an answer; of an urgent job's event it
 #: hears at once.
-_EVERY_S = 0.005
+_EVERY_S = 0.01
 _MAX_REMEMBERED = 10_000  # clients whose last answer's time is kept
 
 _NONE = frozenset[int]()

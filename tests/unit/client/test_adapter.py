@@ -73,11 +73,13 @@ async def test_a_list_that_is_accepted_in_part_names_what_was_accepted() -> None
     limited = config.model_copy(update={"limits": config.limits.model_copy(update={"max_queue_depth": 2_300})})
     async with ClientHarness(limited) as system:
         client = await system.client()
-        with pytest.raises(PartlySubmitted, match=r"2000 of 2500 jobs were accepted .*queue is full") as caught:
+        with pytest.raises(PartlySubmitted, match=r"2256 of 2500 jobs were accepted .*queue is full") as caught:
             await client.submit_jobs([chat()] * 2_500)
         assert isinstance(caught.value.__cause__, QueueFull)
+        calls = system.transport.calls["submit"]
         with pytest.raises(QueueFull):
-            await client.submit_jobs([chat()] * 900)
+            await client.submit_jobs([chat()] * 2_500)
+        assert system.transport.calls["submit"] == calls + 1, "whose first part is refused, none of it is sent on"
         assert await system.queue.claim(2_500) == list(caught.value.accepted)
 
 
