@@ -18,7 +18,7 @@ from aiqueue.providers.registry import open_provider
 from aiqueue.scaling import WorkerReport
 from aiqueue.worker.loop import WorkerLoop
 from aiqueue.worker.runner import JobRunner, ProviderSet
-from aiqueue.worker.vitals import GarbageBetweenJobs, LoopLag, longest_overrun, private_mb
+from aiqueue.worker.vitals import GarbageBetweenJobs, LoopLag, private_mb
 
 
 class WorkerActor:
@@ -57,7 +57,7 @@ class WorkerActor:
         """Return a WorkerReport: who and where this worker is, and how it is."""
         if self._measuring is None:
             self._measuring = asyncio.create_task(self._lag.run())
-        late_s, late_job = longest_overrun(self._runner.due, now=asyncio.get_running_loop().time())
+        late_s, late_job = self._runner.deadlines.longest_overrun(now=asyncio.get_running_loop().time())
         report = WorkerReport(
             worker_id=self._id,
             pid=os.getpid(),

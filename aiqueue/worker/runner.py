@@ -15,6 +15,7 @@ from aiqueue.protocol import ClaimedJob, Outcome
 from aiqueue.providers.base import Provider, ProviderAnswer, ProviderRequest
 from aiqueue.results import JobResult, encode_result
 from aiqueue.templates import fill
+from aiqueue.worker.deadlines import DeadlinePassed, Deadlines
 
 _log = logging.getLogger(__name__)
 _decode_body = msgspec.json.Decoder(dict).decode
@@ -31,7 +32,7 @@ class JobRunner:
         self._provider_of = provider_of
         self._max_result_bytes = max_result_bytes
         self._max_execution_s = max_execution_s
-        self.due: dict[str, float] = {}  #: by id of the jobs that run: when, by the loop's time, they are to have ended
+        self.deadlines = Deadlines()
 
     async def run(self, job: ClaimedJob) -> Outcome:
         """Return how the attempt ended; cancelling this task gives an outcome too (``cancelled``)."""
@@ -82,17 +83,11 @@ class JobRunner:
             level=job.level,
             on_partial=keep,
         )
-        due = self.due[job.job_id] = asyncio.get_running_loop().time() + timeout_s
-        limit = asyncio.timeout_at(due)
         try:
-            async with limit:
+            with self.deadlines.within(timeout_s, job.job_id):
                 answer = await provider.run(request)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
+        except DeadlinePassed as error:
             raise JobTimeout(f"Job timeout: no answer from {job.provider} within {timeout_s:g} s") from error
-        finally:
-            self.due.pop(job.job_id, None)
         encoded = encode_result(_job_result(job, answer, (time.perf_counter() - started) * 1e3))
         outcome = Outcome(job.job_id, job.attempt, encoded, tokens=answer.usage.total_tokens)
         if len(encoded) > self._max_result_bytes:

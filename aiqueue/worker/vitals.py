@@ -1,10 +1,9 @@
-"""What a worker can say of its own health: memory, a loop that stands still, jobs that outlive their limits."""
+"""What a worker can say of its own health: memory, a loop that stands still."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Mapping
 from pathlib import Path
 
 _LOOK_S = 0.25
@@ -61,14 +60,3 @@ def private_mb(status: str | None = None) -> float:
         status = _STATUS.read_text()
     fields = (line.split() for line in status.splitlines())
     return sum(int(parts[1]) for parts in fields if parts and parts[0] in ("RssAnon:", "VmSwap:")) / 1024
-
-
-def longest_overrun(due: Mapping[str, float], *, now: float) -> tuple[float, str]:
-    """Return by how many seconds a job has outlived its limit, and which; 0.0 and "" where none has.
-
-    >>> longest_overrun({"a": 10.0, "b": 8.0}, now=9.5)
-    (1.5, 'b')
-    """
-    job_id = min(due, key=lambda job_id: due[job_id], default="")
-    late_s = now - due[job_id] if job_id else 0.0
-    return (late_s, job_id) if late_s > 0 else (0.0, "")

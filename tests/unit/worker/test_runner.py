@@ -211,14 +211,16 @@ async def test_a_worker_may_cap_the_time_limits_that_jobs_bring_along() -> None:
     assert provider.calls[0].timeout_s == 0.01
 
 
-async def test_a_runner_knows_until_when_its_jobs_are_to_end() -> None:
+async def test_a_runner_knows_which_of_its_jobs_has_outlived_its_time() -> None:
     provider = FakeProvider()
     provider.hold()
     runner = runner_of(provider)
-    before = asyncio.get_running_loop().time()
+    began = asyncio.get_running_loop().time()
     running = asyncio.create_task(runner.run(claimed(timeout_ms=5_000)))
     await until(lambda: provider.running)
-    assert before + 5.0 <= runner.due["a"] <= before + 10.0
+    late_s, job_id = runner.deadlines.longest_overrun(now=began + 7.0)
+    assert (job_id, 0.0 < late_s <= 2.0) == ("a", True)
+    assert runner.deadlines.longest_overrun(now=began) == (0.0, "")
     provider.release()
     await running
-    assert runner.due == {}
+    assert runner.deadlines.longest_overrun(now=began + 7.0) == (0.0, "")
