@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from statistics import median
 
 from aiqueue.launch import System
 from benchmarks.harness import PAYLOAD, Figure, at, client, system
 
 _BACKLOG, _URGENT, _EVERY_S = 5_000, 100, 0.02
-_WAITING, _WAIT_S, _SLOTS = 2_000, 0.2, 256
+_WAITING, _WAIT_S, _SLOTS, _RUNS = 2_000, 0.2, 256, 7
 
 
 def run() -> Iterator[Figure]:
@@ -23,10 +24,16 @@ def run() -> Iterator[Figure]:
         yield Figure(name=f"{name}, result at the client, p50", value=at(known, 0.5), unit="ms")
         yield Figure(name=f"{name}, result at the client, p99", value=at(known, 0.99), unit="ms")
     with system(slots=_SLOTS) as running:
-        rate = asyncio.run(_waiting(running))
+        runs = [asyncio.run(_waiting(running)) for _ in range(_RUNS)]
     ideal = _SLOTS / _WAIT_S
-    yield Figure(name="waiting jobs", value=rate, unit="jobs/s", floor="1,178", peer="1,127")
-    yield Figure(name="waiting jobs against the ideal", value=100 * rate / ideal, unit="%", floor="92", peer="88")
+    since_claim, since_submit = (median(rates) for rates in zip(*runs, strict=True))
+    yield Figure(name="waiting jobs", value=since_claim, unit="jobs/s", floor="1,178", peer="1,127")
+    yield _share("waiting jobs against the ideal", since_claim / ideal)
+    yield _share("waiting jobs against the ideal, from the submit", since_submit / ideal)
+
+
+def _share(name: str, value: float) -> Figure:
+    return Figure(name=name, value=100 * value, unit="%", floor="92", peer="88")
 
 
 async def _urgent(running: System) -> tuple[list[float], list[float]]:
@@ -55,11 +62,16 @@ async def _urgent(running: System) -> tuple[list[float], list[float]]:
     return sorted((end - begin) * 1e3 for begin, end in zip(submitted, ends, strict=True)), sorted(known)
 
 
-async def _waiting(running: System) -> float:
-    """Jobs per second of 200 ms each, on one worker with 256 slots, from the first submit to the last result."""
+async def _waiting(running: System) -> tuple[float, float]:
+    """Jobs per second of 200 ms each on one worker with 256 slots, until the last result is in the submitter's hands.
+
+    From the first claim, as for a backlog (the peers' figures begin when the first handler does), and from the submit.
+    """
     payload = {**PAYLOAD, "provider": "waiting"}
     async with client(running) as adapter:
         await adapter.submit_job_with_callback(payload)  # the worker's start is no part of this
-        started = time.perf_counter()
-        await adapter.wait_all(await adapter.submit_jobs([payload] * _WAITING))
-        return _WAITING / (time.perf_counter() - started)
+        submitted = time.time()
+        infos = await adapter.wait_all(await adapter.submit_jobs([payload] * _WAITING))
+        finished = time.time()
+    claimed = min(info.started_at.timestamp() for info in infos if info.started_at)
+    return _WAITING / (finished - claimed), _WAITING / (finished - submitted)
