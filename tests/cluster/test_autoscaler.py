@@ -42,6 +42,7 @@ def test_nodes_and_workers_come_with_a_burst_and_go_with_its_end_and_no_job_is_l
     assert killed["lost"], "the jobs that ran on the killed node"
     assert all(killed["reason"] in message or "process died" in message for message in killed["lost"])
     assert (drained["lost"], set(drained["other"]) <= {"handed_back"}) == ([], True)
+    assert facts["room"] == {"workers": 0}, "a node that was kept ready for a worker came before it, and went again"
     told = {(name, data["pool"]) for name, data in facts["events"]}
     assert {(what, pool) for what in ("scaled-up", "scaled-down") for pool in ("cpu", "gpu")} <= told
     assert {("worker-unhealthy", "cpu"), ("worker-replaced", "cpu")} <= told

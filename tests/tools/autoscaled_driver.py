@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from actors.cluster import keep_room, names_in
+from actors.cluster import names_in
 from aiqueue import launch
 from aiqueue.config import Settings
 from aiqueue.scaling.load import decode_report
@@ -22,6 +22,7 @@ from tests.tools.autoscaled_ray import processes_of
 from tests.tools.pool_events import PoolEvents, eventually
 
 _NAMESPACE = "tests-autoscaled"
+_WORKER = "aiqueue-worker-"  # what the names of workers begin with
 _SCALED = {
     "slots": 2,
     "min_workers": 0,
@@ -52,7 +53,7 @@ def main(folder: Path) -> None:
         events = PoolEvents(system)
         try:
             facts = {"burst": burst(system), "killed": killed_node(system, events)}
-            facts |= {"drained": drained_node(system, events), "room": room_kept()}
+            facts |= {"drained": drained_node(system, events), "room": room_kept(folder)}
         except BaseException:
             explain(events)
             raise
@@ -119,14 +120,20 @@ def drained_node(system: launch.System, events: PoolEvents) -> dict[str, Any]:
     return {"reason": reason, "seconds": time.time() - after, "workers": len(ran_on), **described(system, infos)}
 
 
-def room_kept() -> dict[str, Any]:
-    """Room that is asked for ahead of any worker."""
+def room_kept(folder: Path) -> dict[str, Any]:
+    """A system whose pool keeps room for a worker that it does not have; then its end."""
     eventually(lambda: not worker_nodes(), "no node is left", 90)
-    keep_room([{"GPU": 1.0}])
-    eventually(lambda: worker_nodes("GPU"), "a GPU node for nobody yet", 60)
-    keep_room([])
+    settings = Settings(
+        namespace=f"{_NAMESPACE}-prewarmed",
+        providers={"gpu": {"kind": "simulated"}},
+        pools={"gpu": {"providers": ["gpu"], "num_gpus": 1, "prewarm_workers": 1, **_SCALED}},
+        journal={"path": folder / "prewarmed.db"},
+    )
+    with launch.start(settings, http=False):
+        eventually(lambda: worker_nodes("GPU"), "a GPU node for nobody yet", 60)
+        facts = {"workers": len([name for name in names_in(settings.namespace) if name.startswith(_WORKER)])}
     eventually(lambda: not worker_nodes(), "nobody wants it any more", 90)
-    return {"came_and_went": True}
+    return facts
 
 
 def described(system: launch.System, infos: list[JobInfo]) -> dict[str, Any]:
@@ -145,7 +152,7 @@ def described(system: launch.System, infos: list[JobInfo]) -> dict[str, Any]:
 
 def workers() -> list[str]:
     """Names of the living workers."""
-    return [name for name in names_in(_NAMESPACE) if name.startswith("aiqueue-worker-")]
+    return [name for name in names_in(_NAMESPACE) if name.startswith(_WORKER)]
 
 
 def worker_nodes(kind: str = "") -> list[str]:
