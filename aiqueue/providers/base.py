@@ -9,25 +9,24 @@ free the model at the next token.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from aiqueue.results import FinishReason, Response, Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderAnswer:
+class ProviderAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One answer in the common shape, beside the provider's own (``raw``, JSON-ready)."""
 
     response: Response
     usage: Usage
     finish_reason: FinishReason | None = None
     request_id: str | None = None
-    raw: Any = field(default=None)
+    raw: Any = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderRequest:
+class ProviderRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One call, validated. ``body`` is the job's payload as submitted (see ``aiqueue.models``), as a dict."""
 
     job_id: str
@@ -37,7 +36,7 @@ class ProviderRequest:
     timeout_s: float
     level: int = 2  #: rank of the job's priority level, 0 = urgent
     #: Is given what was produced so far when the task is cancelled, before ``run`` ends with that.
-    on_partial: Callable[[ProviderAnswer], None] | None = field(default=None, compare=False, repr=False)
+    on_partial: Callable[[ProviderAnswer], None] | None = None
 
 
 class Provider(Protocol):

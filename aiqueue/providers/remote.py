@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -201,7 +201,7 @@ async def _lines_of(response: Any) -> AsyncIterator[bytes]:
 def _cut(answer: ProviderAnswer) -> ProviderAnswer:
     for choice in answer.response.choices:
         choice.finish_reason = choice.finish_reason or "cancelled"
-    return replace(answer, finish_reason="cancelled")
+    return msgspec.structs.replace(answer, finish_reason="cancelled")
 
 
 def parse(body: dict[str, Any], shape: type[Body], *, provider: str) -> Body:

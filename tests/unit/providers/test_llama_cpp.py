@@ -150,7 +150,7 @@ async def test_a_cancelled_job_frees_the_model_at_the_next_token(llama: LlamaCpp
     await llama.health_check()
     held = HeldAtPiece(llama, 5)
     kept: list[ProviderAnswer] = []
-    long = asyncio.create_task(llama.run(replace(chat(config=ENDLESS), on_partial=kept.append)))
+    long = asyncio.create_task(llama.run(msgspec.structs.replace(chat(config=ENDLESS), on_partial=kept.append)))
     await asyncio.to_thread(held.reached.wait)
     long.cancel()
     await asyncio.sleep(0)

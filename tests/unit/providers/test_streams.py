@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from aiqueue.config import ProviderConfig
 from aiqueue.errors import (
@@ -70,7 +70,7 @@ async def test_a_streamed_answer_is_that_of_a_call_without(
     for stream in (True, False):
         provider = open_provider("p", entry(kind, server, stream=stream), {"KEY": CANARY})
         answer = await provider.run(chat("tell me", config=config))
-        answers.append(replace(answer, request_id=None, raw=None, response=None))
+        answers.append(structs.replace(answer, request_id=None, raw=None, response=None))
         assert server.requests[-1].body.get("stream", False) is stream
         assert answer.request_id == f"req_{server.requests[-1].number}"
         said = answer.response.choices[0]
@@ -85,7 +85,7 @@ async def test_what_was_said_before_a_cancel_is_kept_and_the_stream_is_closed(
     provider: Provider, server: SimulatedServer, spoken: asyncio.Event
 ) -> None:
     kept: list[ProviderAnswer] = []
-    asked = replace(chat("one two three", model="sim:ok+token_delay=0.1"), on_partial=kept.append)
+    asked = structs.replace(chat("one two three", model="sim:ok+token_delay=0.1"), on_partial=kept.append)
     call = asyncio.create_task(provider.run(asked))
     await spoken.wait()
     call.cancel()
@@ -118,7 +118,7 @@ async def test_a_cancelled_job_has_in_its_record_what_was_said(
 
 async def test_a_cancel_before_the_first_word_keeps_nothing(provider: Provider, server: SimulatedServer) -> None:
     kept: list[ProviderAnswer] = []
-    call = asyncio.create_task(provider.run(replace(chat(model="sim:hang"), on_partial=kept.append)))
+    call = asyncio.create_task(provider.run(structs.replace(chat(model="sim:hang"), on_partial=kept.append)))
     await asyncio.to_thread(server.wait_until, lambda seen: len(seen) == 1)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
