@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import os
+import time
 
 import ray
 
@@ -47,6 +48,7 @@ class WorkerActor:
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
         self._lag = LoopLag()
+        self._began_at = time.monotonic()
         self._measuring: asyncio.Task[None] | None = None
         self._loop: WorkerLoop | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -69,6 +71,7 @@ class WorkerActor:
             overrun_s=late_s,
             overrun_job=late_job,
             ready=self._loop is not None,
+            starting_s=0.0 if self._loop else time.monotonic() - self._began_at,
             trouble=self._trouble,
         )
         return encode(report)

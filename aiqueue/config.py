@@ -117,6 +117,9 @@ class PoolConfig(_Section):
     hard_memory_factor: float = Field(1.5, ge=1, description="at this multiple a worker is ended with its jobs")
     max_execution_time_ms: int | None = Field(None, ge=1, description="caps the time limits that jobs bring along")
     max_loop_lag_ms: int = Field(5_000, ge=10, description="for which the worker's event loop may stand still")
+    max_start_ms: int = Field(
+        1_800_000, ge=1_000, description="until a worker can work; to fetch and load a model is part of it"
+    )
     overrun_ms: int = Field(10_000, ge=0, description="a job that outlives its limit by that has hung its worker")
     gc_between_jobs: bool = Field(False, description="collect garbage when a job has ended, once a second at most")
 

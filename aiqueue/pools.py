@@ -93,6 +93,7 @@ def health_limits(settings: Settings, pool: str) -> HealthLimits:
     return HealthLimits(
         max_memory_mb=limit_mb or None,
         hard_memory_factor=config.hard_memory_factor,
+        max_start_s=config.max_start_ms / 1e3,
         max_loop_lag_s=config.max_loop_lag_ms / 1e3,
         overrun_s=config.overrun_ms / 1e3,
     )

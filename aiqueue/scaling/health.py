@@ -13,6 +13,7 @@ class HealthLimits:
 
     max_memory_mb: float | None = None
     hard_memory_factor: float = 1.5  #: ends a worker at this multiple of ``max_memory_mb``
+    max_start_s: float = 1_800.0  #: until it is ready
     max_loop_lag_s: float = 5.0
     overrun_s: float = 10.0  #: after a job's time limit; the job itself ends at the limit unless something hangs
     missed_checks: int = 3  #: in a row
@@ -45,6 +46,9 @@ class Health:
                 return Verdict(
                     f"memory: {report.private_mb:.0f} MB, over the hard limit of {hard_mb:.0f} MB", hard=True
                 )
+        if report.starting_s > limits.max_start_s:
+            why = f": {report.trouble}" if report.trouble else ""
+            return Verdict(f"start: not ready to work after {report.starting_s:.0f} s{why}", hard=True)
         if report.overrun_s > limits.overrun_s:
             late = f"job {report.overrun_job} runs {report.overrun_s:.0f} s past its time limit"
             return Verdict(f"execution time: {late}", hard=True)

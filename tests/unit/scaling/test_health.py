@@ -18,6 +18,8 @@ def report(**facts: float) -> WorkerReport:
     [
         ({"private_mb": 513.0}, "memory: 513 MB, over the limit of 512 MB", False),
         ({"private_mb": 769.0}, "memory: 769 MB, over the hard limit of 768 MB", True),
+        ({"starting_s": 1_801.0}, "start: not ready to work after 1801 s", True),
+        ({"starting_s": 1_801.0, "trouble": "no net"}, "start: not ready to work after 1801 s: no net", True),
         ({"overrun_s": 11.0, "overrun_job": "j"}, "execution time: job j runs 11 s past its time limit", True),
     ],
 )
@@ -27,7 +29,9 @@ def test_what_is_over_its_limit_is_ill_and_says_why(facts: dict[str, float], rea
     assert (verdict.reason, verdict.hard) == (reason, hard)
 
 
-@pytest.mark.parametrize("facts", [{}, {"private_mb": 512.0}, {"overrun_s": 10.0}, {"lag_s": 5.0}])
+@pytest.mark.parametrize(
+    "facts", [{}, {"private_mb": 512.0}, {"overrun_s": 10.0}, {"lag_s": 5.0}, {"starting_s": 1_800.0}]
+)
 def test_what_is_at_its_limit_is_well(facts: dict[str, float]) -> None:
     health = Health(_LIMITS)
     assert [health.reported(report(**facts)) for _ in range(3)] == [None] * 3
