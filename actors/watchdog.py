@@ -12,7 +12,7 @@ import ray
 
 from actors import cluster
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME, RayTransport
-from aiqueue.errors import QueueSilent, QueueUnavailable
+from aiqueue.errors import QueueUnavailable
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 2.0
@@ -40,10 +40,8 @@ class Watchdog:
     async def _is_well(self) -> bool:
         try:
             return await self._queue.commit_waits_s(limit_s=_LIMIT_S) < _STUCK_S
-        except QueueSilent:
-            return await asyncio.to_thread(self._is_loading)
         except QueueUnavailable:
-            return True  # it is being started again
+            return await asyncio.to_thread(self._is_loading)
 
     def _is_loading(self) -> bool:
         """Tell whether the journal is still being read: for Ray an actor lives once its constructor has returned."""

@@ -1,0 +1,69 @@
+"""The watchdog of the queue: which silence is a hang, and which is a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from actors import watchdog as module
+from actors.cluster import ALIVE, RESTARTING
+from actors.watchdog import Watchdog
+from aiqueue.errors import QueueNotRunning, QueueSilent, QueueUnavailable
+from tests.tools.turns import until
+
+_SILENT, _UNREACHABLE, _NONE = QueueSilent("silent"), QueueUnavailable("unreachable"), QueueNotRunning("none")
+_WELL, _STUCK = 0.0, 61.0
+
+
+class Queue:
+    """Answers in the given order, then well for ever."""
+
+    def __init__(self, answers: Iterable[float | Exception]) -> None:
+        self._answers = list(answers)
+        self.asked = 0
+
+    async def commit_waits_s(self, *, limit_s: float) -> float:
+        self.asked += 1
+        answer = self._answers.pop(0) if self._answers else _WELL
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def ends(monkeypatch: pytest.MonkeyPatch, answers: list[float | Exception], *, state: str = ALIVE) -> int:
+    """How often the watchdog ends the queue that answers so; without a state there is no such actor."""
+    ended: list[Watchdog] = []
+    monkeypatch.setattr(module, "_EVERY_S", 0.0)
+    monkeypatch.setattr(module.cluster, "find", lambda name, namespace: state or None)
+    monkeypatch.setattr(module.cluster, "state_of", lambda actor: state)
+    monkeypatch.setattr(Watchdog, "_end", lambda watchdog: ended.append(watchdog))
+    queue = Queue(answers)
+    watching = asyncio.create_task(Watchdog(queue, "ns").run())  # type: ignore[arg-type]  # all of it that is asked
+    await until(lambda: queue.asked > len(answers) + 1)
+    watching.cancel()
+    return len(ended)
+
+
+@pytest.mark.parametrize("miss", [_SILENT, _UNREACHABLE, _STUCK])
+async def test_five_misses_in_a_row_end_a_queue_that_ray_takes_for_alive(
+    monkeypatch: pytest.MonkeyPatch, miss: float | Exception
+) -> None:
+    assert await ends(monkeypatch, [miss] * 4) == 0
+    assert await ends(monkeypatch, [miss] * 5) == 1
+    assert await ends(monkeypatch, [miss] * 4 + [_WELL] + [miss] * 4) == 0
+
+
+async def test_silence_of_several_kinds_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A connection to a process that is stopped fails after 20 s, where until then nothing is answered.
+    assert await ends(monkeypatch, [_SILENT, _SILENT, _UNREACHABLE, _SILENT, _UNREACHABLE]) == 1
+
+
+@pytest.mark.parametrize("miss", [_SILENT, _UNREACHABLE])
+async def test_a_queue_that_ray_starts_again_is_left_alone(monkeypatch: pytest.MonkeyPatch, miss: Exception) -> None:
+    assert await ends(monkeypatch, [miss] * 20, state=RESTARTING) == 0
+
+
+async def test_a_queue_that_is_not_there_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await ends(monkeypatch, [_NONE] * 20, state="") == 0
