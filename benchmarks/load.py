@@ -9,6 +9,7 @@ from statistics import median
 
 from aiqueue.launch import System
 from benchmarks.harness import PAYLOAD, Figure, at, client, system
+from benchmarks.throughput import drained
 
 _BACKLOG, _URGENT, _EVERY_S = 5_000, 100, 0.02
 _WAITING, _WAIT_S, _SLOTS, _RUNS = 2_000, 0.2, 256, 7
@@ -28,9 +29,13 @@ def run() -> Iterator[Figure]:
     ideal = _SLOTS / _WAIT_S
     since_claim, since_submit = (median(rates) for rates in zip(*runs, strict=True))
     yield Figure(name="waiting jobs", value=since_claim, unit="jobs/s", floor="1,178", peer="1,127")
+    with system(slots=_SLOTS, workers=0) as running:
+        payload = {**PAYLOAD, "provider": "waiting"}
+        backlog = median(asyncio.run(drained(running, payload, _WAITING)) for _ in range(_RUNS))
     for name, rate, peer in (
         ("waiting jobs", since_claim, "88"),
         ("waiting jobs, from the submit", since_submit, "72"),
+        ("waiting jobs queued before a new worker, as the peers'", backlog, "88"),
     ):
         yield Figure(name=f"{name}, of the ideal", value=100 * rate / ideal, unit="%", floor="92", peer=peer)
 
