@@ -41,10 +41,10 @@ class Watchdog:
         try:
             return await self._queue.commit_waits_s(limit_s=_LIMIT_S) < _STUCK_S
         except QueueUnavailable:
-            return await asyncio.to_thread(self._is_loading)
+            return await asyncio.to_thread(self._is_starting)
 
-    def _is_loading(self) -> bool:
-        """Tell whether the journal is still being read: for Ray an actor lives once its constructor has returned."""
+    def _is_starting(self) -> bool:
+        """Tell whether Ray is starting it. Reading the journal is part of that: the constructor returns after it."""
         actor = cluster.find(QUEUE_ACTOR_NAME, self._namespace)
         return actor is None or cluster.state_of(actor) != cluster.ALIVE
 

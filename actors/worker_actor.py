@@ -70,7 +70,6 @@ class WorkerActor:
             lag_s=self._lag.take_s(),
             overrun_s=late_s,
             overrun_job=late_job,
-            ready=self._loop is not None,
             starting_s=0.0 if self._loop else time.monotonic() - self._began_at,
             trouble=self._trouble,
         )

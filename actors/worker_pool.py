@@ -238,7 +238,7 @@ class WorkerPool:
             else:
                 if report.worker_id != known:
                     health, known = Health(self._limits), report.worker_id
-                verdict, ready = health.reported(report), report.ready
+                verdict, ready = health.reported(report), not report.starting_s
                 self._heard(name, report)
             if verdict and name in self._actors:
                 self._ill(name, verdict.reason, hard=verdict.hard)

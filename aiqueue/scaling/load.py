@@ -37,8 +37,7 @@ class WorkerReport(Wire):
     lag_s: float = 0.0  #: the longest time since the last report that the event loop did not turn
     overrun_s: float = 0.0  #: by how much a job has outlived its time limit
     overrun_job: str = ""
-    ready: bool = True  #: False: it has yet to load its model, and takes no job before
-    starting_s: float = 0.0  #: for how long it has been getting ready; 0.0 once it is
+    starting_s: float = 0.0  #: for how long it has been getting ready, and takes no job before; 0.0: it is
     trouble: str = ""  #: why it can't work now although it tries; empty: nothing is wrong
 
 

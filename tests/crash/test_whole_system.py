@@ -38,7 +38,7 @@ class Load:
     def __init__(self, url: str) -> None:
         self.acknowledged: list[str] = []
         self.statuses: Counter[int] = Counter()
-        self.surprises: list[str] = []  #: refusals that no client should get, whatever happens to the system
+        self.surprises: list[str] = []  #: answers that no client should get, whatever happens to the system
         self._url, self._stopped = url, threading.Event()
         self._threads = ThreadPoolExecutor(_CLIENTS)
         self._clients = [self._threads.submit(self._submit) for _ in range(_CLIENTS)]
@@ -62,9 +62,8 @@ class Load:
                 self.statuses[answer.status_code] += 1
                 if answer.status_code == 202:
                     self.acknowledged.append(job_id)
-                elif answer.status_code != 503 and "json" in answer.headers.get("content-type", ""):
-                    # What is no JSON is the proxy's, which has no better word for a connection that it has to break.
-                    self.surprises.append(f"{answer.status_code} {answer.text[:1_000]}")
+                elif answer.status_code != 503:
+                    self.surprises.append(f"{answer.status_code} {dict(answer.headers)} {answer.text[:1_000]}")
 
 
 def job(job_id: str) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def test_a_system_ended_under_load_loses_nothing_and_repeats_nothing_that_had_en
             eventually(lambda: not up.processes(), "no process is left", 30)
         first, told = load.acknowledged, dict(load.statuses)
         print(f"SIGTERM: {len(first)} jobs acknowledged, {took_s:.1f} s to its end, clients were told {told}")
-        assert load.surprises == []
+        assert set(told) <= {0, 202, 503}, load.surprises
         after_first = calls(provider)
 
         with running_up(*options) as up:

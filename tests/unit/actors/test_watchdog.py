@@ -34,6 +34,8 @@ class Queue:
 
 async def ends(monkeypatch: pytest.MonkeyPatch, answers: list[float | Exception], *, state: str = ALIVE) -> int:
     """How often the watchdog ends the queue that answers so; without a state there is no such actor."""
+    # No Ray runs here: what the watchdog learns from it, and what it does to a real process, is played. That it ends
+    # one for real is in tests/crash/test_rounds.py and test_restarts.py.
     ended: list[Watchdog] = []
     monkeypatch.setattr(module, "_EVERY_S", 0.0)
     monkeypatch.setattr(module.cluster, "find", lambda name, namespace: state or None)

@@ -184,7 +184,7 @@ def test_adopted_workers_that_have_yet_to_speak_may_be_busy_and_are_not_spared()
 
 def test_a_worker_that_says_it_can_not_work_is_told_of_once_and_stays() -> None:
     roster = started(1)
-    ill = WorkerReport("w0", 1, "n", ready=False, trouble="no route to the hub")
+    ill = WorkerReport("w0", 1, "n", starting_s=1.0, trouble="no route to the hub")
     assert told(roster.spoke(name(0), ill)) == [
         (_ILL, {"pool": "p", "worker_id": "w0", "reason": "no route to the hub"})
     ]

@@ -17,6 +17,17 @@ async def forever(deadlines: Deadlines, seconds: float, name: str = "a") -> None
         await asyncio.get_running_loop().create_future()
 
 
+async def deaf(deadlines: Deadlines, stopped: asyncio.Event, end: asyncio.Event) -> str:
+    """Go on until ``end`` when it is told to stop."""
+    with deadlines.within(_SHORT, "deaf"):
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            stopped.set()
+            await end.wait()
+    return "ended by itself"
+
+
 async def test_a_job_is_ended_at_its_time() -> None:
     with pytest.raises(DeadlinePassed):
         await forever(Deadlines(), _SHORT)
@@ -58,18 +69,8 @@ async def test_a_job_that_was_cancelled_is_no_timeout() -> None:
 
 
 async def test_a_job_that_is_cancelled_while_its_time_passes_is_cancelled() -> None:
-    deadlines = Deadlines()
     stopped = asyncio.Event()
-
-    async def slow_to_end() -> None:
-        with deadlines.within(_SHORT, "a"):
-            try:
-                await asyncio.get_running_loop().create_future()
-            except asyncio.CancelledError:
-                stopped.set()
-                await asyncio.get_running_loop().create_future()
-
-    task = asyncio.create_task(slow_to_end())
+    task = asyncio.create_task(deaf(Deadlines(), stopped, asyncio.Event()))
     await stopped.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -79,17 +80,7 @@ async def test_a_job_that_is_cancelled_while_its_time_passes_is_cancelled() -> N
 async def test_a_job_that_goes_on_after_its_time_is_told_of_until_it_ends() -> None:
     deadlines = Deadlines()
     stopped, end = asyncio.Event(), asyncio.Event()
-
-    async def deaf() -> str:
-        with deadlines.within(_SHORT, "deaf"):
-            try:
-                await asyncio.get_running_loop().create_future()
-            except asyncio.CancelledError:
-                stopped.set()
-                await end.wait()
-        return "ended by itself"
-
-    task = asyncio.create_task(deaf())
+    task = asyncio.create_task(deaf(deadlines, stopped, end))
     await stopped.wait()
     later = asyncio.get_running_loop().time() + 10.0
     late_s, name = deadlines.longest_overrun(now=later)
