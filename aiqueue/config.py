@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -191,6 +191,10 @@ class LeaseConfig(_Section):
         return self.poll_s + min(_POLL_MARGIN_S, self.lease_s / 2 - self.poll_s)
 
 
+HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$", max_length=255)]
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+$", max_length=300)]
+
+
 class HttpConfig(_Section):
     """The HTTP front. Without authentication it belongs on loopback."""
 
@@ -203,6 +207,12 @@ class HttpConfig(_Section):
     )
     replicas: int = Field(1, ge=1)
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
+    hosts: tuple[HostName, ...] = Field(
+        (), description="names it answers to, besides loopback names and addresses; *.example.com: all below; *: any"
+    )
+    origins: tuple[Origin, ...] = Field(
+        (), description="other sites whose pages may use it, as browsers write them: https://tools.example.com"
+    )
 
 
 class LimitsConfig(_Section):

@@ -20,6 +20,7 @@ from aiqueue.config import HttpConfig
 from aiqueue.models import BatchBody, ChainBody, FanInBody, GraphBody, SubmitBody
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.views import Cancellation, JobInfo, Stats
+from serve.hosts import HostGuard
 from serve.http_errors import handle_error
 from serve.limits import DEADLINE_S, EdgeLimits
 from serve.openapi import Operation, install_schema
@@ -101,6 +102,7 @@ def create_app(
     app.router.route_class = RawRoute
     app.add_middleware(ExactRoutes, operations=[found for _, part in _PARTS for found in part])
     app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)
+    app.add_middleware(HostGuard, hosts=(http.host, *http.hosts), origins=http.origins)  # the last one added is first
     app.add_exception_handler(HTTPException, handle_error)
     for tag, operations in _PARTS:
         for operation in operations:

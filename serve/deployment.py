@@ -24,7 +24,7 @@ from ray.serve.schema import LoggingConfig
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.ray_transport import RayTransport
-from aiqueue.config import HttpConfig
+from aiqueue.config import HostName, HttpConfig, Origin
 from aiqueue.errors import StartError
 from serve.app import create_app
 from serve.environment import free_ports, http_environment, is_loopback
@@ -108,7 +108,7 @@ def run(
             check_address(http, running)
             port, prefix = running.port, prefix_for(name, http, running.prefixes)
             environment = running.environment
-        application = front(http.replicas, environment).bind(make_adapter, http)
+        application = front(http.replicas, environment).bind(make_adapter, http.model_copy(update={"host": host}))
         ray_serve.run(application, name=name, route_prefix=prefix)
     except StartError:
         raise
@@ -138,11 +138,13 @@ class BuildArgs(BaseModel):
 
     namespace: str = "aiqueue"
     max_body_bytes: int = HttpConfig().max_body_bytes
+    hosts: tuple[HostName, ...] = ()
+    origins: tuple[Origin, ...] = ()
 
 
 def build(args: BuildArgs) -> Application:
     """Return the application for ``serve deploy``, whose file says the rest: address, replicas, limits."""
-    http = HttpConfig(max_body_bytes=args.max_body_bytes)
+    http = HttpConfig(max_body_bytes=args.max_body_bytes, hosts=args.hosts, origins=args.origins)
     return front().bind(partial(adapter_over_ray, args.namespace), http)
 
 

@@ -23,7 +23,8 @@ DESCRIPTION = """A durable queue for AI inference.
 
 Field names are camelCase, except inside `payload` and `result.response`, where they are the providers' own. Errors are
 RFC 9457 problem bodies. A submit that was answered is on disk. Where a JSON object names a key twice, the last one
-counts. What Ray Serve refuses by itself is plain text: 503 while too many requests wait, 500 while no replica is up."""
+counts. A request whose Host is not a name of this server gets 421, one that a page of another site sends 403. What Ray
+Serve refuses by itself is plain text: 503 while too many requests wait, 500 while no replica is up."""
 
 JsonObject = dict[str, Any]
 _REF = "#/components/schemas/{}"

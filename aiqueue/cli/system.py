@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import pydantic
 import typer
 from pydantic import BaseModel
 
@@ -21,6 +22,7 @@ from aiqueue.config import Settings
 from aiqueue.errors import FieldError, QueueNotRunning, QueueUnavailable, StartError, ValidationError
 from aiqueue.pools import scaling_rule, slots_of
 from aiqueue.presets import complete
+from aiqueue.validation import field_errors
 
 if TYPE_CHECKING:
     from aiqueue.launch import System
@@ -41,6 +43,15 @@ ModelFile = Annotated[
 ]
 Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="HTTP port; 0: a free one (default: 8000).")]
 Host = Annotated[str | None, typer.Option(help="HTTP address (default: 127.0.0.1).")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name",
+        help="A name that HTTP answers to besides localhost and addresses (repeat it for more; default: none). "
+        "Requests to other names get 421.",
+        metavar="NAME",
+    ),
+]
 ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML file with settings; sets AIQUEUE_CONFIG.", exists=True, dir_okay=False)
 ]
@@ -63,6 +74,7 @@ def up(
     model: ModelFile = None,
     port: Port = None,
     host: Host = None,
+    name: Names = None,
     config: ConfigFile = None,
     journal: JournalPath = None,
     accept_loss: AcceptLoss = None,
@@ -72,7 +84,8 @@ def up(
 ) -> None:
     """Run the whole system on this machine until Ctrl-C."""
     journals = {"path": journal and journal.absolute(), "accept_loss": accept_loss}
-    settings = _settings(config, model, namespace=namespace, http={"port": port, "host": host}, journal=journals)
+    http = {"port": port, "host": host, "hosts": name or None}
+    settings = _settings(config, model, namespace=namespace, http=http, journal=journals)
     out = console()
     quiet_start()
     from aiqueue import launch  # with Ray, a second to import
@@ -134,7 +147,11 @@ def _settings(
 
 def _changed(section: Section, options: dict[str, Any]) -> Section:
     """Return a section of the settings with the options that were given."""
-    return section.model_copy(update={name: value for name, value in options.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return type(section).model_validate({**dict(section), **given})
+    except pydantic.ValidationError as error:
+        raise ValidationError(field_errors(error)) from None
 
 
 def _stop_signal() -> threading.Event:

@@ -28,7 +28,7 @@ from aiqueue.errors import FieldError, ValidationError
 from serve.following import Follower, Refused
 from serve.http_errors import problem_response
 from serve.routes.shared import QueueAdapter
-from serve.routes.socket import POLICY, TRY_LATER, refuse, same_origin
+from serve.routes.socket import TRY_LATER, refuse
 from serve.streams import STUCK_S, TooManyStreams
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class SocketIoHub:
             async_mode="asgi",
             transports=["websocket"],
             async_handlers=False,  # a client's messages count in their order
-            cors_allowed_origins=[],  # which pages may come is looked at here
+            cors_allowed_origins=[],  # HostGuard has looked at it
             ping_interval=_PING_S,
             ping_timeout=_PONG_S,
             max_http_buffer_size=_MAX_MESSAGE,
@@ -164,9 +164,6 @@ class SocketIoHub:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket."""
         websocket = WebSocket(scope, receive, send)
-        if not same_origin(websocket):
-            await websocket.close(POLICY)
-            return
         flow = _Flow(send, receive)
         upgrade = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]  # what it is; a proxy may drop the words
         kept = [(name, value) for name, value in scope["headers"] if name not in (b"connection", b"upgrade")]

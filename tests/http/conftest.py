@@ -47,7 +47,7 @@ async def served(adapter: DictAdapter, **options: Any) -> AsyncIterator[httpx.As
     app = create_app(lambda: adapter, HttpConfig(max_body_bytes=MAX_BODY_BYTES), **options)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client,
     ):
         yield client
 

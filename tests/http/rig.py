@@ -44,6 +44,6 @@ class Rig(ClientHarness):
         self.app = create_app(lambda: AsyncAIQueueAdapter(self.transport), HttpConfig(), **options)
         async with (
             self.app.router.lifespan_context(self.app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test") as self.http,
+            httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://127.0.0.1") as self.http,
         ):
             yield

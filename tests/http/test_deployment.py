@@ -144,7 +144,9 @@ async def test_below_a_path_of_its_own_every_route_is_found() -> None:
     app = create_app(DictAdapter, HttpConfig())
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path="/team"), base_url="http://test/team") as client,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, root_path="/team"), base_url="http://127.0.0.1/team"
+        ) as client,
     ):
         submitted = await client.post("/ai/jobs", json={"payload": chat()})
         assert submitted.status_code == 202

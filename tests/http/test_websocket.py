@@ -146,10 +146,3 @@ async def test_one_socket_follows_so_many_jobs_and_no_more(rig: Rig, monkeypatch
         while "closed" not in (heard := await socket.hear()):
             pass
         assert heard == {"closed": 1008}
-
-
-async def test_a_page_of_another_site_gets_no_socket(rig: Rig) -> None:
-    async with rig.socket(origin="https://elsewhere.example") as socket:
-        assert socket.opened["type"] == "websocket.close"
-    async with rig.socket(origin="http://test") as socket:
-        assert socket.opened["type"] == "websocket.accept"

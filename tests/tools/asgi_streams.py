@@ -35,9 +35,9 @@ class _AsgiClient:
 
     kind = ""
 
-    def __init__(self, app: Any, address: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, app: Any, address: str, headers: dict[str, str] | None = None, *, denial: bool = True) -> None:
         parts = urlsplit(address)
-        given = {"host": "test"} | (headers or {})
+        given = {"host": "127.0.0.1"} | (headers or {})
         self._scope = {
             "type": self.kind,
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -52,7 +52,7 @@ class _AsgiClient:
             "server": ("test", 80),
             "client": ("test", 1),
             "subprotocols": [],
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {"websocket.http.response": {}} if denial else {},
         }
         self._app = app
         self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

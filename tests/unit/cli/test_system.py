@@ -11,7 +11,7 @@ import pytest
 from aiqueue.cli import system
 from aiqueue.cli.system import describe
 from aiqueue.config import Settings
-from aiqueue.errors import QueueNotRunning, QueueUnavailable
+from aiqueue.errors import QueueNotRunning, QueueUnavailable, ValidationError
 from aiqueue.testing.jobs import settings
 from tests.unit.cli.conftest import Terminal
 
@@ -48,13 +48,18 @@ def test_options_stand_in_the_places_of_their_settings(monkeypatch: pytest.Monke
     config.write_text('[providers.sim]\nkind = "simulated"\n[journal]\ndurability = "normal"\npath = "here.db"\n')
     monkeypatch.setenv("AIQUEUE_CONFIG", str(config))
     given = {"path": tmp_path / "there.db", "accept_loss": 0}
-    made = system._settings(None, None, namespace="mine", http={"port": 0, "host": None}, journal=given)
+    made = system._settings(
+        None, None, namespace="mine", http={"port": 0, "host": None, "hosts": ["box"]}, journal=given
+    )
     assert (made.journal.path, made.journal.accept_loss, made.journal.durability) == (
         tmp_path / "there.db",
         0,
         "normal",
     )
     assert (made.namespace, made.http.port, made.http.host) == ("mine", 0, "127.0.0.1")
+    assert made.http.hosts == ("box",)
+    with pytest.raises(ValidationError, match=r"hosts\.0"):
+        system._settings(None, None, namespace=None, http={"hosts": ["http://box"]}, journal={})
     kept = system._settings(None, None, namespace=None, http={}, journal={"path": None, "accept_loss": None})
     assert (kept.journal.path, kept.journal.accept_loss) == (Path("here.db"), None)
 
