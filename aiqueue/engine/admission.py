@@ -8,7 +8,8 @@ from typing import NamedTuple
 from aiqueue.engine import batches
 from aiqueue.engine.cancellation import fail_closed
 from aiqueue.engine.commands import Submit
-from aiqueue.engine.core import SUBMITTED, Core, Turn
+from aiqueue.engine.core import Core
+from aiqueue.engine.publishing import SUBMITTED, Turn
 from aiqueue.engine.records import Common, JobRecord
 from aiqueue.engine.states import JobState
 from aiqueue.errors import DuplicateJob, QueueFull, ValidationError

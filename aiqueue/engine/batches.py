@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 
 from aiqueue.engine.cancellation import fail_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
-from aiqueue.engine.core import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Core, Turn
+from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import ON_ERROR, broken, failure_of, unknown
 from aiqueue.engine.groups import Group, StoredBatch, encode_batch, end_phase
+from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
 from aiqueue.errors import BatchNotFound, ValidationError

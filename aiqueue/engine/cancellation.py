@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aiqueue.engine.commands import Cancel
-from aiqueue.engine.core import HELD, Core, Turn
+from aiqueue.engine.core import HELD, Core
+from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
 from aiqueue.errors import CircuitOpen, JobCancelled

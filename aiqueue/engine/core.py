@@ -6,17 +6,14 @@ command handlers beside this file only say what happens to which job.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from aiqueue.engine.counters import Counters, encode_counters
 from aiqueue.engine.dependencies import Links
 from aiqueue.engine.due import WAITING, DueTimes, StartDeadlines
-from aiqueue.engine.effects import Effects
-from aiqueue.engine.gates import GateChange, Gates
 from aiqueue.engine.groups import TAKEN_AT_ONCE, Group, Groups
 from aiqueue.engine.lanes import Lanes, Room
 from aiqueue.engine.leases import Leases, Worker
 from aiqueue.engine.policy import EnginePolicy, Route
+from aiqueue.engine.publishing import EVENT_NAMES, Publisher, Turn
 from aiqueue.engine.records import (
     AttemptRecord,
     Common,
@@ -28,52 +25,28 @@ from aiqueue.engine.records import (
 )
 from aiqueue.engine.schedule_records import Schedules
 from aiqueue.engine.states import MOVES, TERMINAL, JobState
-from aiqueue.protocol import Event, Failure, JobHeader, encode, sla_starts_at
+from aiqueue.protocol import Failure, JobHeader, sla_starts_at
 
 _NOWHERE = Route(pool="")  # a provider that no pool serves: its jobs wait until one does
 
-EVENT_NAMES: Mapping[JobState, str] = {
-    JobState.PROCESSING: "job:processing",
-    JobState.SCHEDULED: "job:retried",
-    JobState.COMPLETED: "job:completed",
-    JobState.FAILED: "job:failed",
-    JobState.DEAD_LETTER: "job:dead-letter",
-    JobState.CANCELLED: "job:cancelled",
-    JobState.EXPIRED: "job:expired",
-}
-SUBMITTED = "job:submitted"
 HELD = frozenset({JobState.PROCESSING, JobState.CANCELLING})  #: a worker has the lease
-RETRIED = EVENT_NAMES[JobState.SCHEDULED]
 _MANY = 10_000
-BATCH_SUBMITTED, BATCH_ENDED = "batch:submitted", "batch:ended"
-GATE_CLOSED, GATE_OPENED = "gate:closed", "gate:opened"
 
 
 class IllegalMove(RuntimeError):
     """A handler asked for a move that the table does not have: a bug."""
 
 
-class Turn(Effects):
-    """One command being carried out: the time it happens at, and what has come of it so far."""
-
-    def __init__(self, now: float) -> None:
-        super().__init__()
-        self.now = now
-        self.counted = False  #: a counter changed, though no job did
-
-
-class Core:
+class Core(Publisher):
     """Live jobs and their indexes."""
 
     def __init__(self, policy: EnginePolicy, counters: Counters) -> None:
-        self.policy = policy
-        self.counters = counters
+        super().__init__(policy, counters)
         self.live: dict[str, JobRecord] = {}
         self.lanes = Lanes(tuple(ms / 1e3 for ms in policy.sla_ms), policy.ageing)
         self.groups = Groups(self.lanes, levels=len(policy.sla_ms))
         self.links = Links()
         self.leases = Leases(policy.lease_s, policy.most_passes)
-        self.gates = Gates(policy.gates)
         self.due = DueTimes()
         self.deadlines = StartDeadlines()
         self.schedules = Schedules()
@@ -192,62 +165,6 @@ class Core:
     def room(self, now: float) -> Room:
         """Return the function that says how many jobs of a lane may start at ``now``."""
         return lambda lane: self.gates.of(lane, now=now).room(now)
-
-    def publish(
-        self, turn: Turn, job: JobRecord, name: str, *, failure: Failure | None = None, result: bytes = b""
-    ) -> None:
-        """Append an event about ``job`` as it is now."""
-        lane = job.lane
-        event = Event(
-            self.counters.take_event(),
-            name,
-            turn.now,
-            job.id,
-            job.owner,
-            job.state._value_,  # what ``value`` returns, without the call: this runs three times per job
-            job.type,
-            lane.provider,
-            lane.model,
-            job.level,
-            job.attempt,
-            job.created_at,
-            job.started_at,
-            self.policy.sla_ms[job.level],
-            job.batch_id,
-            job.worker_id,
-            result,
-            failure,
-            job.retries,
-            since=job.since,
-        )
-        turn.events.append(event)
-
-    def publish_gate(self, turn: Turn, change: GateChange) -> None:
-        """Append an event about a gate, and journal it."""
-        key = change.key
-        name = GATE_CLOSED if change.until else GATE_OPENED
-        event = self._publish_jobless(turn, name, provider=key.provider, model=key.model)
-        event.gate, event.until, event.reason = str(key), change.until, change.reason
-        stored = self.gates.at(key, now=turn.now).stored()
-        turn.rows.gates.append((key.to_json(), encode(stored)))
-
-    def publish_announced(self, turn: Turn, name: str, data: bytes) -> int:
-        """Append an event that somebody else announced; return its number, which the turn's commit makes durable."""
-        event = self._publish_jobless(turn, name)
-        event.data, turn.counted = data, True
-        return event.number
-
-    def _publish_jobless(self, turn: Turn, name: str, *, provider: str = "", model: str = "") -> Event:
-        """Append an event about no job and return it, to be filled in."""
-        number = self.counters.take_event()
-        event = Event(number, name, turn.now, "", "", "", "", provider, model, 0, 0, 0.0, 0.0, 0)
-        turn.events.append(event)
-        return event
-
-    def publish_batch(self, turn: Turn, name: str, batch_id: str, phase: str) -> None:
-        """Append an event about a batch; ``reason`` is how it stands then."""
-        event = self._publish_jobless(turn, name)
-        event.batch_id, event.reason = batch_id, phase
 
     def claim(self, turn: Turn, worker: Worker, count: int, *, levels: int | None = None) -> list[JobRecord]:
         """Give ``worker`` the best jobs of its pool; of the first ``levels`` levels only if given."""

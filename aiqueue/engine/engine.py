@@ -23,13 +23,14 @@ from aiqueue.engine.commands import (
     Submit,
     Tick,
 )
-from aiqueue.engine.core import HELD, Core, Turn
+from aiqueue.engine.core import HELD, Core
 from aiqueue.engine.counters import Counters, decode_counters
 from aiqueue.engine.effects import Effects
 from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease, tick
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.groups import decode_stored_batch
 from aiqueue.engine.policy import EnginePolicy
+from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import JobRecord, LaneKey, Progress, decode_progress
 from aiqueue.engine.schedules import restore as restore_schedule
 from aiqueue.engine.states import JobState

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from aiqueue.engine import batches
 from aiqueue.engine.cancellation import fail_closed
 from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Tick
-from aiqueue.engine.core import RETRIED, Core, Turn
+from aiqueue.engine.core import Core
 from aiqueue.engine.effects import Granted
 from aiqueue.engine.gates import GateChange, asks_to_wait
 from aiqueue.engine.leases import Worker
+from aiqueue.engine.publishing import RETRIED, Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.retry import after_crash, after_failure
 from aiqueue.engine.states import JobState

@@ -13,7 +13,8 @@ import msgspec
 
 from aiqueue.engine import admission, cancellation
 from aiqueue.engine.commands import AddSchedule, Cancel, ChangeSchedule, RunSchedule, Submit
-from aiqueue.engine.core import Core, Turn
+from aiqueue.engine.core import Core
+from aiqueue.engine.publishing import Turn
 from aiqueue.engine.schedule_records import (
     CATCH_UPS,
     FIRED,

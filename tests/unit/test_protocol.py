@@ -48,7 +48,7 @@ def test_a_message_that_is_none_is_refused() -> None:
 
 
 def test_ends_are_the_engines() -> None:
-    from aiqueue.engine.core import EVENT_NAMES
+    from aiqueue.engine.publishing import EVENT_NAMES
     from aiqueue.engine.states import TERMINAL
 
     assert {state.value for state in TERMINAL} <= protocol.END_STATES
