@@ -9,6 +9,8 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 _SEQUENCE_BITS = 12
@@ -21,7 +23,10 @@ class JobIdFactory:
     RFC 9562, method 1: the 12 bits behind the millisecond are a counter.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, random_bytes: Callable[[int], bytes] = os.urandom, time_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._random_bytes, self._time_ns = random_bytes, time_ns
         self._lock = threading.Lock()
         self._millis = 0
         self._time = ""  # the milliseconds as they stand in an id
@@ -29,10 +34,10 @@ class JobIdFactory:
 
     def take(self, count: int, *, shard: int = 0) -> list[str]:
         """Return ``count`` new ids for ``shard`` (0 to 255), in growing order."""
-        tails = os.urandom(8 * count).hex()
+        tails = self._random_bytes(8 * count).hex()
         end = f"{shard:02x}"
         with self._lock:
-            self._set_time(max(self._millis, time.time_ns() // 1_000_000))
+            self._set_time(max(self._millis, self._time_ns() // 1_000_000))
             return [self._next(tails[at : at + 16], end) for at in range(0, 16 * count, 16)]
 
     def _next(self, tail: str, end: str) -> str:
@@ -49,6 +54,17 @@ class JobIdFactory:
 
 
 _factory = JobIdFactory()
+
+
+@contextmanager
+def made_by(factory: JobIdFactory) -> Iterator[None]:
+    """Let ``factory`` make this process's ids inside the block: a run that is repeated then has the same ones."""
+    global _factory
+    before, _factory = _factory, factory
+    try:
+        yield
+    finally:
+        _factory = before
 
 
 def new_job_ids(count: int, *, shard: int = 0) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from aiqueue.engine.effects import Rows
 from aiqueue.journal.base import Journal, JournalTaken
@@ -20,6 +21,32 @@ from aiqueue.journal.base import Journal, JournalTaken
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.5
 _FOLD_COMMITS = 64  # some 450 pages, which take 2 ms
+
+
+class Writer(Protocol):
+    """What puts rows on disk in the order they come; see ``GroupCommitWriter``."""
+
+    def append(self, rows: Rows) -> None:
+        """Queue ``rows`` for the next commit. Never blocks on the disk."""
+        ...
+
+    def close(self) -> None:
+        """Commit what is pending (one try) and end."""
+        ...
+
+
+class WriterMaker(Protocol):
+    """Makes the writer of a journal."""
+
+    def __call__(
+        self,
+        journal: Journal,
+        *,
+        on_commit: Callable[[int], None],
+        on_failure: Callable[[Exception | None], None],
+    ) -> Writer:
+        """Return the writer; what the callbacks mean, ``GroupCommitWriter`` says."""
+        ...
 
 
 class GroupCommitWriter:

@@ -50,6 +50,7 @@ class BatchDesk:
         self._apply, self._engine, self._journal = apply, engine, journal
         self._commits, self._clock = commits, clock
         self._pages, self._view_of = BatchPages(journal), view_of
+        self.retried_at_once = _RETRIED_AT_ONCE  #: jobs of one part of a retry
         self._marked_at = 0.0
         self._marks: dict[str, deque[tuple[float, int]]] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
@@ -193,8 +194,10 @@ class BatchDesk:
         await asyncio.shield(self._commits.settled())
         failed = await asyncio.to_thread(self._pages.failed, found.number, bool(found.stored.reason))
         heirs: dict[str, str] = {}
-        for at in range(0, len(failed), _RETRIED_AT_ONCE):
-            rows = await asyncio.to_thread(self._journal.by_seq, failed[at : at + _RETRIED_AT_ONCE], with_payload=True)
+        for at in range(0, len(failed), self.retried_at_once):
+            rows = await asyncio.to_thread(
+                self._journal.by_seq, failed[at : at + self.retried_at_once], with_payload=True
+            )
             views = [self._view_of(row) for row in rows]
             heirs |= dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
             jobs = [_again(view, heirs) for view in views]

@@ -7,6 +7,7 @@ counted monotonically from there.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -23,15 +24,16 @@ class Clock(Protocol):
 
 
 class SteadyClock:
-    """Wall time at the start, plus the monotonic time since."""
+    """Wall time at the start, plus the monotonic time since. ``wall`` and ``monotonic`` are the machine's."""
 
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._offset = wall() - monotonic()
 
     def now(self) -> float:
         """Return seconds since the epoch."""
-        return self._offset + time.monotonic()
+        return self._offset + self._monotonic()
 
     def ahead_s(self) -> float:
         """Return by how many seconds the machine's clock is ahead of this one: it was set, or slept."""
-        return time.time() - self.now()
+        return self._wall() - self.now()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from aiqueue.engine.effects import Effects
 from aiqueue.errors import JournalUnavailable
 from aiqueue.journal.base import Journal, JournalTaken
-from aiqueue.journal.writer import GroupCommitWriter
+from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
 from aiqueue.protocol import Event
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,9 @@ Committed = asyncio.Future[None]
 class CommitPipeline:
     """Keeps effects in order between the engine and the world. Lives on the running event loop."""
 
-    def __init__(self, journal: Journal, publish: Callable[[list[Event]], None]) -> None:
+    def __init__(
+        self, journal: Journal, publish: Callable[[list[Event]], None], *, writer: WriterMaker = GroupCommitWriter
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._has_room = journal.has_room
         self._publish = publish
@@ -34,7 +36,7 @@ class CommitPipeline:
         self._error: Exception | None = None
         self._taken: JournalTaken | None = None
         self._progress_at = self._loop.time()
-        self._writer = GroupCommitWriter(journal, on_commit=self._on_commit, on_failure=self._on_failure)
+        self._writer = writer(journal, on_commit=self._on_commit, on_failure=self._on_failure)
 
     def append(self, effects: Effects) -> Committed:
         """Hand over one command's effects; the future is done when they, and all before them, are on disk.

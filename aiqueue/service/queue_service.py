@@ -32,6 +32,7 @@ from aiqueue.engine.effects import Granted
 from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal, StoredJob
+from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
 from aiqueue.levels import LEVELS
 from aiqueue.pools import most_passes
 from aiqueue.protocol import (
@@ -102,7 +103,13 @@ class QueueService:
     """Make one inside a running event loop; ``close`` it to commit what is pending."""
 
     def __init__(
-        self, settings: Settings, journal: Journal, *, engine: QueueEngine | None = None, clock: Clock | None = None
+        self,
+        settings: Settings,
+        journal: Journal,
+        *,
+        engine: QueueEngine | None = None,
+        clock: Clock | None = None,
+        writer: WriterMaker = GroupCommitWriter,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -110,7 +117,7 @@ class QueueService:
         self._engine = engine or load_engine(settings, journal, self._clock)
         self._log = EventLog(next_number=self._engine.core.counters.next_event)
         self._recent = statistics.RecentTimes()
-        self._commits = CommitPipeline(journal, self._publish)
+        self._commits = CommitPipeline(journal, self._publish, writer=writer)
         self._intake = Intake(self._apply, self._engine, journal, self._commits)
         live = self._engine.core.live
         self._retention = Retention(settings.retention, journal, self._commits, self._clock, lambda: len(live))
