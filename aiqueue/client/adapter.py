@@ -103,18 +103,18 @@ class AsyncAIQueueAdapter:
         any number with a ``batch_id`` or an ``idempotency_key``, are accepted whole or not at all. A longer list goes
         in parts, in order, a small one first so that work begins early; PartlySubmitted names those that were accepted
         if others were not: submit the rest again, or give the list a key (which is the whole list's) and send all of
-        it again.
+        it again. Raises DuplicateBatch for a ``batch_id`` that another batch has, or had.
         """
         checked = validate_options(options)
         if checked.job_id is not None and len(payloads) > 1:
             raise ValidationError([FieldError("options.job_id", "names one job, but several are submitted")])
         bodies = self._started(self._checker).check_all(payloads)
-        if checked.idempotency_key and not batch_id and checked.job_id is None:
-            return await self._accept_once(bodies, checked)
+        if checked.job_id is None and (batch_id or checked.idempotency_key):
+            return await self._accept_once(bodies, checked, batch_id=batch_id)
         jobs, known = self._prepare(bodies, checked, batch_id)
         if batch_id and jobs:
-            await self._started(self._coalescer).submit(SubmitGroup(jobs, batch=batch_spec(batch_id, checked)))
-            return [job.id for job in jobs]
+            group = SubmitGroup(jobs, known, batch_spec(batch_id, checked))
+            return [await self._started(self._coalescer).submit(group) or jobs[0].id]
         first = _FIRST_PART if len(jobs) > _PART else len(jobs)
         if first:
             await self._accept(jobs[:first], known=known)
@@ -286,6 +286,7 @@ class AsyncAIQueueAdapter:
         scope: str = DEFAULT_SCOPE,
         *,
         prefix: str = "",
+        batch_id: str = "",
     ) -> list[str]:
         """Submit jobs in one group and return their ids: those of the first time, if the key was used before.
 
@@ -294,7 +295,7 @@ class AsyncAIQueueAdapter:
         if not payloads:
             return []
         ids = ids_from(new_job_ids(1)[0], len(payloads))
-        batch_id = _batch_of(prefix, ids) if prefix else ""
+        batch_id = batch_id or (_batch_of(prefix, ids) if prefix else "")
         jobs, _ = self._prepare(payloads, options, batch_id, ids=ids, key=key, scope=scope)
         group = SubmitGroup(jobs, batch=batch_spec(batch_id, options) if batch_id else None)
         earlier = await self._started(self._coalescer).submit(group)

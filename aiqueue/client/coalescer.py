@@ -18,6 +18,7 @@ from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import (
     AIQueueError,
     BatchNotFound,
+    DuplicateBatch,
     DuplicateJob,
     FieldError,
     IdempotencyConflict,
@@ -144,6 +145,8 @@ class SubmitCoalescer:
 def _error_of(refusal: Refusal) -> AIQueueError:
     if refusal.kind == DuplicateJob.kind:
         return DuplicateJob(refusal.job_id)
+    if refusal.kind == DuplicateBatch.kind:
+        return DuplicateBatch(refusal.message)
     if refusal.kind == IdempotencyConflict.kind:
         return IdempotencyConflict(refusal.message)
     if refusal.kind == QueueFull.kind:

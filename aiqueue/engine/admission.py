@@ -12,7 +12,7 @@ from aiqueue.engine.core import Core
 from aiqueue.engine.publishing import SUBMITTED, Turn
 from aiqueue.engine.records import Common, JobRecord
 from aiqueue.engine.states import JobState
-from aiqueue.errors import DuplicateJob, QueueFull, ValidationError
+from aiqueue.errors import DuplicateBatch, DuplicateJob, QueueFull, ValidationError
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import JobHeader, Refusal, Submission, SubmitGroup, encode
 
@@ -38,6 +38,8 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
     in_batch = group.batch is not None or bool(group.part_of)
     if in_batch and (refusal := batches.refusal_of(core, group, fresh, command)):
         return refusal
+    if not in_batch and (taken := {header.batch_id for header in headers.values()} & core.groups.live.keys()):
+        return Refusal(DuplicateBatch.kind, min(taken))  # its counts would be of jobs that are not its own
     if full := _no_room(core, fresh):
         return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S)
     if in_batch:

@@ -12,7 +12,7 @@ from aiqueue.engine.groups import Group, StoredBatch, encode_batch, end_phase
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
-from aiqueue.errors import BatchNotFound, ValidationError
+from aiqueue.errors import BatchNotFound, DuplicateBatch, ValidationError
 from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGroup, encode
 
 OPEN_S = 600.0  #: an open batch to which nothing is added for this long is dropped
@@ -27,6 +27,8 @@ def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], 
         found = core.groups.live.get(batch_id)
         if found is None or not found.is_open:
             return Refusal(BatchNotFound.kind, batch_id)
+    elif fresh and (is_taken(core, batch_id) or batch_id in command.batches):
+        return Refusal(DuplicateBatch.kind, batch_id)
     seen: set[str] = set()
     for job in fresh.values():
         header = job.header
@@ -39,6 +41,11 @@ def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], 
                 return Refusal(ValidationError.kind, f"needs job {missing}, which is not known", job.id)
         seen.add(job.id)
     return None
+
+
+def is_taken(core: Core, batch_id: str) -> bool:
+    """Return True if a batch that has not ended, or a job that says it is of one, has this id."""
+    return batch_id in core.groups.live or batch_id in core.open_batches
 
 
 def accept(core: Core, turn: Turn, sent: SubmitGroup, fresh: Collection[Submission], ended: Mapping[str, str]) -> None:

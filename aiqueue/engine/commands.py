@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from aiqueue.engine.groups import StoredBatch
@@ -17,12 +17,14 @@ class Submit:
     ``journaled``: for ids that the journal already holds, whether their body is the same as the one submitted now.
     ``digests``: of the bodies of jobs that carry an idempotency key, by job id; kept with the key.
     ``ended``: the states of ended jobs that these ones need, by id.
+    ``batches``: ids of batches that the journal has, of those submitted now.
     """
 
     groups: Sequence[SubmitGroup]
     journaled: Mapping[str, bool] = field(default_factory=dict)
     digests: Mapping[str, bytes] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)
+    batches: Set[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

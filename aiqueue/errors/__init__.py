@@ -5,6 +5,7 @@ AIQueueError
 ├── PayloadTooLarge        413
 ├── PartlySubmitted        503  some jobs of a list were accepted and others not
 ├── DuplicateJob           409  the id is taken by a job with another body
+├── DuplicateBatch         409  the batch id is taken by another batch
 ├── IdempotencyConflict    422  the key was used with another body
 ├── JobNotFound            404
 │   └── DeadLetterNotFound 404
@@ -51,6 +52,7 @@ from aiqueue.errors.base import (
     AIQueueError,
     BatchNotFound,
     DeadLetterNotFound,
+    DuplicateBatch,
     DuplicateJob,
     FieldError,
     IdempotencyConflict,
@@ -106,6 +108,7 @@ __all__ = [
     "ContextLengthExceeded",
     "DeadLetterNotFound",
     "DependencyFailed",
+    "DuplicateBatch",
     "DuplicateJob",
     "FieldError",
     "IdempotencyConflict",

@@ -84,6 +84,20 @@ class DuplicateJob(AIQueueError):
         return f"job id {self.job_id} is taken by a job with another body; leave job_id out to have one made"
 
 
+class DuplicateBatch(AIQueueError):
+    """The batch id belongs to another batch, which may have ended."""
+
+    kind = "duplicate_batch"
+    http_status = 409
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(batch_id)
+        self.batch_id = batch_id
+
+    def __str__(self) -> str:
+        return f"batch id {self.batch_id} is taken by another batch; give this one another id, or leave batch_id out"
+
+
 class IdempotencyConflict(AIQueueError):
     """The idempotency key was used before with another body."""
 

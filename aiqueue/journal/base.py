@@ -20,6 +20,10 @@ class JournalTaken(Exception):
     """Another queue has opened this journal since: what this one would write must not be written. Final."""
 
 
+class JournalRefused(Exception):
+    """The journal can't take these rows however often they are written: memory and disk differ. Final."""
+
+
 class StoredJob(NamedTuple):
     """A job as the journal has it, whatever its state. ``state`` is empty while it has never been claimed."""
 
@@ -70,9 +74,11 @@ class Journal(Protocol):
     """Durable storage of rows."""
 
     def commit(self, rows: Rows) -> None:
-        """Make ``rows`` durable, all or none of them.
+        """Make ``rows`` durable, all or none of them. The same rows twice are the same rows once.
 
-        Raises OSError or the database's error when it can't, JournalTaken when it never can again.
+        What they delete is deleted first: a deleted job's or batch's id may be used again in the same commit.
+        Raises OSError or the database's error when it can't, JournalTaken when it never can again, and JournalRefused
+        for rows that contradict what is there: a job or batch whose id or number another one has.
         """
         ...
 

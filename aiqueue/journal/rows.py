@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
 from aiqueue.engine.effects import Rows
-from aiqueue.journal.base import FORGOTTEN_AT_ONCE
+from aiqueue.journal.base import FORGOTTEN_AT_ONCE, JournalRefused
 
 _T = TypeVar("_T")
 _CHUNK = 500  # variables in one IN (…); SQLite's own limit is 32,766
@@ -45,8 +46,18 @@ _PUT_SCHEDULE_STATE = "INSERT OR REPLACE INTO schedule_states (id, body) VALUES 
 
 
 def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
-    """Write all but the counters, in the transaction that is open; return by how many jobs the journal has grown."""
-    stored = _write(writer, _INSERT_JOBS, rows.jobs)
+    """Write all but the counters, in the transaction that is open; return by how many jobs the journal has grown.
+
+    Raises JournalRefused for a job or batch that is not the one of that id or number in the journal.
+    """
+    stored = 0
+    if rows.deletes or rows.dropped:
+        stored -= _delete_jobs(writer, rows.deletes)
+        rows = without_deleted(rows)
+    inserted = _write(writer, _INSERT_JOBS, rows.jobs)
+    if inserted < len(rows.jobs):
+        _check_same(writer, "SELECT seq, id FROM jobs", "seq", [row[:2] for row in rows.jobs])
+    stored += inserted
     _write(writer, _PUT_STATES, rows.states)
     _write(writer, _PUT_RESULTS, rows.results)
     _write(writer, _PUT_ATTEMPTS, rows.attempts)
@@ -55,23 +66,57 @@ def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
     _write_schedules(writer, rows.schedules)
     if rows.batch_states or rows.dropped or rows.batches_before:
         _write_batches(writer, rows)
-    for part in chunks(rows.deletes):
-        for table in ("states", "results", "attempts"):
-            writer.execute(f"DELETE FROM {table} WHERE seq IN {marks(part)}", part)
-        stored -= writer.execute(f"DELETE FROM jobs WHERE seq IN {marks(part)}", part).rowcount
     if rows.keys_before:
         writer.execute(_FORGET_KEYS, (rows.keys_before, FORGOTTEN_AT_ONCE))
     return stored
 
 
+def without_deleted(rows: Rows) -> Rows:
+    """Return ``rows`` without those of jobs and batches that they delete: no deleted number comes back."""
+    jobs, batches = frozenset(rows.deletes), frozenset(rows.dropped)
+    return replace(
+        rows,
+        jobs=[row for row in rows.jobs if row[0] not in jobs],
+        states=[row for row in rows.states if row[0] not in jobs],
+        results=[row for row in rows.results if row[0] not in jobs],
+        attempts=[row for row in rows.attempts if row[0] not in jobs],
+        batches=[row for row in rows.batches if row[0] not in batches],
+        batch_states=[row for row in rows.batch_states if row[0] not in batches],
+        parts=[row for row in rows.parts if row[0] not in batches],
+        ends=[row for row in rows.ends if row[0] not in batches],
+    )
+
+
+def _delete_jobs(writer: sqlite3.Connection, seqs: Sequence[int]) -> int:
+    """Delete jobs; return how many there were."""
+    count = 0
+    for part in chunks(seqs):
+        for table in ("states", "results", "attempts"):
+            writer.execute(f"DELETE FROM {table} WHERE seq IN {marks(part)}", part)
+        count += writer.execute(f"DELETE FROM jobs WHERE seq IN {marks(part)}", part).rowcount
+    return count
+
+
+def _check_same(writer: sqlite3.Connection, select: str, column: str, rows: Sequence[tuple[int, str]]) -> None:
+    """Raise JournalRefused unless the journal has exactly these rows, as after a commit that is repeated."""
+    for part in chunks(rows):
+        numbers = [number for number, _ in part]
+        there = dict(writer.execute(f"{select} WHERE {column} IN {marks(numbers)}", numbers).fetchall())
+        for number, name in part:
+            if there.get(number) != name:
+                table = select.rpartition(" ")[2]
+                raise JournalRefused(f"{name!r} can't become number {number} of {table}: the id or number is taken")
+
+
 def _write_batches(writer: sqlite3.Connection, rows: Rows) -> None:
-    _write(writer, _INSERT_BATCHES, rows.batches)
-    _write(writer, _PUT_BATCH_STATES, rows.batch_states)
-    _write(writer, _PUT_PARTS, rows.parts)
-    _write(writer, _PUT_ENDS, rows.ends)
     for part in chunks(rows.dropped):
         for table in ("batches", "batch_states", "parts", "ends"):
             writer.execute(f"DELETE FROM {table} WHERE no IN {marks(part)}", part)
+    if _write(writer, _INSERT_BATCHES, rows.batches) < len(rows.batches):
+        _check_same(writer, "SELECT no, id FROM batches", "no", [row[:2] for row in rows.batches])
+    _write(writer, _PUT_BATCH_STATES, rows.batch_states)
+    _write(writer, _PUT_PARTS, rows.parts)
+    _write(writer, _PUT_ENDS, rows.ends)
     if rows.batches_before:
         _forget_batches(writer, rows.batches_before)
 

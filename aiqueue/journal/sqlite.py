@@ -25,7 +25,7 @@ from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
 from aiqueue.journal import checks, schema
-from aiqueue.journal.base import EndedRow, JournalTaken, PartRow, Recovered, StoredJob, StoredKey
+from aiqueue.journal.base import EndedRow, JournalRefused, JournalTaken, PartRow, Recovered, StoredJob, StoredKey
 from aiqueue.journal.head import Head, Mark, checksum_of
 from aiqueue.journal.log_space import fill_log
 from aiqueue.journal.reserve import Reserve
@@ -41,6 +41,16 @@ _CHECKPOINT_PAGES = 4_000  # 32 MB: a checkpoint per some 40,000 small jobs inst
 # Part of every commit, and the same row and page as the counters themselves: the fence and the number cost no write.
 _NUMBER = "UPDATE counters SET number = ?, stored = stored + ? WHERE one = 1 AND epoch = ?"
 _NUMBER_AND_COUNT = "UPDATE counters SET number = ?, stored = stored + ?, body = ? WHERE one = 1 AND epoch = ?"
+_NOT_THE_DISK = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.NotSupportedError,
+    sqlite3.ProgrammingError,
+    ArithmeticError,
+    TypeError,
+    ValueError,
+)  #: a commit that fails so fails every time
 _ENDED = "({})".format(", ".join(f"'{state}'" for state in sorted(TERMINAL)))
 _LIVE = f"""
     SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
@@ -88,7 +98,8 @@ class SqliteJournal:
     def commit(self, rows: Rows) -> None:
         """Write ``rows`` in one transaction. Raises sqlite3.Error or OSError: then they may be tried again.
 
-        Raises JournalTaken if another queue has opened this journal since.
+        Raises JournalTaken if another queue has opened this journal since, and JournalRefused for rows that it can
+        never take.
         """
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
@@ -107,6 +118,8 @@ class SqliteJournal:
                 writer.execute("ROLLBACK")
             if _says_full(error):
                 self._reserve.release()  # the next try has that room
+            if isinstance(error, _NOT_THE_DISK):
+                raise JournalRefused(f"{type(error).__name__}: {error}") from error
             raise
         self._number = number
         self._head.advance(number)

@@ -2,7 +2,8 @@
 
 While a commit waits for the disk, the next one's rows gather; so the busier the queue, the more jobs share an fsync.
 If a commit fails, its rows stay first in line and are tried again: nothing that memory already holds may be missing
-on disk, and nothing is acknowledged until it is there. Only if the journal is another queue's by now, the writer ends.
+on disk, and nothing is acknowledged until it is there. Only if the journal is another queue's by now, or can never take
+these rows, the writer ends.
 
 When nothing waits, the log is folded into the database a little at a time: a commit that has to do all of it at once
 keeps everybody waiting for 20 ms.
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aiqueue.engine.effects import Rows
-from aiqueue.journal.base import Journal, JournalTaken
+from aiqueue.journal.base import Journal, JournalRefused, JournalTaken
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.5
@@ -53,7 +54,8 @@ class GroupCommitWriter:
     """Owns the journal's writes.
 
     ``on_commit(count)`` is called from the writer thread after ``count`` batches, in the order of ``append``, are on
-    disk; ``on_failure(error)`` when a commit failed (None: it works again; JournalTaken: it was the last one).
+    disk; ``on_failure(error)`` when a commit failed (None: it works again; JournalTaken or
+    JournalRefused: it was the last one).
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class GroupCommitWriter:
                 if failed:
                     self._journal.reopen()
                 self._journal.commit(rows)
-            except JournalTaken as error:
+            except (JournalTaken, JournalRefused) as error:
                 self._on_failure(error)
                 return False
             except Exception as error:

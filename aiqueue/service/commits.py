@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from aiqueue.engine.effects import Effects
 from aiqueue.errors import JournalUnavailable
-from aiqueue.journal.base import Journal, JournalTaken
+from aiqueue.journal.base import Journal, JournalRefused, JournalTaken
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
 from aiqueue.protocol import Event
 
@@ -34,7 +34,7 @@ class CommitPipeline:
         self._publish = publish
         self._waiting: deque[tuple[list[Event], Committed]] = deque()
         self._error: Exception | None = None
-        self._taken: JournalTaken | None = None
+        self._taken: JournalTaken | JournalRefused | None = None
         self._progress_at = self._loop.time()
         self._writer = writer(journal, on_commit=self._on_commit, on_failure=self._on_failure)
 
@@ -116,7 +116,7 @@ class CommitPipeline:
                 done.set_result(None)
 
     def _set_error(self, error: Exception | None) -> None:
-        if isinstance(error, JournalTaken):
+        if isinstance(error, JournalTaken | JournalRefused):
             _log.critical("%s", error)
             self._taken = error
             self._give_up(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,6 +15,8 @@ from aiqueue.journal.base import Journal, StoredJob, StoredKey
 from aiqueue.protocol import JobHeader, Refusal, Submission, SubmitGroup, SubmitReply, encode
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline, Committed
+
+_REPEATED = 10_000  # groups remembered
 
 Apply = Callable[[Submit], tuple[Any, Committed]]
 
@@ -27,21 +29,37 @@ class Intake:
         self._looking = asyncio.Lock()
         self._looked_up: frozenset[str] = frozenset()
         self._arrived: set[str] = set()  # of those being looked up: accepted meanwhile by another way
+        self._repeated: dict[str, None] = {}  # first jobs of groups that were looked up, the last ones
+        self._opened: list[set[str]] = []  # one for each submit that looks something up
 
     async def submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:
         """Answer when what was accepted is on disk."""
         replies: list[Refusal | None] = [None] * len(groups)
         known: dict[int, str] = {}
-        fresh = [at for at, group in enumerate(groups) if not _may_be_known(group)]
+        look_up = [self._may_be_known(group) for group in groups]
+        fresh = [at for at, known in enumerate(look_up) if not known]
         if fresh:
             answers = await self._accept([groups[at] for at in fresh])
             replies = _spread(replies, fresh, answers)
         if len(fresh) < len(groups):
-            rest = [at for at, group in enumerate(groups) if _may_be_known(group)]
+            rest = [at for at, looked_up in enumerate(look_up) if looked_up]
+            self._remember([groups[at] for at in rest])
             async with self._looking:
                 answers, known = await self._accept_known({at: groups[at] for at in rest})
             replies = _spread(replies, rest, answers)
         return SubmitReply(replies, known=known)
+
+    def _may_be_known(self, group: SubmitGroup) -> bool:
+        """Return True if the group was sent before. A first call may also come after its repeat, unmarked."""
+        sent_again = group.maybe_known or bool(_key_of(group))
+        return sent_again or (bool(group.jobs) and group.jobs[0].id in self._repeated)
+
+    def _remember(self, groups: Iterable[SubmitGroup]) -> None:
+        for group in groups:
+            if group.jobs:
+                self._repeated[group.jobs[0].id] = None
+        while len(self._repeated) > _REPEATED:
+            del self._repeated[next(iter(self._repeated))]
 
     async def _accept(
         self,
@@ -49,12 +67,46 @@ class Intake:
         same: Mapping[str, bool] | None = None,
         digests: Mapping[str, bytes] | None = None,
     ) -> list[Refusal | None]:
+        has_batch = any(group.batch is not None for group in groups)
+        taken, ended = await self._facts(groups) if has_batch else (frozenset[str](), {})
+        if has_batch and same is None and any(map(self._may_be_known, groups)):  # its repeat came meanwhile
+            async with self._looking:
+                return (await self._accept_known(dict(enumerate(groups))))[0]
         if self._looked_up:
             self._arrived.update(job.id for group in groups for job in group.jobs if job.id in self._looked_up)
-        ended = await self._ended_needs(groups) if any(group.batch is not None for group in groups) else {}
-        replies, committed = self._apply(Submit(groups, same or {}, digests or {}, ended))
+        replies, committed = self._apply(Submit(groups, same or {}, digests or {}, ended, taken))
+        if has_batch:
+            self._note_opened(groups, replies)
         await asyncio.shield(committed)
         return list(replies)
+
+    async def _facts(self, groups: Sequence[SubmitGroup]) -> tuple[Set[str], dict[str, str]]:
+        """Return which batch ids are taken, and the ended jobs that are needed."""
+        opened: set[str] = set()  # by others while this waits: such a batch may have ended and be in no commit yet
+        self._opened.append(opened)
+        try:
+            taken = await self._taken(groups)
+            ended = await self._ended_needs(groups)
+            return taken | opened, ended
+        finally:
+            self._opened.remove(opened)
+
+    def _note_opened(self, groups: Sequence[SubmitGroup], replies: Sequence[Refusal | None]) -> None:
+        for group, refusal in zip(groups, replies, strict=True):
+            if group.batch is not None and refusal is None:
+                for opened in self._opened:
+                    opened.add(group.batch.id)
+
+    async def _taken(self, groups: Sequence[SubmitGroup]) -> Set[str]:
+        """Return those batch ids that the journal has. One that ends in its first job's id is as new as that job."""
+        named = [group.batch.id for group in groups if group.batch is not None and not _is_made_of_ids(group)]
+        if not named:
+            return frozenset()
+        await asyncio.shield(self._commits.settled())
+        return await asyncio.to_thread(self._known_batches, named)
+
+    def _known_batches(self, ids: Iterable[str]) -> Set[str]:
+        return {batch_id for batch_id in ids if self._journal.batch(batch_id) is not None}
 
     async def _ended_needs(self, groups: Sequence[SubmitGroup]) -> dict[str, str]:
         """Return the states of ended jobs that these ones need. Nothing may be awaited between this and accepting."""
@@ -111,8 +163,8 @@ class Intake:
             self._looked_up = frozenset()
 
 
-def _may_be_known(group: SubmitGroup) -> bool:
-    return group.maybe_known or bool(_key_of(group))
+def _is_made_of_ids(group: SubmitGroup) -> bool:
+    return group.batch is not None and bool(group.jobs) and group.batch.id.endswith(group.jobs[0].id)
 
 
 def _key_of(group: SubmitGroup) -> str:

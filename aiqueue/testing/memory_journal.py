@@ -10,45 +10,19 @@ import errno
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import FORGOTTEN_AT_ONCE, EndedRow, PartRow, Recovered, StoredJob, StoredKey
-
-
-class _JobRow(NamedTuple):
-    id: str
-    header: bytes
-    payload: bytes
-
-
-@dataclass(slots=True)
-class _Disk:
-    """What a crash leaves."""
-
-    jobs: dict[int, _JobRow] = field(default_factory=dict)
-    seqs: dict[str, int] = field(default_factory=dict)
-    states: dict[int, tuple[str, bytes]] = field(default_factory=dict)
-    results: dict[int, bytes] = field(default_factory=dict)
-    attempts: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    gates: dict[str, bytes] = field(default_factory=dict)
-    keys: dict[str, StoredKey] = field(default_factory=dict)
-    schedules: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-    counters: bytes = b""
-    batches: dict[int, tuple[str, bytes]] = field(default_factory=dict)
-    batch_states: dict[int, tuple[bytes, float]] = field(default_factory=dict)
-    parts: dict[int, list[PartRow]] = field(default_factory=dict)
-    ends: dict[int, dict[int, int]] = field(default_factory=dict)
+from aiqueue.journal.base import EndedRow, PartRow, Recovered, StoredJob, StoredKey
+from aiqueue.testing.memory_disk import Disk
 
 
 class MemoryJournal:
     """Rows in dicts. Usable from the writer thread and the loop at once, as the real one is."""
 
     def __init__(self) -> None:
-        self._disk = _Disk()
+        self._disk = Disk()
         self._lock = threading.Lock()
         self._failures: list[tuple[Exception, bool]] = []
         self._failing: Exception | None = None
@@ -90,7 +64,7 @@ class MemoryJournal:
         with self._lock:
             survivor._disk = self._disk
             self._gone = "the process of this journal is dead"
-            self._disk = _Disk()
+            self._disk = Disk()
         self.release()
         return survivor
 
@@ -105,7 +79,7 @@ class MemoryJournal:
             self._check()
             failure, written = self._failures.pop(0) if self._failures else (self._failing, False)
             if failure is None or written:
-                self._write(rows)
+                self._disk.write(rows)
             if failure is not None:
                 self.failed_commits += 1
                 raise failure
@@ -248,65 +222,6 @@ class MemoryJournal:
         state, progress = self._disk.states.get(seq, ("", b""))
         result = self._disk.results.get(seq, b"")
         return StoredJob(seq, row.id, row.header, state, progress, result, row.payload if with_payload else b"")
-
-    def _write(self, rows: Rows) -> None:
-        disk = self._disk
-        for seq, job_id, header, payload in rows.jobs:
-            if seq not in disk.jobs and job_id not in disk.seqs:
-                disk.jobs[seq] = _JobRow(job_id, header, payload)
-                disk.seqs[job_id] = seq
-        disk.states.update({seq: (state, progress) for seq, state, progress in rows.states})
-        disk.results.update(rows.results)
-        disk.attempts.update({(seq, attempt): body for seq, attempt, body in rows.attempts})
-        disk.gates.update(rows.gates)
-        disk.keys.update({key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows.keys})
-        for schedule_id, spec, state in rows.schedules:
-            known, _ = disk.schedules.pop(schedule_id, (b"", b""))
-            if state and (spec or known):
-                disk.schedules[schedule_id] = (spec or known, state)
-        for seq in rows.deletes:
-            row = disk.jobs.pop(seq, None)
-            if row is not None:
-                del disk.seqs[row.id]
-            disk.states.pop(seq, None)
-            disk.results.pop(seq, None)
-            for key in [key for key in disk.attempts if key[0] == seq]:
-                del disk.attempts[key]
-        for name in [name for name, key in disk.keys.items() if key.at < rows.keys_before][:FORGOTTEN_AT_ONCE]:
-            del disk.keys[name]
-        self._write_batches(rows)
-        disk.counters = rows.counters or disk.counters
-
-    def _write_batches(self, rows: Rows) -> None:
-        disk = self._disk
-        for no, batch_id, spec in rows.batches:
-            disk.batches.setdefault(no, (batch_id, spec))
-        disk.batch_states.update({no: (body, ended_at) for no, body, ended_at in rows.batch_states})
-        for no, *part in rows.parts:
-            known = disk.parts.setdefault(no, [])
-            if PartRow(*part) not in known:
-                known.append(PartRow(*part))
-        for no, n, seq in rows.ends:
-            disk.ends.setdefault(no, {})[n] = seq
-        for no in rows.dropped:
-            self._forget_batch(no)
-        left = FORGOTTEN_AT_ONCE
-        for no in [no for no, (_, ended_at) in disk.batch_states.items() if 0 < ended_at < rows.batches_before]:
-            parts, ends = disk.parts.get(no, []), disk.ends.get(no, {})
-            gone, over = parts[:left], list(ends)[: max(0, left - len(parts))]
-            del parts[: len(gone)]
-            for n in over:
-                del ends[n]
-            left -= len(gone) + len(over)
-            if left <= 0:
-                return
-            self._forget_batch(no)
-            left -= 1
-
-    def _forget_batch(self, no: int) -> None:
-        disk = self._disk
-        for table in (disk.batches, disk.batch_states, disk.parts, disk.ends):
-            table.pop(no, None)
 
     def _check(self) -> None:
         if self._gone:

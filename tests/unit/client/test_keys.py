@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
-from aiqueue.errors import IdempotencyConflict, QueueFull, ValidationError
+from aiqueue.errors import DuplicateBatch, DuplicateJob, IdempotencyConflict, QueueFull, ValidationError
 from aiqueue.testing.jobs import chat, settings
 from tests.tools.client_harness import ClientHarness
 
@@ -59,3 +59,36 @@ async def test_an_empty_batch_is_refused_and_an_empty_list_is_nothing(client: As
     assert await client.submit_jobs([], KEY) == []
     with pytest.raises(ValidationError, match="empty"):
         await client.submit_batch([], idempotency_key="key-1")
+
+
+async def test_a_batch_id_can_be_chosen_once(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
+    first = await client.submit_jobs([chat("a"), chat("b")], batch_id="nightly")
+    with pytest.raises(DuplicateBatch, match="batch id nightly is taken") as refused:
+        await client.submit_jobs([chat("c")], batch_id="nightly")
+    assert refused.value.http_status == 409
+    await system.work()
+    await client.wait_all(first)
+    with pytest.raises(DuplicateBatch):
+        await client.submit_jobs([chat("c")], batch_id="nightly")
+    assert await total(client) == 2
+
+
+async def test_a_batch_with_a_chosen_id_and_a_used_key_has_the_ids_of_the_first_time(
+    client: AsyncAIQueueAdapter,
+) -> None:
+    first = await client.submit_jobs([chat("a"), chat("b")], KEY, batch_id="nightly")
+    assert await client.submit_jobs([chat("a"), chat("b")], KEY, batch_id="nightly") == first
+    assert await total(client) == 2
+
+
+async def test_a_chosen_job_id_that_has_ended_is_the_same_job_or_refused_in_a_batch_too(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    chosen = {"job_id": "01985a30-0000-7000-8000-00000000ff05"}
+    await system.work()
+    ids = await client.submit_jobs([chat("a")], chosen, batch_id="nightly")
+    await client.wait_all(ids)
+    assert await client.submit_jobs([chat("a")], chosen, batch_id="nightly") == ids
+    with pytest.raises(DuplicateJob):
+        await client.submit_jobs([chat("other")], chosen, batch_id="weekly")
+    assert await total(client) == len(system.provider.calls) == 1

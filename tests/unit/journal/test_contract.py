@@ -93,12 +93,6 @@ def test_a_commit_tried_again_after_it_was_in_doubt_changes_nothing(journal: Jou
     assert journal.jobs(["job-1"], with_payload=True) == before
 
 
-def test_a_job_id_can_not_be_taken_over_by_another_job(journal: Journal) -> None:
-    journal.commit(Rows(jobs=[row(1, b"first")]))
-    journal.commit(Rows(jobs=[(2, "job-1", b"other", b"second")]))
-    assert journal.jobs(["job-1"], with_payload=True)["job-1"].payload == b"first"
-
-
 @pytest.mark.parametrize("count", [1, 7, 8, 63, 64, 499, 500, 501, 1_200])
 def test_commits_and_reads_of_any_size_lose_nothing(journal: Journal, count: int) -> None:
     seqs = range(1, count + 1)

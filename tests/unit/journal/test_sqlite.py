@@ -14,6 +14,7 @@ import pytest
 from aiqueue.engine.effects import Rows
 from aiqueue.errors import StartError
 from aiqueue.journal import schema
+from aiqueue.journal.base import JournalRefused
 from aiqueue.journal.sqlite import SqliteJournal
 
 
@@ -139,7 +140,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.
 def test_a_commit_that_fails_in_the_middle_is_undone_whole(journal: SqliteJournal) -> None:
     journal.commit(Rows(jobs=[(1, "a", b"h", b"p")], counters=b"before"))
     broken = Rows(jobs=[(2, "b", b"h", b"p")], states=[(1, "processing", None)], counters=b"after")  # type: ignore[list-item]
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(JournalRefused, match="IntegrityError: NOT NULL"):
         journal.commit(broken)
     assert set(journal.jobs(["a", "b"])) == {"a"}
     with journal.recover() as found:
@@ -193,3 +194,8 @@ def test_what_is_folded_is_in_the_database_itself(journal: SqliteJournal, path: 
             found = copy.execute("SELECT count(*) FROM jobs").fetchone()[0] if tables else 0
         assert found == expected
     assert sorted(journal.jobs(["job-1", "job-2", "job-3"])) == ["job-1", "job-2", "job-3"]
+
+
+def test_rows_that_no_database_takes_are_refused_as_such(journal: SqliteJournal) -> None:
+    with pytest.raises(JournalRefused):
+        journal.commit(Rows(jobs=[(1, None, b"header", b"p")]))  # type: ignore[list-item]

@@ -1,0 +1,116 @@
+"""What a journal in memory holds, and how a commit changes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from aiqueue.engine.effects import Rows
+from aiqueue.journal.base import FORGOTTEN_AT_ONCE, JournalRefused, PartRow, StoredKey
+from aiqueue.journal.rows import without_deleted
+
+
+class JobRow(NamedTuple):
+    """The part of a job that is written once."""
+
+    id: str
+    header: bytes
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Disk:
+    """What a crash leaves: rows in dicts."""
+
+    jobs: dict[int, JobRow] = field(default_factory=dict)
+    seqs: dict[str, int] = field(default_factory=dict)
+    states: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    results: dict[int, bytes] = field(default_factory=dict)
+    attempts: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    gates: dict[str, bytes] = field(default_factory=dict)
+    keys: dict[str, StoredKey] = field(default_factory=dict)
+    schedules: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    counters: bytes = b""
+    batches: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    batch_states: dict[int, tuple[bytes, float]] = field(default_factory=dict)
+    parts: dict[int, list[PartRow]] = field(default_factory=dict)
+    ends: dict[int, dict[int, int]] = field(default_factory=dict)
+
+    def write(self, rows: Rows) -> None:
+        """Keep ``rows``, or raise JournalRefused before anything is written."""
+        if rows.deletes or rows.dropped:
+            rows = without_deleted(rows)
+        self._check_same(rows)
+        for seq in rows.deletes:
+            self._delete(seq)
+        for seq, job_id, header, payload in rows.jobs:
+            if seq not in self.jobs:
+                self.jobs[seq] = JobRow(job_id, header, payload)
+                self.seqs[job_id] = seq
+        self.states.update({seq: (state, progress) for seq, state, progress in rows.states})
+        self.results.update(rows.results)
+        self.attempts.update({(seq, attempt): body for seq, attempt, body in rows.attempts})
+        self.gates.update(rows.gates)
+        self.keys.update({key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows.keys})
+        for schedule_id, spec, state in rows.schedules:
+            known, _ = self.schedules.pop(schedule_id, (b"", b""))
+            if state and (spec or known):
+                self.schedules[schedule_id] = (spec or known, state)
+        for name in [name for name, key in self.keys.items() if key.at < rows.keys_before][:FORGOTTEN_AT_ONCE]:
+            del self.keys[name]
+        self._write_batches(rows)
+        self.counters = rows.counters or self.counters
+
+    def _check_same(self, rows: Rows) -> None:
+        """Raise JournalRefused for a job or batch whose id or number another one has."""
+        deleted, dropped = frozenset(rows.deletes), frozenset(rows.dropped)
+        new: dict[str, int] = {}
+        for seq, job_id, _, _ in rows.jobs:
+            owner, taken = self.jobs.get(seq), self.seqs.get(job_id, seq)
+            free = taken in deleted or taken == seq
+            if new.setdefault(job_id, seq) != seq or not free or (owner is not None and owner.id != job_id):
+                raise JournalRefused(f"{job_id!r} can't become number {seq} of jobs: the id or number is taken")
+        numbers = (
+            {batch_id: no for no, (batch_id, _) in self.batches.items() if no not in dropped} if rows.batches else {}
+        )
+        for no, batch_id, _ in rows.batches:
+            if numbers.setdefault(batch_id, no) != no or self.batches.get(no, (batch_id,))[0] != batch_id:
+                raise JournalRefused(f"{batch_id!r} can't become number {no} of batches: the id or number is taken")
+
+    def _delete(self, seq: int) -> None:
+        row = self.jobs.pop(seq, None)
+        if row is not None:
+            del self.seqs[row.id]
+        self.states.pop(seq, None)
+        self.results.pop(seq, None)
+        for key in [key for key in self.attempts if key[0] == seq]:
+            del self.attempts[key]
+
+    def _write_batches(self, rows: Rows) -> None:
+        for no in rows.dropped:
+            self._forget_batch(no)
+        for no, batch_id, spec in rows.batches:
+            self.batches.setdefault(no, (batch_id, spec))
+        self.batch_states.update({no: (body, ended_at) for no, body, ended_at in rows.batch_states})
+        for no, *part in rows.parts:
+            known = self.parts.setdefault(no, [])
+            if PartRow(*part) not in known:
+                known.append(PartRow(*part))
+        for no, n, seq in rows.ends:
+            self.ends.setdefault(no, {})[n] = seq
+        left = FORGOTTEN_AT_ONCE
+        for no in [no for no, (_, ended_at) in self.batch_states.items() if 0 < ended_at < rows.batches_before]:
+            parts, ends = self.parts.get(no, []), self.ends.get(no, {})
+            gone, over = parts[:left], list(ends)[: max(0, left - len(parts))]
+            del parts[: len(gone)]
+            for n in over:
+                del ends[n]
+            left -= len(gone) + len(over)
+            if left <= 0:
+                return
+            self._forget_batch(no)
+            left -= 1
+
+    def _forget_batch(self, no: int) -> None:
+        for table in (self.batches, self.batch_states, self.parts, self.ends):
+            table.pop(no, None)
