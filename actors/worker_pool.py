@@ -91,7 +91,7 @@ class WorkerPool:
         for name, report in list(self._reports.items()):
             if report.node in nodes.dead:  # one that is not listed at all is newer than the list
                 del self._reports[name]
-                self._carry_out(self.roster.fell(name, f"its node {report.node[:8]} died"))
+                self._carry_out(self.roster.fell(name, _node_died(report.node), crashed=False))
         for node, until in nodes.draining.items():
             left_s = until - time.time() - _NODE_MARGIN_S if until else self._config.drain_ms / 1e3
             limit_s = max(0.0, min(left_s, self._config.drain_ms / 1e3))
@@ -137,7 +137,7 @@ class WorkerPool:
         try:
             self._actors[name] = ray.remote(kind).options(**options).remote(self._json, self._pool)
         except Exception as error:  # Ray can't be reached: the roster tries again, later each time
-            self._died(name, error)
+            self._died(name, error, "it could not be started", crashed=False)
         else:
             self._watch_over(name)
 
@@ -166,7 +166,8 @@ class WorkerPool:
             if isinstance(message, asyncio.Task):
                 await asyncio.wait([message])  # what it ran is given back when it no longer runs
             elif isinstance(message, GiveBack):
-                await self._persist(partial(self._queue.lose_worker, message.worker_id, message.reason))
+                lost = partial(self._queue.lose_worker, message.worker_id, message.reason, crashed=message.crashed)
+                await self._persist(lost)
             else:
                 _log.warning("%s: %s", message.event, dict(message.data))
                 await self._persist(partial(self._queue.announce, message.event, message.data))
@@ -206,13 +207,20 @@ class WorkerPool:
         report = self._reports.get(name)
         gone = await asyncio.to_thread(cluster.is_gone, name, self._settings.namespace)
         state = "" if gone else await asyncio.to_thread(cluster.state_of, actor)
+        if not gone and state != cluster.RESTARTING:
+            return
+        # Ray ends an actor of a lost node only after it has marked the node dead.
+        dead = (await asyncio.to_thread(cluster.nodes)).dead
         if name not in self._actors:
             return
+        lost = report is not None and report.node in dead
+        reason = _node_died(report.node) if report and lost else "its process died"
+        crashed = not (lost or getattr(error, "preempted", False))
         if gone:
-            self._died(name, error)
-        elif state == cluster.RESTARTING and report and self._reports.get(name) is report:
+            self._died(name, error, reason, crashed=crashed)
+        elif report and self._reports.get(name) is report:
             del self._reports[name]  # the next process may have to wait for room: the jobs need not
-            self._carry_out(self.roster.fell(name, "its process died"))
+            self._carry_out(self.roster.fell(name, reason, crashed=crashed))
 
     async def _check(self, name: str) -> None:
         """Ask for a sign of life and of health again and again; one that does not answer is asked again at once."""
@@ -252,11 +260,12 @@ class WorkerPool:
         self._carry_out(self.roster.replace(name, reason, hard=hard))
         self._refill()
 
-    def _died(self, name: str, error: Exception) -> None:
+    def _died(self, name: str, error: Exception, reason: str, *, crashed: bool) -> None:
         _log.warning("%s is gone: %s", name, error)
         self._actors.pop(name, None)
         self._reports.pop(name, None)
-        self._carry_out(self.roster.died(name, "its process died", now=asyncio.get_running_loop().time()))
+        now = asyncio.get_running_loop().time()
+        self._carry_out(self.roster.died(name, reason, crashed=crashed, now=now))
         self._refill()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -275,3 +284,7 @@ class WorkerPool:
             await call
         except RayError as error:
             _log.info("pool %s: a worker that stops is gone already: %s", self._pool, type(error).__name__)
+
+
+def _node_died(node: str) -> str:
+    return f"its node {node[:8]} died"

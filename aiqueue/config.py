@@ -139,7 +139,9 @@ class RetryConfig(_Section):
     base_s: float = Field(1.0, ge=0)
     cap_s: float = Field(30.0, ge=0)
     jitter: float = Field(0.1, ge=0, le=1)
-    max_crashes: int = Field(3, ge=1, description="workers that may die under a job before it is given up")
+    max_crashes: int = Field(
+        3, ge=1, description="workers that may die while they run a job and no other, before it is given up"
+    )
     max_refusals: int = Field(50, ge=0, description="how often a job waits as asked before it is a failed attempt")
 
 

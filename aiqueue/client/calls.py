@@ -112,9 +112,9 @@ class QueueCalls(ABC):
         """Return how much work there is, by pool."""
         return decode_loads(await self._call("pool_loads"))
 
-    async def lose_worker(self, worker_id: str, reason: str) -> None:
-        """Tell the queue that a worker is dead."""
-        await self._call("lose_worker", worker_id, reason)
+    async def lose_worker(self, worker_id: str, reason: str, *, crashed: bool) -> None:
+        """Tell the queue that a worker is dead; ``crashed``: its process ended by itself, so a job may be the cause."""
+        await self._call("lose_worker", worker_id, reason, crashed)
 
     async def announce(self, name: str, data: Mapping[str, Any]) -> None:
         """Tell all who listen of something that is about no job. Raises ValueError for a name that is no event's."""

@@ -63,10 +63,15 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class LoseWorker:
-    """A worker is known to be dead: its leases go back to the queue. Reply: number of jobs it held."""
+    """A worker is known to be dead: its leases go back to the queue. Reply: number of jobs it held.
+
+    ``crashed``: its process ended or hung by itself, so a job may have caused it. False: its machine was lost, somebody
+    stopped it, or nobody knows.
+    """
 
     worker_id: str
     reason: str
+    crashed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from aiqueue.engine.counters import Counters, encode_counters
 from aiqueue.engine.dependencies import Links
 from aiqueue.engine.due import WAITING, DueTimes, StartDeadlines
-from aiqueue.engine.groups import TAKEN_AT_ONCE, Group, Groups
+from aiqueue.engine.groups import Group, Groups
 from aiqueue.engine.lanes import Lanes, Room
-from aiqueue.engine.leases import Leases, Worker
+from aiqueue.engine.leases import Leases
 from aiqueue.engine.policy import EnginePolicy, Route
 from aiqueue.engine.publishing import EVENT_NAMES, Publisher, Turn
 from aiqueue.engine.records import (
@@ -50,6 +50,7 @@ class Core(Publisher):
         self.due = DueTimes()
         self.deadlines = StartDeadlines()
         self.schedules = Schedules()
+        self.quarantine: dict[str, str] = {}  #: by pool, the worker that runs suspects, or is emptied for them
         self.fail_fast: set[str] = set()  #: live jobs that would rather fail than wait at a closed gate
         self.refusals: dict[str, int] = {}  #: 429s waited out, of the live jobs that met any
         self.levels = frozenset(range(len(policy.sla_ms)))
@@ -166,34 +167,6 @@ class Core(Publisher):
         """Return the function that says how many jobs of a lane may start at ``now``."""
         return lambda lane: self.gates.of(lane, now=now).room(now)
 
-    def claim(self, turn: Turn, worker: Worker, count: int, *, levels: int | None = None) -> list[JobRecord]:
-        """Give ``worker`` the best jobs of its pool; of the first ``levels`` levels only if given."""
-        claimed: list[JobRecord] = []
-        while left := count - len(claimed):
-            some = min(left, TAKEN_AT_ONCE) if self.groups else left
-            room, alike = self.room(turn.now), worker.affinity
-            if alike is None:
-                taken = self.lanes.take(worker.pool, some, room, now=turn.now, levels=levels)
-            else:
-                served = self.leases.models_beside(worker)
-                taken = self.lanes.take_alike(worker.pool, some, room, alike, served, now=turn.now, levels=levels)
-            may = [job for job in taken if not job.batch_id or self.groups.start(job)] if self.groups else taken
-            claimed += self._start(turn, worker, may)
-            if not taken or not self.groups:
-                break
-        return claimed
-
-    def _start(self, turn: Turn, worker: Worker, jobs: list[JobRecord]) -> list[JobRecord]:
-        for job in jobs:
-            self.gates.of(job.lane, now=turn.now).started(turn.now)
-            job.attempt += 1
-            self.deadlines.drop(job.id)
-            job.worker_id = worker.id
-            job.started_at = turn.now
-            self.leases.grant(worker, job)
-            self.move(turn, job, JobState.PROCESSING)
-        return jobs
-
     def seal(self, turn: Turn) -> None:
         """Add the counters to the turn's rows, if it changed anything."""
         if turn.rows or turn.counted:
@@ -251,6 +224,8 @@ class Core(Publisher):
             job.run_at,
             failure,
             self.refusals.get(job.id, 0),
+            job.blamed,
+            job.lane.company,
         )
         turn.rows.states.append((job.seq, job.state._value_, encode_progress(progress)))
         if result:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from aiqueue.engine import admission, batches, cancellation, schedules
+from aiqueue.engine import admission, batches, cancellation, schedules, suspects
 from aiqueue.engine.commands import (
     AddSchedule,
     Announce,
@@ -116,7 +116,7 @@ class QueueEngine:
 
     def ready(self, pool: str, *, now: float) -> int:
         """Return how many jobs a worker of ``pool`` could claim now."""
-        return self.core.lanes.queued(pool, self.core.room(now))
+        return self.core.lanes.queued(pool, self.core.room(now)) + suspects.claimable(self.core, pool, now=now)
 
     def free_slots(self, worker_id: str) -> int:
         """Return how many more jobs the worker may be given."""
@@ -215,3 +215,6 @@ def _put_progress(job: JobRecord, state: str, stored: Progress) -> None:
     job.state = JobState(state)
     job.attempt, job.retries, job.crashes = stored.attempt, stored.retries, stored.crashes
     job.worker_id, job.started_at, job.run_at = stored.worker_id, stored.started_at, stored.run_at
+    job.blamed = stored.blamed
+    if stored.company:
+        job.lane = suspects.apart(job.lane, stored.company)

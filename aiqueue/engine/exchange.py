@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aiqueue.engine import batches
+from aiqueue.engine import batches, suspects
 from aiqueue.engine.cancellation import fail_closed
+from aiqueue.engine.claims import give
 from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Tick
 from aiqueue.engine.core import Core
 from aiqueue.engine.effects import Granted
@@ -41,8 +42,11 @@ def _grant(
     core: Core, turn: Turn, worker: Worker, *, again: Sequence[JobRecord] = (), most: int | None = None
 ) -> Granted:
     _expire(core, turn)  # also when the tick is late: what was to start by now must not start after it
-    room = min(worker.free, worker.most or worker.free, worker.free if most is None else most)
-    granted = Granted([*again, *_claim(core, turn, worker, room)], worker.cancels)
+    room = min(worker.free, worker.most or worker.free)
+    claims = suspects.claim(core, turn, worker, room) if suspects.in_quarantine(core) else None
+    if claims is None:
+        claims = _claim(core, turn, worker, room if most is None else min(room, most))
+    granted = Granted([*again, *claims], worker.cancels)
     worker.cancels = []
     if core.links.needs:
         granted.needs = core.links.needs_of(granted.claims)
@@ -51,9 +55,9 @@ def _grant(
 
 def _claim(core: Core, turn: Turn, worker: Worker, room: int) -> list[JobRecord]:
     if not worker.urgent_slots:
-        return core.claim(turn, worker, room)
-    claimed = core.claim(turn, worker, min(room, worker.free_for_all))
-    return claimed + core.claim(turn, worker, room - len(claimed), levels=1)
+        return give(core, turn, worker, room)
+    claimed = give(core, turn, worker, min(room, worker.free_for_all))
+    return claimed + give(core, turn, worker, room - len(claimed), levels=1)
 
 
 def _report(core: Core, turn: Turn, worker: Worker, outcome: Outcome, draw: float) -> None:
@@ -134,12 +138,13 @@ def lose_worker(core: Core, turn: Turn, command: LoseWorker) -> int:
     """Carry out a LoseWorker."""
     jobs = core.leases.forget(command.worker_id)
     for job in jobs:
-        _crash(core, turn, job, command.reason)
+        _crash(core, turn, job, command, beside=len(jobs))
     return len(jobs)
 
 
-def _crash(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
-    job.crashes += 1
+def _crash(core: Core, turn: Turn, job: JobRecord, command: LoseWorker, *, beside: int) -> None:
+    reason, limit = command.reason, core.policy.retry.max_crashes
+    suspects.accuse(job, beside=beside, crashed=command.crashed, max_crashes=limit)
     core.gates.of(job.lane, now=turn.now).ended(job.started_at)
     lost = WorkerLost(f"Worker {job.worker_id} was lost: {reason}").to_failure()
     if job.state is JobState.CANCELLING:
@@ -151,7 +156,7 @@ def _crash(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
         core.publish(turn, job, RETRIED, failure=lost)
         _requeue(core, turn, job, lost)
     else:
-        poison = PoisonJob(f"{job.crashes} workers were lost while they ran this job; the last one: {reason}")
+        poison = PoisonJob(f"{job.blamed} workers died while they ran this job and no other; the last one: {reason}")
         core.move(turn, job, verdict.state, failure=poison.to_failure())
 
 
@@ -175,7 +180,8 @@ def tick(core: Core, turn: Turn, command: Tick) -> None:
     for change in core.gates.reopen(turn.now):
         core.publish_gate(turn, change)
     for worker_id in core.leases.silent(turn.now):
-        lose_worker(core, turn, LoseWorker(worker_id, f"no heartbeat for {core.policy.lease_s:g} s"))
+        reason = f"no heartbeat for {core.policy.lease_s:g} s"
+        lose_worker(core, turn, LoseWorker(worker_id, reason, crashed=False))
     core.forget_unused(turn.now)
 
 
@@ -191,5 +197,7 @@ def restore_lease(core: Core, job: JobRecord, *, now: float) -> None:
     core.leases.grant(worker, job)
     if worker.affinity:
         worker.affinity.model = job.lane.model
+    if job.lane.company:
+        core.quarantine[worker.pool] = worker.id
     if job.state is JobState.CANCELLING:
         worker.cancels.append((job.id, job.attempt))

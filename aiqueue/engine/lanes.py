@@ -12,7 +12,7 @@ after 6 minutes, however many urgent jobs keep coming.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
 from aiqueue.engine.affinity import Affinity, Candidate
@@ -98,6 +98,8 @@ class Lanes:
         self._sla_s, self._ageing = sla_s, ageing
         self._lanes: dict[LaneKey, Lane] = {}
         self._pools: dict[str, list[Lane]] = {}
+        self._apart: dict[str, list[Lane]] = {}  # of suspects, by pool
+        self.suspects = 0  #: ready jobs that may not run beside others
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
@@ -107,12 +109,15 @@ class Lanes:
         lane = self._lanes.get(job.lane)
         if lane is None:
             lane = self._lanes[job.lane] = Lane(job.lane, self._sla_s, self._ageing)
-            self._pools.setdefault(job.lane.pool, []).append(lane)
+            pools = self._apart if job.lane.company else self._pools
+            pools.setdefault(job.lane.pool, []).append(lane)
         lane.push(job, job.since + self._sla_s[job.level])
+        self.suspects += job.lane.company > 0
 
     def discard(self, job: JobRecord) -> None:
         """Forget a job that is QUEUED and about to be something else without having been claimed."""
         self._lanes[job.lane].discard(job)
+        self.suspects -= job.lane.company > 0
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -121,18 +126,28 @@ class Lanes:
         """Forget the lanes that nothing waits in: callers may name any number of models."""
         for lane in [lane for lane in self._lanes.values() if lane.empty]:
             del self._lanes[lane.key]
-            self._pools[lane.key.pool].remove(lane)
+            (self._apart if lane.key.company else self._pools)[lane.key.pool].remove(lane)
 
-    def queued(self, pool: str, room: Room) -> int:
-        """Return how many jobs a worker of ``pool`` could claim now, if it had the slots."""
-        return sum(min(sum(lane.queued), room(lane.key)) for lane in self._pools.get(pool, ()) if not lane.empty)
+    def queued(self, pool: str, room: Room, *, apart: bool = False) -> int:
+        """Return how many jobs a worker of ``pool`` could claim now, if it had the slots; ``apart``: suspects."""
+        return sum(min(sum(lane.queued), room(lane.key)) for lane in self._of(pool, apart) if not lane.empty)
 
-    def take(self, pool: str, count: int, room: Room, *, now: float, levels: int | None = None) -> list[JobRecord]:
+    def first(self, pool: str, room: Room, *, now: float, apart: bool) -> Head | None:
+        """Return the rank of the job that ``take`` would return first; or None. O(lanes of the pool)."""
+        ready = (lane for lane in self._of(pool, apart) if not lane.empty and room(lane.key))
+        return min((head for lane in ready if (head := lane.head(now))), default=None)
+
+    def _of(self, pool: str, apart: bool) -> Sequence[Lane]:
+        return (self._apart if apart else self._pools).get(pool, ())
+
+    def take(
+        self, pool: str, count: int, room: Room, *, now: float, levels: int | None = None, apart: bool = False
+    ) -> list[JobRecord]:
         """Remove and return the ``count`` best jobs of ``pool`` that their gates let through (maybe fewer).
 
-        ``levels``: of the first so many levels only.
+        ``levels``: of the first so many levels only. ``apart``: suspects, and no others.
         """
-        lanes = self._pools.get(pool, ())
+        lanes = self._of(pool, apart)
         left = [0 if lane.empty else room(lane.key) for lane in lanes]
         heads = [(head, at) for at, lane in enumerate(lanes) if left[at] and (head := lane.head(now, levels=levels))]
         heapq.heapify(heads)
@@ -145,6 +160,8 @@ class Lanes:
                 heapq.heapreplace(heads, (head, at))
             else:
                 heapq.heappop(heads)
+        if apart:
+            self.suspects -= len(taken)
         return taken
 
     def take_alike(
@@ -157,12 +174,13 @@ class Lanes:
         *,
         now: float,
         levels: int | None,
+        apart: bool = False,
     ) -> list[JobRecord]:
         """As ``take``, for a worker that holds one model at a time; ``served``: the models that others are on.
 
         Cost: O(lanes of the pool) for each job.
         """
-        lanes = self._pools.get(pool, ())
+        lanes = self._of(pool, apart)
         left = [0 if lane.empty else room(lane.key) for lane in lanes]
         taken: list[JobRecord] = []
         while len(taken) < count:
@@ -176,6 +194,8 @@ class Lanes:
             chosen = affinity.choose(found, served)
             taken.append(lanes[chosen.lane].pop(chosen.level))
             left[chosen.lane] -= 1
+        if apart:
+            self.suspects -= len(taken)
         return taken
 
     def queued_alike(self, pool: str, model: str, room: Room) -> int:

@@ -21,6 +21,7 @@ class LaneKey(msgspec.Struct, frozen=True, cache_hash=True):
     provider: str
     model: str
     credential: str
+    company: int = 0  #: suspects: most jobs that may run on one worker together, themselves included; 0: any number
 
 
 class Common(NamedTuple):
@@ -59,6 +60,7 @@ class JobRecord(msgspec.Struct, gc=False):
     crashes: int = 0  #: attempts whose worker was lost
     worker_id: str = ""  #: holder of the lease, or of the last one
     started_at: float = 0.0  #: of the current attempt
+    blamed: int = 0  #: of the crashes, those that nothing but this job can have caused
 
 
 class Progress(Wire):
@@ -73,6 +75,8 @@ class Progress(Wire):
     run_at: float = 0.0
     failure: Failure | None = None
     refusals: int = 0
+    blamed: int = 0
+    company: int = 0  #: of the lane's key
 
 
 class AttemptRecord(Wire):

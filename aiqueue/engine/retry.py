@@ -44,8 +44,8 @@ def after_failure(job: JobRecord, failure: Failure, policy: RetryPolicy, *, now:
 
 
 def after_crash(job: JobRecord, policy: RetryPolicy) -> Verdict:
-    """Return what follows the lost worker just counted in ``job.crashes``: its old place, or its end."""
-    return _given_up(policy) if job.crashes >= policy.max_crashes else Verdict(JobState.QUEUED)
+    """Return what follows the lost worker just counted in ``job.blamed``: its old place, or its end."""
+    return _given_up(policy) if job.blamed >= policy.max_crashes else Verdict(JobState.QUEUED)
 
 
 def _given_up(policy: RetryPolicy) -> Verdict:

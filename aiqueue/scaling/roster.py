@@ -54,10 +54,14 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Tell the queue that a worker process is gone and why: its jobs run again elsewhere."""
+    """Tell the queue that a worker process is gone and why: its jobs run again elsewhere.
+
+    ``crashed``: the process ended or hung by itself, so one of its jobs may be the cause.
+    """
 
     worker_id: str
     reason: str
+    crashed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,8 @@ class Roster:
             return []
         gone = self._inherited - {member.worker_id for member in self.members.values()}
         self._inherited = set()
-        return [GiveBack(worker_id, "it died while no pool manager ran") for worker_id in sorted(gone)]
+        reason = "it died while no pool manager ran"
+        return [GiveBack(worker_id, reason, crashed=False) for worker_id in sorted(gone)]
 
     def resize(self, target: int, held: Mapping[str, int], *, now: float) -> list[Action]:
         """Move towards ``target``: start what is missing, drain what is too much and idle. Nothing busy is touched.
@@ -168,10 +173,10 @@ class Roster:
         if member is None:
             return []
         if member.stage is Stage.DRAINING:
-            return [] if member.worker_id in ("", report.worker_id) else self._fell(member, "its process died")
+            return [] if member.worker_id in ("", report.worker_id) else self._restarted(member)
         actions: list[Action] = []
         if member.worker_id and member.worker_id != report.worker_id:
-            actions += self._fell(member, "its process died")
+            actions += self._restarted(member)
         fresh = member.stage is not Stage.READY
         member.worker_id, member.node, member.stage, member.adopted = report.worker_id, report.node, Stage.READY, False
         member.since = self._now if fresh else member.since
@@ -191,12 +196,15 @@ class Roster:
             member.place = Vacancy()
         return actions
 
-    def fell(self, name: str, reason: str) -> list[Action]:
-        """Note that a worker's process is gone, and that Ray starts another one under its name when there is room."""
-        member = self.members.get(name)
-        return [] if member is None or not member.worker_id else self._fell(member, reason)
+    def fell(self, name: str, reason: str, *, crashed: bool) -> list[Action]:
+        """Note that a worker's process is gone, and that Ray starts another one under its name when there is room.
 
-    def died(self, name: str, reason: str, *, now: float) -> list[Action]:
+        ``crashed``: it ended by itself, and not with its node.
+        """
+        member = self.members.get(name)
+        return [] if member is None or not member.worker_id else self._fell(member, reason, crashed=crashed)
+
+    def died(self, name: str, reason: str, *, crashed: bool, now: float) -> list[Action]:
         """Note that a worker is gone for good. Its place is filled by the next ``resize``."""
         member = self.members.pop(name, None)
         if member is None:
@@ -204,7 +212,7 @@ class Roster:
         if member.stage is Stage.PENDING:
             self._failed_starts += 1
             self._start_at = now + min(_MOST_WAIT_S, 2.0**self._failed_starts)
-        back: list[Action] = [GiveBack(member.worker_id, reason)] if member.worker_id else []
+        back: list[Action] = [GiveBack(member.worker_id, reason, crashed)] if member.worker_id else []
         if member.stage is Stage.DRAINING:
             return back
         self._vacancies.append(Vacancy(member.worker_id or name, reason))
@@ -231,20 +239,25 @@ class Roster:
         if not hard:
             return [*told, self._leave(member, Drain(name, limit_s))]
         del self.members[name]
-        back: list[Action] = [GiveBack(member.worker_id, reason)] if member.worker_id else []
+        back: list[Action] = [GiveBack(member.worker_id, reason, crashed=True)] if member.worker_id else []
         return [*told, Kill(name), *back]
 
     def drained(self, name: str) -> list[Action]:
         """Note that a worker that drained is gone. The queue need not wait for its heartbeat any more."""
         member = self.members.pop(name, None)
-        return [GiveBack(member.worker_id, "it was stopped")] if member and member.worker_id else []
+        if member is None or not member.worker_id:
+            return []
+        return [GiveBack(member.worker_id, "it was stopped", crashed=False)]
 
     def on_node(self, node: str) -> list[str]:
         """Return the names of the workers on a node that do not drain yet."""
         return [m.name for m in self.members.values() if m.node == node and m.stage is Stage.READY]
 
-    def _fell(self, member: Member, reason: str) -> list[Action]:
-        back = GiveBack(member.worker_id, reason)
+    def _restarted(self, member: Member) -> list[Action]:
+        return self._fell(member, "its process died", crashed=True)
+
+    def _fell(self, member: Member, reason: str, *, crashed: bool) -> list[Action]:
+        back = GiveBack(member.worker_id, reason, crashed)
         if member.stage is Stage.DRAINING:  # nobody waits for its return
             del self.members[member.name]
             return [Kill(member.name), back]

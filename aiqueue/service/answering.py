@@ -73,9 +73,9 @@ class AnsweredCalls(ABC):
         """Return ``dict[str, PoolLoad]``, by pool."""
         return protocol.encode(self._open().pool_loads())
 
-    async def lose_worker(self, worker_id: str, reason: str) -> int:
+    async def lose_worker(self, worker_id: str, reason: str, crashed: bool) -> int:
         """Take back what a dead worker held."""
-        return await self._open().lose_worker(worker_id, reason)
+        return await self._open().lose_worker(worker_id, reason, crashed=crashed)
 
     async def announce(self, name: str, data: bytes) -> int:
         """Take a msgpack map, put an event about no job into the log and return its number."""

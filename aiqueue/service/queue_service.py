@@ -210,10 +210,10 @@ class QueueService:
             reply.status = view.status if view else ""
         return list(replies)
 
-    async def lose_worker(self, worker_id: str, reason: str) -> int:
-        """Take back what a dead worker held; return how many jobs that were."""
+    async def lose_worker(self, worker_id: str, reason: str, *, crashed: bool) -> int:
+        """Take back what a dead worker held; return how many jobs that were. ``crashed``: see LoseWorker."""
         self._parked.declare_dead(worker_id)
-        count, committed = self._apply(LoseWorker(worker_id, reason))
+        count, committed = self._apply(LoseWorker(worker_id, reason, crashed))
         await asyncio.shield(committed)
         return int(count)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from statistics import fmean
 
 from aiqueue.engine.core import HELD, Core
+from aiqueue.engine.records import LaneKey
 from aiqueue.engine.states import JobState
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import Event
@@ -138,17 +139,19 @@ def _levels(core: Core, recent: RecentTimes) -> list[LevelStats]:
 
 
 def _lanes(core: Core) -> list[LaneStats]:
+    """Return what waits and runs by lane; jobs that may not run beside others are shown with the rest."""
     held = [job.lane for worker in core.leases for job in worker.held.values() if job.state in HELD]
+    processing, queued = Counter(map(_shown_as, held)), Counter[tuple[str, str, str]]()
+    for lane in core.lanes:
+        queued[_shown_as(lane.key)] += sum(lane.queued) + sum(core.groups.held.get(lane.key, ()))
     return [
-        LaneStats(
-            pool=lane.key.pool,
-            provider=lane.key.provider,
-            model=lane.key.model,
-            queued=sum(lane.queued) + sum(core.groups.held.get(lane.key, ())),
-            processing=held.count(lane.key),
-        )
-        for lane in core.lanes
+        LaneStats(pool=pool, provider=provider, model=model, queued=count, processing=processing[pool, provider, model])
+        for (pool, provider, model), count in queued.items()
     ]
+
+
+def _shown_as(lane: LaneKey) -> tuple[str, str, str]:
+    return lane.pool, lane.provider, lane.model
 
 
 def _workers(core: Core, recent: RecentTimes) -> WorkerPoolStats:

@@ -24,6 +24,8 @@ POLICY = EnginePolicy(
 POOLS = {"w1": "pool", "w2": "pool", "far": "far-pool"}
 LANES = [("sim", "m1"), ("sim", "m2"), ("other", "m1"), ("far", "m1")]
 
+HELD = ("processing", "cancelling")
+
 workers = st.sampled_from(sorted(POOLS))
 kinds = st.sampled_from(["completed", "retry", "final", "cancelled"])
 draws = st.floats(0, 1, exclude_max=True)
@@ -67,10 +69,17 @@ class Job:
     attempt: int = 0
     retries: int = 0
     crashes: int = 0
+    blamed: int = 0
+    company: int = 0
     holder: str = ""
     run_at: float = 0.0
     expires_at: float = 0.0  #: 0: never, or not any more, since it was started
     ends: int = 0
+
+
+def rank(job: Job) -> tuple[int, float, int]:
+    """Return what jobs are ordered by."""
+    return job.header.level, job.since, job.seq
 
 
 @dataclass
@@ -80,6 +89,8 @@ class Model:
     jobs: dict[str, Job] = field(default_factory=dict)
     stale: int = 0
     heard: dict[str, float] = field(default_factory=dict)  #: worker -> when
+    slots: dict[str, int] = field(default_factory=dict)  #: worker -> how many it said last
+    chosen: dict[str, str] = field(default_factory=dict)  #: pool -> worker for suspects
 
     def of(self, *states: str) -> list[Job]:
         """Return the jobs in these states."""
@@ -87,7 +98,7 @@ class Model:
 
     def held(self, worker: str) -> list[Job]:
         """Return what a worker holds."""
-        return [job for job in self.of("processing", "cancelling") if job.holder == worker]
+        return [job for job in self.of(*HELD) if job.holder == worker]
 
     def submit(self, header: JobHeader, *, now: float) -> Job:
         """Accept a job."""
@@ -125,20 +136,64 @@ class Model:
             else:
                 job.state, job.retries = "scheduled", job.retries + 1
 
-    def best(self, pool: str) -> Job | None:
-        """Return the job that a worker of ``pool`` must be given next: level, then who is ready since when."""
+    def best(self, pool: str, *, company: int = 0) -> Job | None:
+        """Return the job that a worker of ``pool`` must be given next: level, then who is ready since when.
+
+        ``company``: of the suspects that may run with so many; 0: of those that are none.
+        """
         ready = [job for job in self.of("queued") if POLICY.routes[job.header.provider].pool == pool]
-        return min(ready, key=lambda job: (job.header.level, job.since, job.seq), default=None)
+        may = [job for job in ready if (job.company >= company if company else not job.company)]
+        return min(may, key=rank, default=None)
 
     def claim(self, worker: str, slots: int, *, now: float) -> list[str]:
         """Give ``worker`` what it has room for; return the ids in order."""
         self.expire(now)
-        taken = []
-        while len(self.held(worker)) < slots and (job := self.best(POOLS[worker])):
-            job.state, job.holder, job.expires_at = "processing", worker, 0.0
-            job.attempt += 1
-            taken.append(job.id)
+        self.slots[worker] = slots
+        if self._takes_ordinary_jobs(worker):
+            taken = []
+            while len(self.held(worker)) < slots and (job := self.best(POOLS[worker])):
+                taken.append(self._start(job, worker))
+            return taken
+        return [] if self.held(worker) else self._take_suspects(worker)
+
+    def _takes_ordinary_jobs(self, worker: str) -> bool:
+        """Choose a worker for suspects if there are any; tell whether this one goes on as ever."""
+        pool, runs_suspects = POOLS[worker], {job.holder for job in self.of(*HELD) if job.company}
+        chosen = self.chosen.pop(pool, "")
+        if chosen not in self.heard or not self.slots.get(chosen):
+            chosen = ""
+        elif self.slots[worker] and not self.held(worker) and self.held(chosen) and chosen not in runs_suspects:
+            chosen = worker
+        there = [each for each in self.heard if POOLS[each] == pool and self.slots.get(each)]
+        if not chosen and there and self._suspects_are_next(pool):
+            chosen = min(there, key=lambda each: len(self.held(each)))
+        if chosen == worker and not self.held(worker) and not self._suspects_are_next(pool):
+            chosen = ""
+        if chosen:
+            self.chosen[pool] = chosen
+        return worker != chosen and worker not in runs_suspects
+
+    def _suspects_are_next(self, pool: str) -> bool:
+        suspect, other = self.best(pool, company=1), self.best(pool)
+        return suspect is not None and (other is None or rank(suspect) < rank(other))
+
+    def _take_suspects(self, worker: str) -> list[str]:
+        taken, most = list[str](), self.slots[worker]
+        while len(taken) < most and (job := self.best(POOLS[worker], company=len(taken) + 1)):
+            taken.append(self._start(job, worker))
+            most = min(most, job.company)
         return taken
+
+    def _start(self, job: Job, worker: str) -> str:
+        job.state, job.holder, job.expires_at = "processing", worker, 0.0
+        job.attempt += 1
+        return job.id
+
+    def restarted(self, *, now: float) -> None:
+        """Forget the workers that hold nothing; the leases of the others begin anew."""
+        held = self.of(*HELD)
+        self.heard, self.slots = {job.holder: now for job in held}, {}
+        self.chosen = {POOLS[job.holder]: job.holder for job in held if job.company}
 
     def cancel(self, job_id: str) -> str:
         """Cancel a job; return its state, empty if it is not live."""
@@ -151,15 +206,19 @@ class Model:
             job.state = "cancelling"
         return job.state
 
-    def lose(self, worker: str) -> int:
+    def lose(self, worker: str, *, crashed: bool) -> int:
         """Take back what a worker held."""
         self.heard.pop(worker, None)
+        self.slots.pop(worker, None)
         lost = self.held(worker)
         for job in lost:
             job.crashes += 1
+            if crashed or job.crashes > POLICY.retry.max_crashes:
+                job.blamed += len(lost) == 1
+                job.company = max(1, len(lost) // 2)
             if job.state == "cancelling":
                 self._end(job, "cancelled")
-            elif job.crashes >= POLICY.retry.max_crashes:
+            elif job.blamed >= POLICY.retry.max_crashes:
                 self._end(job, "dead_letter")
             else:
                 job.state = "queued"
@@ -172,7 +231,7 @@ class Model:
             if job.run_at <= now:
                 job.state = "queued"
         for worker in [worker for worker, at in self.heard.items() if at + POLICY.lease_s <= now]:
-            self.lose(worker)
+            self.lose(worker, crashed=False)
 
     def _end(self, job: Job, state: str) -> None:
         job.state, job.ends = state, job.ends + 1

@@ -105,9 +105,9 @@ class QueueMachine(RuleBasedStateMachine):
     def cancel(self, job: str) -> None:
         assert self.queue.cancel(job).status == self.model.cancel(job)
 
-    @rule(worker=workers)
-    def lose(self, worker: str) -> None:
-        assert self.queue.lose(worker) == self.model.lose(worker)
+    @rule(worker=workers, crashed=st.booleans())
+    def lose(self, worker: str, crashed: bool) -> None:
+        assert self.queue.lose(worker, crashed=crashed) == self.model.lose(worker, crashed=crashed)
 
     @rule(seconds=steps_s, speaking=st.sets(workers))
     def let_time_pass(self, seconds: float, speaking: set[str]) -> None:
@@ -120,10 +120,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         before = self.queue.engine.fingerprint()
-        holders = {job.holder for job in self.model.of("processing", "cancelling")}
         self.queue.restart()
         assert self.queue.engine.fingerprint() == before
-        self.model.heard = dict.fromkeys(holders, self.now)  # leases begin anew; idle workers are not remembered
+        self.model.restarted(now=self.now)
 
     def _exchange(self, worker: str, slots: int, draw: float, reported: list[tuple[Attempt, str]]) -> object:
         outcomes = [outcome(kind, job_id, attempt) for (_, job_id, attempt), kind in reported]
@@ -159,12 +158,8 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.queue.is_live(job.id) == (job.state not in TERMINAL)
             if self.queue.is_live(job.id):
                 live = self.queue.job(job.id)
-                assert (live.state, live.attempt, live.retries, live.crashes) == (
-                    job.state,
-                    job.attempt,
-                    job.retries,
-                    job.crashes,
-                )
+                assert (live.state, live.attempt, live.retries) == (job.state, job.attempt, job.retries)
+                assert (live.crashes, live.blamed, live.lane.company) == (job.crashes, job.blamed, job.company)
 
     @invariant()
     def every_attempt_was_leased_once_and_to_one_worker(self) -> None:
@@ -187,7 +182,15 @@ class QueueMachine(RuleBasedStateMachine):
     def attempts_are_bounded(self) -> None:
         for job in self.model.jobs.values():
             assert job.retries <= job.header.max_retries
-            assert job.crashes <= POLICY.retry.max_crashes
+            assert job.blamed <= POLICY.retry.max_crashes
+            # Those that say nothing, those of four slots in company (4, 2 or 3, then alone), and those alone.
+            assert job.crashes <= POLICY.retry.max_crashes + 2 + POLICY.retry.max_crashes
+
+    @invariant()
+    def a_suspect_runs_in_no_more_company_than_it_may_and_beside_suspects_only(self) -> None:
+        for worker in self.queue.engine.core.leases:
+            allowed = [job.lane.company for job in worker.held.values()]
+            assert not any(allowed) or min(allowed) >= len(allowed)
 
     @invariant()
     def counters_and_indexes_equal_a_recount(self) -> None:

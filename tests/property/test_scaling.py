@@ -83,9 +83,9 @@ def test_the_roster_never_stops_a_busy_worker_to_shrink_and_comes_to_its_size(st
             worker_id = str(made) if what == "restart" or not (member and member.worker_id) else member.worker_id
             actions = roster.spoke(name, WorkerReport(worker_id, 1, "n"))
         elif what == "fall":
-            actions = roster.fell(name, "x")
+            actions = roster.fell(name, "x", crashed=True)
         elif what == "die":
-            actions = roster.died(name, "x", now=now)
+            actions = roster.died(name, "x", crashed=True, now=now)
         elif what == "drained":
             actions = []
             if name in roster.members and roster.members[name].stage is Stage.DRAINING:

@@ -112,9 +112,9 @@ class QueueHarness:
         assert isinstance(reply, CancelReply)
         return reply
 
-    def lose(self, worker: str = WORKER) -> int:
-        """Tell the queue that a worker is dead; return how many jobs it held."""
-        return int(self.do(LoseWorker(worker, "killed")).reply)
+    def lose(self, worker: str = WORKER, *, crashed: bool = True) -> int:
+        """Tell the queue that a worker is dead, its process or its whole machine; return how many jobs it held."""
+        return int(self.do(LoseWorker(worker, "killed" if crashed else "its node died", crashed)).reply)
 
     def tick(self, after_s: float = 0.0) -> None:
         """Let time pass."""

@@ -51,12 +51,12 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.down = False
-        self.lost: list[tuple[str, str]] = []
+        self.lost: list[tuple[str, str, bool]] = []
         self.events: list[str] = []
 
-    async def lose_worker(self, worker_id: str, reason: str) -> None:
+    async def lose_worker(self, worker_id: str, reason: str, *, crashed: bool) -> None:
         self._answer()
-        self.lost.append((worker_id, reason))
+        self.lost.append((worker_id, reason, crashed))
 
     async def announce(self, event: str, data: object) -> None:
         self._answer()
@@ -82,6 +82,8 @@ class Bench:
         monkeypatch.setattr(cluster, "is_gone", lambda name, namespace: False)
         monkeypatch.setattr(cluster, "state_of", lambda actor: actor.state)
         monkeypatch.setattr(cluster, "end_actor", self.ended.append)
+        self.dead_nodes: set[str] = set()
+        monkeypatch.setattr(cluster, "nodes", lambda: cluster.Nodes(frozenset(self.dead_nodes), {}))
         monkeypatch.setattr(WorkerPool, "_start", lambda pool, name: self.started.append(name))
         monkeypatch.setattr(worker_pool, "_RETRY_S", 0.01)
         self.pool = WorkerPool(settings, "p", self.queue)  # type: ignore[arg-type]  # all that it asks of it
@@ -139,7 +141,7 @@ async def test_a_hung_worker_is_ended_while_the_queue_is_down_and_given_back_whe
     assert bench.queue.lost == []
     bench.queue.down = False
     await until(lambda: bench.queue.lost)
-    assert bench.queue.lost == [("w0", "heartbeat: no answer to 3 checks of 0.1 s")]
+    assert bench.queue.lost == [("w0", "heartbeat: no answer to 3 checks of 0.1 s", True)]
 
 
 async def test_what_a_dead_worker_held_is_given_back_before_there_is_room_for_the_next(bench: Bench) -> None:
@@ -148,9 +150,19 @@ async def test_what_a_dead_worker_held_is_given_back_before_there_is_room_for_th
     bench.worker.state = cluster.RESTARTING
     bench.worker.died.set()
     await until(lambda: bench.queue.lost)
-    assert bench.queue.lost == [("w0", "its process died")]
+    assert bench.queue.lost == [("w0", "its process died", True)]
     assert bench.pool.roster.size == 1, "its place is kept"
     assert bench.ended == []
+
+
+async def test_jobs_are_not_suspected_of_the_death_of_their_node(bench: Bench) -> None:
+    bench.begin()
+    await bench.spoken()
+    bench.dead_nodes.add("n0")
+    bench.worker.state = cluster.RESTARTING
+    bench.worker.died.set()
+    await until(lambda: bench.queue.lost)
+    assert bench.queue.lost == [("w0", "its node n0 died", False)]
 
 
 async def test_a_call_that_was_lost_gives_nothing_back(bench: Bench) -> None:
@@ -167,7 +179,7 @@ async def test_a_worker_on_a_node_that_is_newer_than_the_list_of_nodes_is_not_de
     bench.pool.look_at(cluster.Nodes(dead=frozenset({"n9"}), draining={}))
     assert bench.pool.roster.members[_NAME].worker_id == "w0"
     bench.pool.look_at(cluster.Nodes(dead=frozenset({"n0"}), draining={}))
-    await until(lambda: bench.queue.lost == [("w0", "its node n0 died")])
+    await until(lambda: bench.queue.lost == [("w0", "its node n0 died", False)])
 
 
 async def test_a_pool_that_had_shrunk_to_none_stays_so_under_a_new_manager(monkeypatch: pytest.MonkeyPatch) -> None:

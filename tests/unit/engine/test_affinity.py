@@ -69,7 +69,7 @@ def test_what_a_worker_that_was_lost_is_on_is_served_by_nobody(queue: QueueHarne
     assert queue.claim(1, worker="worker-2") == ["b0"]
     queue.submit("b1", model="b")
     queue.submit("a1", "a2", "a3", model="a")
-    queue.lose("worker-2")
+    queue.lose("worker-2", crashed=False)
     assert queue.claim(5) == ["a1", "a2", "b0", "b1", "a3"]
 
 

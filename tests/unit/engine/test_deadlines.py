@@ -89,7 +89,7 @@ def test_a_job_started_in_time_does_not_expire_whatever_comes_then(queue: QueueH
     queue.claim(3)
     queue.claim(1, worker="worker-2")
     queue.exchange(failed("retried"), cancelled("handed-back"), slots=0)
-    queue.lose("worker-2")
+    queue.lose("worker-2", crashed=False)
     queue.tick(60.0)
     queue.restart()
     queue.tick(1.0)

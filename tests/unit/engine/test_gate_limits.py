@@ -26,7 +26,7 @@ def test_a_lost_worker_gives_its_calls_back() -> None:
     queue = gated(max_concurrent=2)
     queue.submit(*"abc")
     queue.claim(2)
-    queue.lose()
+    queue.lose(crashed=False)
     assert queue.claim(3, worker="worker-2") == ["a", "b"]
 
 

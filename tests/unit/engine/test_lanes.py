@@ -67,7 +67,7 @@ def test_a_retried_job_finds_its_old_place(queue: QueueHarness) -> None:
 def test_a_job_of_a_lost_worker_finds_its_old_place(queue: QueueHarness) -> None:
     queue.submit("first", "second", "third")
     queue.claim(2)
-    queue.lose()
+    queue.lose(crashed=False)
     assert queue.claim(3) == ["first", "second", "third"]
 
 

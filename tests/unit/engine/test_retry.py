@@ -21,9 +21,9 @@ from tests.tools.queue_harness import POLICY, QueueHarness
 PLAIN = RetryPolicy(base_s=1.0, cap_s=30.0, jitter=0.1)
 
 
-def job(*, retries: int = 0, crashes: int = 0, max_retries: int = 3, seq: int = 1) -> JobRecord:
+def job(*, retries: int = 0, blamed: int = 0, max_retries: int = 3, seq: int = 1) -> JobRecord:
     record = Core(POLICY, Counters()).record(seq, "a", header(max_retries=max_retries))
-    record.retries, record.crashes = retries, crashes
+    record.retries, record.blamed = retries, blamed
     return record
 
 
@@ -92,9 +92,9 @@ def test_jobs_that_fail_together_do_not_come_back_together(queue: QueueHarness) 
     assert len(set(times)) == 50
 
 
-@pytest.mark.parametrize(("crashes", "state"), [(1, JobState.QUEUED), (2, JobState.QUEUED), (3, JobState.DEAD_LETTER)])
-def test_the_third_lost_worker_ends_the_job(crashes: int, state: JobState) -> None:
-    assert after_crash(job(crashes=crashes), PLAIN).state is state
+@pytest.mark.parametrize(("blamed", "state"), [(1, JobState.QUEUED), (2, JobState.QUEUED), (3, JobState.DEAD_LETTER)])
+def test_the_third_worker_lost_to_it_alone_ends_a_job(blamed: int, state: JobState) -> None:
+    assert after_crash(job(blamed=blamed), PLAIN).state is state
 
 
 @pytest.mark.parametrize("reason", ["out of retries", "poison"])

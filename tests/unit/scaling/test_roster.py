@@ -71,7 +71,7 @@ def test_names_are_never_used_again() -> None:
 def test_a_process_that_ray_started_again_gives_its_jobs_back_and_is_told_of() -> None:
     roster = started(1)
     actions = roster.spoke(name(0), report("w9"))
-    assert actions[0] == GiveBack("w0", "its process died")
+    assert actions[0] == GiveBack("w0", "its process died", crashed=True)
     assert told(actions) == [
         (_ILL, {"pool": "p", "worker_id": "w0", "reason": "its process died"}),
         (_REPLACED, {"pool": "p", "worker_id": "w0", "new_worker_id": "w9", "reason": "its process died"}),
@@ -82,8 +82,8 @@ def test_a_process_that_ray_started_again_gives_its_jobs_back_and_is_told_of() -
 def test_a_worker_on_a_lost_node_gives_its_jobs_back_before_another_one_stands_in_its_place() -> None:
     roster = started(2)
     assert roster.on_node("n1") == [name(1)]
-    actions = roster.fell(name(1), "its node died")
-    assert actions[0] == GiveBack("w1", "its node died")
+    actions = roster.fell(name(1), "its node died", crashed=False)
+    assert actions[0] == GiveBack("w1", "its node died", crashed=False)
     assert [event for event, _ in told(actions)] == [_ILL]
     assert roster.size == 2
     assert [event for event, _ in told(roster.spoke(name(1), report("w9", "n2")))] == [_REPLACED]
@@ -103,30 +103,30 @@ def test_an_ill_worker_ends_its_jobs_while_another_one_takes_its_place() -> None
 def test_a_worker_beyond_help_is_ended_and_its_jobs_go_back_with_the_reason() -> None:
     roster = started(1)
     actions = roster.replace(name(0), "silent", hard=True)
-    assert actions[-2:] == [Kill(name(0)), GiveBack("w0", "silent")]
+    assert actions[-2:] == [Kill(name(0)), GiveBack("w0", "silent", crashed=True)]
     assert roster.resize(1, {}, now=0.0) == [Start(name(1))]
 
 
 def test_a_draining_worker_that_gets_worse_is_ended_and_told_of_once() -> None:
     roster = started(1)
     roster.replace(name(0), "fat", hard=False)
-    assert roster.replace(name(0), "fatter", hard=True) == [Kill(name(0)), GiveBack("w0", "fatter")]
+    assert roster.replace(name(0), "fatter", hard=True) == [Kill(name(0)), GiveBack("w0", "fatter", crashed=True)]
 
 
 def test_a_draining_worker_whose_process_died_is_not_brought_back() -> None:
     roster = started(2)
     roster.resize(1, {}, now=0.0)
-    assert roster.spoke(name(1), report("w9")) == [Kill(name(1)), GiveBack("w1", "its process died")]
+    assert roster.spoke(name(1), report("w9")) == [Kill(name(1)), GiveBack("w1", "its process died", crashed=True)]
     assert roster.resize(1, {}, now=1.0) == []
 
 
 def test_a_dead_worker_is_replaced_at_once_and_one_that_never_started_after_growing_waits() -> None:
     roster = started(1)
-    assert roster.died(name(0), "gone", now=0.0)[0] == GiveBack("w0", "gone")
+    assert roster.died(name(0), "gone", crashed=True, now=0.0)[0] == GiveBack("w0", "gone", crashed=True)
     assert roster.resize(1, {}, now=0.0) == [Start(name(1))]
     waits, now, number = [], 0.0, 1
     for _ in range(8):
-        roster.died(name(number), "can't start", now=now)
+        roster.died(name(number), "can't start", crashed=False, now=now)
         since = now
         while not (actions := roster.resize(1, {}, now=now)):
             now += 1.0
@@ -138,7 +138,7 @@ def test_a_dead_worker_is_replaced_at_once_and_one_that_never_started_after_grow
 
 def test_the_place_of_a_dead_worker_is_not_filled_when_fewer_are_wanted() -> None:
     roster = started(2)
-    roster.died(name(1), "gone", now=0.0)
+    roster.died(name(1), "gone", crashed=True, now=0.0)
     actions = roster.resize(1, {}, now=0.0)
     assert [action for action in actions if isinstance(action, Start)] == []
 

@@ -60,7 +60,7 @@ async def test_jobs_are_shown_in_the_order_asked_for_and_unknown_ones_as_none(qu
 async def test_a_job_is_shown_with_all_that_happened_to_it(queue: ServiceHarness) -> None:
     await queue.submit("a", tags=("t",))
     await queue.claim()
-    await queue.service.lose_worker("worker-1", "killed")
+    await queue.service.lose_worker("worker-1", "killed", crashed=True)
     await queue.claim(worker="worker-2")
     queue.clock.advance(2.0)
     await queue.exchange(failed("a", 2), worker="worker-2", slots=0)
@@ -79,8 +79,8 @@ async def test_a_job_cancelled_while_it_waits_shows_its_attempts_once_each(queue
     queue.clock.advance(5.0)
     assert await queue.claim(2) == ["a", "b"]
     await queue.exchange(failed("b", 2, late), slots=0)
-    await queue.service.lose_worker("worker-1", "killed")
-    await queue.service.lose_worker("worker-1", "killed")
+    await queue.service.lose_worker("worker-1", "killed", crashed=True)
+    await queue.service.lose_worker("worker-1", "killed", crashed=True)
     await queue.service.cancel(["a", "b"])
     for job_id, outcomes in (("a", ["failed", "lost"]), ("b", ["failed", "failed"])):
         info = job_info(await queue.view(job_id))

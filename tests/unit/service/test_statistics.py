@@ -63,3 +63,16 @@ async def test_schedules_are_counted_with_the_paused_ones_apart() -> None:
         assert (stats.total_schedules, stats.active_schedules, stats.scheduled_runs) == (2, 1, 1)
         await system.crash()
         assert await orchestrator.get_stats() == stats
+
+
+async def test_jobs_that_run_apart_after_a_crash_are_counted_in_the_lane_they_came_from() -> None:
+    queue = ServiceHarness(settings())
+    await queue.submit("a", "b", "c")
+    await queue.exchange(slots=3)
+    await queue.service.lose_worker("worker-1", "killed", crashed=True)
+    await queue.submit("d")
+    await queue.exchange(worker="worker-2", slots=3)
+    found = queue.service.stats().adapter
+    assert [(lane.model, lane.queued, lane.processing) for lane in found.lanes] == [("model-a", 3, 1)]
+    assert (found.queued_jobs, found.processing_jobs) == (3, 1)
+    await queue.service.close()

@@ -56,6 +56,23 @@ async def test_waiting_workers_share_what_comes(queue: ServiceHarness) -> None:
     assert [len(reply.claims) for reply in replies] == [2, 2, 2]
 
 
+async def test_waiting_workers_are_given_the_jobs_of_one_that_crashed_group_by_group(queue: ServiceHarness) -> None:
+    await queue.submit("a", "b", "c", "d")
+    await queue.exchange(slots=4)
+    polls = [await queue.park(worker=f"worker-{number}", slots=4) for number in (2, 3)]
+    await queue.service.lose_worker("worker-1", "killed", crashed=True)
+    await until(lambda: any(poll.done() for poll in polls))
+    (done,) = [poll for poll in polls if poll.done()]
+    claims = (await done).claims
+    assert [(claim.job_id, claim.attempt) for claim in claims] == [("a", 2), ("b", 2)]
+    number = 2 + polls.index(done)
+    more = await queue.exchange(*(completed(c.job_id, 2) for c in claims), worker=f"worker-{number}", slots=4)
+    assert [claim.job_id for claim in more.claims] == ["c", "d"]
+    assert sum(poll.done() for poll in polls) == 1, "the other one waits for other work"
+    for poll in polls:
+        poll.cancel()
+
+
 async def test_what_a_worker_with_few_slots_leaves_goes_to_the_others(queue: ServiceHarness) -> None:
     big = await queue.park(worker="big", slots=10)
     small = await queue.park(worker="small", slots=1)
@@ -113,7 +130,7 @@ async def test_a_draining_worker_that_has_nothing_to_say_waits_for_cancels(queue
 async def test_a_stale_outcome_is_counted_and_changes_nothing(queue: ServiceHarness) -> None:
     await queue.submit("a")
     await queue.claim()
-    assert await queue.service.lose_worker("worker-1", "killed") == 1
+    assert await queue.service.lose_worker("worker-1", "killed", crashed=True) == 1
     await queue.exchange(completed("a"), slots=0)
     assert (await queue.view("a")).status == "queued"
     assert queue.service.stats().adapter.stale_outcomes == 1
@@ -123,7 +140,7 @@ async def test_a_dead_workers_jobs_go_to_a_waiting_one_at_once(queue: ServiceHar
     await queue.submit("a")
     await queue.claim(worker="dead")
     poll = await queue.park(worker="alive")
-    assert await queue.service.lose_worker("dead", "killed") == 1
+    assert await queue.service.lose_worker("dead", "killed", crashed=True) == 1
     (claim,) = (await poll).claims
     assert (claim.job_id, claim.attempt) == ("a", 2)
     assert (await queue.view("a")).crashes == 1
@@ -171,7 +188,7 @@ async def test_payloads_are_complete_whatever_fits_in_memory(cache_bytes: int) -
 async def test_a_retried_job_has_its_payload_again(queue: ServiceHarness) -> None:
     await queue.submit("a")
     await queue.claim()
-    await queue.service.lose_worker("worker-1", "killed")
+    await queue.service.lose_worker("worker-1", "killed", crashed=True)
     (claim,) = (await queue.exchange(worker="worker-2")).claims
     assert claim.payload == b'{"type":"x"}'
 
@@ -181,7 +198,7 @@ async def test_a_late_call_of_a_dead_worker_is_given_nothing(queue: ServiceHarne
     await queue.claim()
     parked = asyncio.create_task(queue.exchange(slots=0))
     await turns()
-    await queue.service.lose_worker("worker-1", "killed")
+    await queue.service.lose_worker("worker-1", "its node died", crashed=False)
     assert (await parked).claims == []
     late = await queue.exchange(completed("a"))  # it was on its way when the worker died
     assert late.claims == []
@@ -205,11 +222,11 @@ async def test_a_retry_comes_back_when_its_time_has_come_and_not_before(queue: S
     await queue.claim()
     poll = await queue.park(failed("a"))
     queue.clock.advance(0.999)
-    await queue.service.lose_worker("nobody", "any command looks at the clock")
+    await queue.service.lose_worker("nobody", "any command looks at the clock", crashed=True)
     await turns(20)
     assert not poll.done()
     queue.clock.advance(0.001)
-    await queue.service.lose_worker("nobody", "any command looks at the clock")
+    await queue.service.lose_worker("nobody", "any command looks at the clock", crashed=True)
     (claim,) = (await poll).claims
     assert (claim.job_id, claim.attempt) == ("a", 2)
 
@@ -256,7 +273,7 @@ async def test_after_a_crash_a_retry_still_waits_for_its_time(queue: ServiceHarn
     after = await queue.crashed()
     poll = await after.park()
     after.clock.advance(1.0)
-    await after.service.lose_worker("nobody", "any command looks at the clock")
+    await after.service.lose_worker("nobody", "any command looks at the clock", crashed=True)
     await until(poll.done)
     assert [claim.attempt for claim in poll.result().claims] == [2]
     await after.service.close()

@@ -1,0 +1,52 @@
+"""Jobs that kill their workers among others that do not, in any mixture."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiqueue.testing.jobs import completed
+from tests.tools.queue_harness import POLICY, QueueHarness
+
+MAX = POLICY.retry.max_crashes
+
+
+@settings(max_examples=200)
+@given(
+    jobs=st.integers(1, 40),
+    guilty=st.sets(st.integers(0, 39), max_size=4),
+    slots=st.integers(1, 16),
+    workers=st.integers(1, 4),
+    data=st.data(),
+)
+def test_every_killer_is_found_within_a_bounded_number_of_deaths_and_no_innocent_is_given_up(
+    jobs: int, guilty: set[int], slots: int, workers: int, data: st.DataObject
+) -> None:
+    queue = QueueHarness()
+    queue.submit(*(f"job-{number}" for number in range(jobs)))
+    killers = {f"job-{number}" for number in guilty if number < jobs}
+    generation, deaths, steps = dict.fromkeys(range(workers), 0), 0, 0
+    while queue.engine.core.live:
+        steps += 1
+        assert steps < 50 * (jobs + 10) * workers, "nothing moves any more"
+        place = data.draw(st.integers(0, workers - 1))
+        worker = f"worker-{place}.{generation[place]}"
+        queue.exchange(worker=worker, slots=slots)
+        held = next(each.held for each in queue.engine.core.leases if each.id == worker)
+        some = data.draw(st.sets(st.sampled_from(sorted(held)), min_size=1)) if held else set()
+        if killers & some:
+            queue.lose(worker)
+            generation[place] += 1
+            deaths += 1
+        else:
+            queue.exchange(
+                *(completed(job_id, held[job_id].attempt) for job_id in sorted(some)), worker=worker, slots=0
+            )
+        if data.draw(st.integers(0, 20)) == 0:
+            queue.restart()
+    states = {name: queue.state_of(name) for name in (f"job-{number}" for number in range(jobs))}
+    assert {name for name, state in states.items() if state == "dead_letter"} == killers
+    assert set(states.values()) <= {"dead_letter", "completed"}
+    assert deaths <= len(killers) * (MAX + math.ceil(math.log2(slots)) + 1)
