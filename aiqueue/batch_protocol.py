@@ -16,6 +16,7 @@ class BatchCall(Wire):
     batch_id: str
     action: str = "status"
     count: int = 0  #: seal: how many jobs there must be
+    token: str = ""  #: retry_failed: names this call, so that its repeat is known as such
 
 
 class BatchView(Wire):

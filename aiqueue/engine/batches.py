@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 from aiqueue.engine.cancellation import fail_closed, stop_job
@@ -242,26 +243,40 @@ def _parent_ended(core: Core, turn: Turn, parent: JobRecord, child: str) -> None
     job = core.live.get(child)
     if job is None or job.state is not JobState.BLOCKED:
         return
+    group = core.groups.live.get(job.batch_id)
+    if group is not None and group.is_dropped:
+        return
     if broken(core.links.on_error[child], parent.state):
         core.move(turn, job, JobState.FAILED, failure=failure_of(parent.id, parent.state.value))
-    elif core.links.met(child):
-        group = core.groups.live.get(job.batch_id)
-        if group is None or group.stored.phase != "open":
-            _release(core, turn, job)
+    elif core.links.met(child) and (group is None or group.stored.phase != "open"):
+        _release(core, turn, job)
 
 
-def retry(core: Core, turn: Turn, command: Retry) -> None:
-    """Carry out a Retry."""
+def retry(core: Core, turn: Turn, command: Retry) -> Refusal | None:
+    """Carry out a Retry, unless the batch is being stopped or some of these jobs have a successor."""
     group = core.groups.live.get(command.spec.id)
+    stored = group.stored if group else command.stored
+    states = Counter(state for _, state, _ in command.replaced)
+    if stored.phase in ("open", "stopping"):
+        return Refusal(ValidationError.kind, f"is {stored.phase}: try again later")
+    seqs = {seq for seq, _, _ in command.replaced}
+    if any(stored.ended.get(state, 0) < count for state, count in states.items()) or (group and seqs & group.replaced):
+        return Refusal(ValidationError.kind, "was retried just now")
     if group is None:
-        group = core.groups.add(command.number, command.spec, command.stored, now=turn.now)
-    stored = group.stored
+        group = core.groups.add(command.number, command.spec, stored, now=turn.now)
     stored.phase, stored.ended_at, stored.reason = "running", 0.0, ""
-    for state, count in command.replaced.items():
-        stored.ended[state] = stored.ended.get(state, 0) - count
+    for state, count in states.items():
+        stored.ended[state] -= count
     stored.errors, stored.first_errors = {}, []
     stored.total -= len(command.jobs)  # they take the places of others
+    group.replaced |= seqs
+    turn.rows.states += [
+        (seq, JobState.FAILED.value, progress)  # no dead letter any more: nobody is to redrive it too
+        for seq, state, progress in command.replaced
+        if state == JobState.DEAD_LETTER
+    ]
     _add(core, turn, group, command.jobs, command.ended, first_index=RETRIED)
+    return None
 
 
 def write(core: Core, turn: Turn) -> None:

@@ -133,16 +133,16 @@ class Steer:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Put new jobs into a batch in the place of some that did not complete. Reply: None.
+    """Put new jobs into a batch in the place of some that did not complete. Reply: a Refusal, or None.
 
     ``number``, ``spec`` and ``stored`` are the batch as the journal has it, for one that has ended; ``replaced`` says
-    how many jobs of which terminal state get a successor.
+    which jobs get a successor: seq, terminal state and Progress of each.
     """
 
     number: int
     spec: BatchSpec
     stored: StoredBatch
-    replaced: Mapping[str, int]
+    replaced: Sequence[tuple[int, str, bytes]]
     jobs: Sequence[Submission]
     ended: Mapping[str, str] = field(default_factory=dict)
 

@@ -26,6 +26,7 @@ class Rows:
     schedules: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     """Id, ScheduleSpec (empty: as it is), ScheduleState (empty: the schedule is gone); in order."""
     deletes: list[int] = field(default_factory=list)  #: seqs of ended jobs to forget
+    free_keys: list[tuple[str, str]] = field(default_factory=list)  #: idempotency keys to forget, if of this job id
     batches: list[tuple[int, str, bytes]] = field(default_factory=list)  #: number, id, BatchSpec
     batch_states: list[tuple[int, bytes, float]] = field(default_factory=list)  #: number, StoredBatch, when it ended
     parts: list[tuple[int, int, int, int]] = field(default_factory=list)  #: batch, first seq, count, first index
@@ -49,6 +50,7 @@ class Rows:
         self.keys += later.keys
         self.schedules += later.schedules
         self.deletes += later.deletes
+        self.free_keys += later.free_keys
         if later._batches_changed:
             self._extend_batches(later)
         self.keys_before = max(self.keys_before, later.keys_before)

@@ -48,7 +48,19 @@ decode_stored_batch = msgspec.msgpack.Decoder(StoredBatch).decode
 class Group:
     """One live batch."""
 
-    __slots__ = ("doomed", "held", "held_ids", "in_flight", "in_lanes", "live", "no", "spec", "stored", "touched_at")
+    __slots__ = (
+        "doomed",
+        "held",
+        "held_ids",
+        "in_flight",
+        "in_lanes",
+        "live",
+        "no",
+        "replaced",
+        "spec",
+        "stored",
+        "touched_at",
+    )
 
     def __init__(self, no: int, spec: BatchSpec, stored: StoredBatch, *, now: float) -> None:
         self.no, self.spec, self.stored = no, spec, stored
@@ -58,6 +70,7 @@ class Group:
         self.in_lanes: dict[LaneKey, int] = {}
         self.held: dict[LaneKey, list[tuple[int, int, JobRecord]]] = {}  #: heaps of level, seq, job
         self.held_ids: set[str] = set()
+        self.replaced: set[int] = set()  #: seqs of jobs that were given a successor while it was live
         self.doomed: list[str] | None = None  #: stopping: jobs still to be cancelled; open: those still to be forgotten
 
     @property

@@ -54,6 +54,8 @@ def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
     if rows.deletes or rows.dropped:
         stored -= _delete_jobs(writer, rows.deletes)
         rows = without_deleted(rows)
+    if rows.free_keys:  # before keys are put: one that is used again stays
+        writer.executemany("DELETE FROM idempotency WHERE key = ? AND job_id = ?", rows.free_keys)
     inserted = _write(writer, _INSERT_JOBS, rows.jobs)
     if inserted < len(rows.jobs):
         _check_same(writer, "SELECT seq, id FROM jobs", "seq", [row[:2] for row in rows.jobs])

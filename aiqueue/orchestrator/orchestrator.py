@@ -155,7 +155,8 @@ class AsyncAIJobOrchestrator:
 
         Steps of a chain that did not run since one before them failed are started again too.
         """
-        return await self._ask(batch_id, "retry_failed")
+        call = BatchCall(batch_id, "retry_failed", token=new_id("retry"))
+        return batch_info(await self._adapter.session.transport.batch(call))
 
     async def map(
         self, rows: AnyRows, *, run_id: str, key: mapping.Key | None = None, options: Options = None, **more: Any

@@ -5,34 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsReply
-from aiqueue.engine import TERMINAL, QueueEngine
-from aiqueue.engine.commands import Command, Retry, Steer
-from aiqueue.engine.groups import Group, StoredBatch, decode_stored_batch
-from aiqueue.errors import AIQueueError, BatchNotFound, FieldError, ValidationError
-from aiqueue.ids import new_job_ids
+from aiqueue.engine import QueueEngine
+from aiqueue.engine.commands import Command, Steer
+from aiqueue.engine.groups import StoredBatch, decode_stored_batch
+from aiqueue.engine.records import JobRecord
+from aiqueue.errors import BatchNotFound, QueueUnavailable
 from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.protocol import BatchSpec, Event, JobView, Need, Refusal, Submission, decode_spec
+from aiqueue.protocol import BatchSpec, Event, JobView, Refusal, decode_spec
 from aiqueue.service.batch_pages import BatchPages
+from aiqueue.service.batch_retries import BatchRetries, Found, error_of
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
 
 _MARKS = 31  # one a second: the rate is taken over half a minute
-_RETRIED_AT_ONCE = 2_000
 _STATUS = {"running": "processing", "stopping": "cancelling"}
 
 Apply = Callable[[Command], tuple[Any, Committed]]
-
-
-class _Found(NamedTuple):
-    """A batch, live or as the journal has it."""
-
-    number: int
-    spec: BatchSpec
-    stored: StoredBatch
-    group: Group | None
 
 
 class BatchDesk:
@@ -50,7 +41,8 @@ class BatchDesk:
         self._apply, self._engine, self._journal = apply, engine, journal
         self._commits, self._clock = commits, clock
         self._pages, self._view_of = BatchPages(journal), view_of
-        self.retried_at_once = _RETRIED_AT_ONCE  #: jobs of one part of a retry
+        self.retries = BatchRetries(apply, engine, journal, commits, self._pages, view_of, self._find)
+        self._dropping: dict[str, asyncio.Future[None]] = {}
         self._marked_at = 0.0
         self._marks: dict[str, deque[tuple[float, int]]] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
@@ -59,11 +51,9 @@ class BatchDesk:
         """Do what is asked and return the batch as it is then. Raises BatchNotFound, ValidationError."""
         changed = 0
         if call.action == "retry_failed":
-            changed = await self._retry_failed(call.batch_id)
+            changed = await self.retries.retry(call)
         elif call.action in ("drop", "drop_run"):
-            for batch_id in [call.batch_id] if call.action == "drop" else self._open_of(call.batch_id):
-                self._steer(BatchCall(batch_id, "drop"))
-            await asyncio.shield(self._commits.settled())
+            await self._drop(call)
             return _gone(call.batch_id)
         elif call.action != "status" and call.batch_id in self._engine.core.groups.live:
             self._steer(call)
@@ -92,11 +82,16 @@ class BatchDesk:
     async def states(self, ids: Sequence[str]) -> list[str]:
         """Return the states of jobs, in the order of ``ids``; empty for those unknown."""
         live = self._engine.core.live
-        states = {job_id: job.state.value for job_id in ids if (job := live.get(job_id))}
+        states = {job_id: "" if self.drops(job) else job.state.value for job_id in ids if (job := live.get(job_id))}
         await asyncio.shield(self._commits.settled())
         if ended := [job_id for job_id in ids if job_id not in states]:
             states |= await asyncio.to_thread(self._journal.states, ended)
         return [states.get(job_id, "") for job_id in ids]
+
+    def drops(self, job: JobRecord | None) -> bool:
+        """Return True for a job of a batch that is being dropped."""
+        group = self._engine.core.groups.live.get(job.batch_id) if job else None
+        return group is not None and group.is_dropped
 
     def observe(self, events: Iterable[Event]) -> None:
         """Wake those who wait for results."""
@@ -106,8 +101,17 @@ class BatchDesk:
                     if not waiter.done():
                         waiter.set_result(None)
 
+    def close(self) -> None:
+        """Let those go who wait for a batch to be gone."""
+        for waiter in self._dropping.values():
+            waiter.set_exception(QueueUnavailable("the queue is being stopped"))
+            waiter.exception()  # seen: whoever waited may have gone away
+        self._dropping.clear()
+
     def tick(self) -> None:
-        """Note how far each batch is, once a second."""
+        """Note how far each batch is, once a second; say which of those being dropped are gone."""
+        for batch_id in [batch_id for batch_id in self._dropping if batch_id not in self._engine.core.groups.live]:
+            self._dropping.pop(batch_id).set_result(None)
         now = self._clock.now()
         if now < self._marked_at + 1.0:
             return
@@ -134,28 +138,41 @@ class BatchDesk:
             return False
         return after >= stored.total if ordered else bool(stored.ended_at) and after >= stored.ends
 
-    def _open_of(self, run: str) -> list[str]:
-        """Return the batches of a run that were never sealed."""
+    async def _drop(self, call: BatchCall) -> None:
+        """Forget batches that were never sealed; return when nothing of them is left."""
+        live = self._engine.core.groups.live
+        ids = self._unsealed_of(call.batch_id) if call.action == "drop_run" else [call.batch_id]
+        for batch_id in ids:
+            if batch_id not in live or not live[batch_id].is_dropped:
+                self._steer(BatchCall(batch_id, "drop"))
+        for batch_id in ids:
+            if batch_id in live and live[batch_id].is_dropped:
+                gone = asyncio.get_running_loop().create_future()
+                await asyncio.shield(self._dropping.setdefault(batch_id, gone))
+        await asyncio.shield(self._commits.settled())
+
+    def _unsealed_of(self, run: str) -> list[str]:
+        """Return the batches of a run that were never sealed, those that are just being dropped too."""
         live = self._engine.core.groups.live.values()
-        return [group.spec.id for group in live if group.spec.run == run and group.is_open]
+        return [group.spec.id for group in live if group.spec.run == run and group.stored.phase == "open"]
 
     def _steer(self, call: BatchCall) -> None:
         refusal, _ = self._apply(Steer(call.batch_id, call.action, call.count))
         if isinstance(refusal, Refusal):
-            raise _error_of(refusal)
+            raise error_of(refusal)
 
-    async def _find(self, batch_id: str) -> _Found:
+    async def _find(self, batch_id: str) -> Found:
         group = self._engine.core.groups.live.get(batch_id)
         if group is not None:
-            return _Found(group.no, group.spec, group.stored, group)
+            return Found(group.no, group.spec, group.stored, group)
         await asyncio.shield(self._commits.settled())
         row = await asyncio.to_thread(self._journal.batch, batch_id)
         if row is None:
             raise BatchNotFound(batch_id)
         number, spec, stored = row
-        return _Found(number, decode_spec(spec), decode_stored_batch(stored), None)
+        return Found(number, decode_spec(spec), decode_stored_batch(stored), None)
 
-    def _view(self, found: _Found) -> BatchView:
+    def _view(self, found: Found) -> BatchView:
         stored, group = found.stored, found.group
         ended = {state: count for state, count in stored.ended.items() if count}
         processing = group.in_flight if group else 0
@@ -174,66 +191,13 @@ class BatchDesk:
             stored.reason,
         )
 
-    def _rate(self, found: _Found) -> float:
+    def _rate(self, found: Found) -> float:
         """Return jobs that ended per second: lately, or over the whole life of a batch that has ended."""
         stored, marks = found.stored, self._marks.get(found.spec.id)
         if found.group is None:
             return stored.ends / max(1e-3, stored.ended_at - stored.created_at)
         since, before = marks[0] if marks else (stored.created_at, 0)
         return (stored.ends - before) / max(1e-3, self._clock.now() - since)
-
-    # --- retry ---
-
-    async def _retry_failed(self, batch_id: str) -> int:
-        """Put new jobs in the place of those that failed; return how many. The same call twice does it once."""
-        found = await self._find(batch_id)
-        if found.stored.phase in ("open", "stopping"):
-            raise ValidationError(
-                [FieldError("batch_id", f"batch {batch_id} is {found.stored.phase}: try again later")]
-            )
-        await asyncio.shield(self._commits.settled())
-        failed = await asyncio.to_thread(self._pages.failed, found.number, bool(found.stored.reason))
-        heirs: dict[str, str] = {}
-        for at in range(0, len(failed), self.retried_at_once):
-            rows = await asyncio.to_thread(
-                self._journal.by_seq, failed[at : at + self.retried_at_once], with_payload=True
-            )
-            views = [self._view_of(row) for row in rows]
-            heirs |= dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
-            jobs = [_again(view, heirs) for view in views]
-            ended = await self._ended(jobs)
-            replaced: dict[str, int] = {}
-            for view in views:
-                replaced[view.status] = replaced.get(view.status, 0) + 1
-            command = Retry(found.number, found.spec, found.stored, replaced, jobs, ended)
-            _, committed = self._apply(command)
-            await asyncio.shield(committed)
-            found = await self._find(batch_id)
-        return len(failed)
-
-    async def _ended(self, jobs: list[Submission]) -> dict[str, str]:
-        """Return the states of the ended jobs that these ones need."""
-        own = {job.id for job in jobs}
-        needed = [need.job_id for job in jobs for need in job.header.needs if need.job_id not in own]
-        if not needed:
-            return {}
-        stored = await asyncio.to_thread(self._journal.jobs, needed)
-        return {job.id: job.state for job in stored.values() if job.state in TERMINAL}
-
-
-def _again(view: JobView, heirs: dict[str, str]) -> Submission:
-    header = view.header
-    header.redriven_from, header.idempotency_key = view.id, ""
-    header.run_at = header.expires_at = 0.0
-    header.delay_ms = header.expires_in_ms = 0
-    header.needs = tuple(Need(heirs.get(need.job_id, need.job_id), need.names) for need in header.needs)
-    return Submission(heirs[view.id], header, view.payload)
-
-
-def _error_of(refusal: Refusal) -> AIQueueError:
-    if refusal.kind == BatchNotFound.kind:
-        return BatchNotFound(refusal.message)
-    return ValidationError([FieldError("batch", refusal.message)])
 
 
 def _gone(batch_id: str) -> BatchView:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.states import JobState
+from aiqueue.ids import ids_from, is_job_id
 from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.protocol import DeadLettersCall, DeadLettersReply, JobView
+from aiqueue.protocol import DeadLettersCall, DeadLettersReply, JobView, decode_header
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
 
@@ -55,5 +56,13 @@ class DeadLetters:
         stored = await asyncio.to_thread(self._journal.jobs, ids)
         dead = [job for job in stored.values() if job.state == JobState.DEAD_LETTER]
         if dead:
-            await asyncio.shield(self._commits.append(Effects(rows=Rows(deletes=[job.seq for job in dead]))))
+            rows = Rows(deletes=[job.seq for job in dead], free_keys=await self._keys_of(dead))
+            await asyncio.shield(self._commits.append(Effects(rows=rows)))
         return [job.id for job in dead]
+
+    async def _keys_of(self, dead: Sequence[StoredJob]) -> list[tuple[str, str]]:
+        """Return the keys of jobs that were submitted alone. The key of a list or batch also stands for its others."""
+        keys = {job.id: key for job in dead if (key := decode_header(job.header).idempotency_key)}
+        after = {ids_from(job_id, 2)[1]: job_id for job_id in keys if is_job_id(job_id)}
+        others = await asyncio.to_thread(self._journal.jobs, list(after))
+        return [(key, job_id) for job_id, key in keys.items() if job_id not in {after[each] for each in others}]

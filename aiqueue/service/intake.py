@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from aiqueue.engine import TERMINAL, QueueEngine, Submit
+from aiqueue.engine import QueueEngine, Submit
 from aiqueue.errors import IdempotencyConflict
 from aiqueue.journal.base import Journal, StoredJob, StoredKey
 from aiqueue.protocol import JobHeader, Refusal, Submission, SubmitGroup, SubmitReply, encode
@@ -86,7 +86,8 @@ class Intake:
         self._opened.append(opened)
         try:
             taken = await self._taken(groups)
-            ended = await self._ended_needs(groups)
+            jobs = [job for group in groups if group.batch is not None for job in group.jobs]
+            ended = await lookup.ended_needs(jobs, self._engine, self._journal, self._commits.settled)
             return taken | opened, ended
         finally:
             self._opened.remove(opened)
@@ -107,20 +108,6 @@ class Intake:
 
     def _known_batches(self, ids: Iterable[str]) -> Set[str]:
         return {batch_id for batch_id in ids if self._journal.batch(batch_id) is not None}
-
-    async def _ended_needs(self, groups: Sequence[SubmitGroup]) -> dict[str, str]:
-        """Return the states of ended jobs that these ones need. Nothing may be awaited between this and accepting."""
-        jobs = [job for group in groups if group.batch is not None for job in group.jobs]
-        own = {job.id for job in jobs}
-        asked = {need.job_id for job in jobs for need in job.header.needs} - own
-        ended: dict[str, str] = {}
-        looked_up: set[str] = set()
-        while missing := [job_id for job_id in asked - looked_up if not self._engine.knows(job_id)]:
-            looked_up.update(missing)
-            await asyncio.shield(self._commits.settled())
-            stored = await asyncio.to_thread(self._journal.jobs, missing)
-            ended |= {job.id: job.state for job in stored.values() if job.state in TERMINAL}
-        return ended
 
     async def _accept_known(self, groups: Mapping[int, SubmitGroup]) -> tuple[list[Refusal | None], dict[int, str]]:
         jobs = [job for group in groups.values() for job in group.jobs]

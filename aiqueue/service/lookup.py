@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
-from aiqueue.engine.records import Progress, decode_progress
+from aiqueue.engine import TERMINAL, QueueEngine
+from aiqueue.engine.records import JobRecord, Progress, decode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.errors import DependencyFailed
-from aiqueue.journal.base import StoredJob
+from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, JobInput, JobView, Need, Submission, decode_header
+from aiqueue.service.commits import Committed
 
 _IN_AN_ATTEMPT = frozenset({JobState.PROCESSING, JobState.CANCELLING, JobState.COMPLETED, JobState.DEAD_LETTER})
 
@@ -76,3 +79,39 @@ def is_same(stored: StoredJob, submitted: Submission) -> bool:
         known.expires_at = submitted.header.expires_at
     known.created_at, known.owner = submitted.header.created_at, submitted.header.owner
     return known == submitted.header and stored.payload == submitted.payload
+
+
+async def kept_jobs(
+    ids: Sequence[str],
+    read: Callable[[Sequence[str]], dict[str, StoredJob]],
+    settled: Callable[[], Committed],
+    engine: QueueEngine,
+    is_dropped: Callable[[JobRecord | None], bool],
+) -> dict[str, StoredJob]:
+    """Return jobs that are on disk, without those of a batch that is being dropped: they are as good as gone."""
+    live = engine.core.live
+    await asyncio.shield(settled())
+    found = await asyncio.to_thread(read, ids)
+    unsure = [job.id for job in found.values() if job.state not in TERMINAL and job.id not in live]
+    if unsure:  # dropped, or ended, since they were read
+        for job_id in unsure:
+            del found[job_id]
+        await asyncio.shield(settled())
+        found |= await asyncio.to_thread(read, unsure)
+    return {job_id: job for job_id, job in found.items() if not is_dropped(live.get(job_id))}
+
+
+async def ended_needs(
+    jobs: Sequence[Submission], engine: QueueEngine, journal: Journal, settled: Callable[[], Committed]
+) -> dict[str, str]:
+    """Return the states of ended jobs that these ones need. Nothing may be awaited between this and accepting them."""
+    own = {job.id for job in jobs}
+    asked = {need.job_id for job in jobs for need in job.header.needs} - own
+    ended: dict[str, str] = {}
+    looked_up: set[str] = set()
+    while missing := [job_id for job_id in asked - looked_up if not engine.knows(job_id)]:
+        looked_up.update(missing)
+        await asyncio.shield(settled())
+        stored = await asyncio.to_thread(journal.jobs, missing)
+        ended |= {job.id: job.state for job in stored.values() if job.state in TERMINAL}
+    return ended

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -189,8 +190,8 @@ class QueueService:
     async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs as they are on disk, in the order of ``ids``; None for those unknown."""
         self._check_open()
-        await asyncio.shield(self._commits.settled())
-        stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=with_payload)
+        read = partial(self._journal.jobs, with_payload=with_payload)
+        stored = await lookup.kept_jobs(ids, read, self._commits.settled, self._engine, self.batches.drops)
         tried = [job.seq for job in stored.values() if lookup.has_history(job)]
         attempts = await asyncio.to_thread(self._journal.attempts, tried) if tried else {}
         return [self._view(job, attempts.get(job.seq)) if (job := stored.get(job_id)) else None for job_id in ids]
@@ -264,6 +265,7 @@ class QueueService:
         for worker_id in self._parked:
             self._parked.send_home(worker_id)
         self._log.close()
+        self.batches.close()
         await self._retention.close()
         await self._commits.close()
         self._journal.close()
@@ -312,6 +314,7 @@ class QueueService:
         for seq, _, _, payload in effects.rows.jobs:
             self._payloads.put(seq, payload)
         self._payloads.drop(seq for seq, state, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
+        self._payloads.drop(effects.rows.deletes)
         return effects.reply, self._commits.append(effects)
 
     def _publish(self, events: list[Event]) -> None:

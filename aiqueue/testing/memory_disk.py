@@ -51,6 +51,9 @@ class Disk:
         self.results.update(rows.results)
         self.attempts.update({(seq, attempt): body for seq, attempt, body in rows.attempts})
         self.gates.update(rows.gates)
+        for key, job_id in rows.free_keys:
+            if key in self.keys and self.keys[key].job_id == job_id:
+                del self.keys[key]
         self.keys.update({key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows.keys})
         for schedule_id, spec, state in rows.schedules:
             known, _ = self.schedules.pop(schedule_id, (b"", b""))

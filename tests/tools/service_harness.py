@@ -65,6 +65,10 @@ class ServiceHarness:
         """Let an idle worker take jobs that wait; return their ids."""
         return [job.job_id for job in (await self.exchange(worker=worker, slots=count)).claims]
 
+    def ready(self) -> int:
+        """Return how many jobs a worker could be given now."""
+        return self.service._engine.ready(POOL, now=self.clock.now())
+
     async def view(self, job_id: str) -> JobView:
         """Return a job as it is on disk."""
         (view,) = await self.service.get_jobs([job_id])

@@ -9,8 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from aiqueue.config import LimitsConfig, RetentionConfig
+from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.protocol import Submission, SubmitReply
-from aiqueue.testing.jobs import completed, group, header, settings, submission
+from aiqueue.testing.jobs import completed, failed, group, header, settings, submission
 from tests.tools.service_harness import ServiceHarness
 
 KEY = "client-a:key-1"
@@ -166,3 +167,27 @@ async def test_a_key_is_free_when_its_time_is_over() -> None:
         await step
         assert (await send(queue, keyed("b"))).known == known
     await queue.service.close()
+
+
+async def test_a_key_is_free_once_its_dead_letter_was_deleted(queue: ServiceHarness) -> None:
+    first, second = new_job_ids(2)
+    await send(queue, keyed(first, max_retries=0))
+    await queue.claim(1)
+    await queue.exchange(failed(first), slots=0)
+    assert await queue.service.dead_letters.delete([first]) == [first]
+    assert await send(queue, keyed(second, max_retries=0)) == SubmitReply([None])
+    assert await queue.service.get_jobs([first]) == [None]
+    assert (await queue.view(second)).status == "queued"
+    assert await send(queue, keyed(first, max_retries=0)) == SubmitReply([None], known={0: second})
+
+
+async def test_the_key_of_a_list_stays_though_its_first_dead_letter_was_deleted(queue: ServiceHarness) -> None:
+    ids, others = (ids_from(new_job_ids(1)[0], 2) for _ in range(2))
+    jobs = [keyed(ids[0], max_retries=0), submission(ids[1])]
+    await queue.service.submit([group(*jobs)])
+    assert await queue.claim(1) == ids[:1]
+    await queue.exchange(failed(ids[0]), slots=0)
+    await queue.service.dead_letters.delete([ids[0]])
+    again = [keyed(others[0], max_retries=0), submission(others[1])]
+    reply = await queue.service.submit_and_linger([group(*again)], 0.0)
+    assert reply.known == {0: ids[0]}, "the others of the list would run, and be paid, twice"
