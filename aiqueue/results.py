@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from aiqueue.encodable import encodable
+
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled"]
 
 
@@ -79,5 +81,13 @@ class JobResult(_Result, rename="camel", omit_defaults=False):
         return (self.response.choices[0].message.content or "") if self.response.choices else ""
 
 
-encode_result = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 decode_result = msgspec.json.Decoder(JobResult).decode
+
+
+def encode_result(result: JobResult) -> bytes:
+    """Return the JSON of a result. Text that UTF-8 can't carry is replaced: the answer is paid for, and is kept."""
+    try:
+        return _encode(result)
+    except (UnicodeEncodeError, OverflowError):
+        return _encode(encodable(msgspec.to_builtins(result)))

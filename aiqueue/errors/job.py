@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from aiqueue.encodable import encodable_text
 from aiqueue.errors.base import AIQueueError
 from aiqueue.protocol import Failure
+
+_MAX_MESSAGE, _MAX_REQUEST_ID = 4_000, 256  # characters; a failure travels with every event and lies in the journal
+_LONGEST_WAIT_S = 366 * 86_400.0
+_MAX_STATUS = 999
 
 
 class JobError(AIQueueError):
@@ -31,14 +36,15 @@ class JobError(AIQueueError):
         return _rebuild, (type(self), str(self), self.status, self.retry_after_s, self.request_id)
 
     def to_failure(self) -> Failure:
-        """Return this error as it travels and is journaled."""
+        """Return this error as it travels and is journaled, whatever a provider put into it."""
+        wait, status, request_id = self.retry_after_s, self.status, self.request_id
         return Failure(
             kind=self.kind,
-            message=str(self),
+            message=encodable_text(str(self), limit=_MAX_MESSAGE),
             retryable=self.retryable,
-            status=self.status,
-            retry_after_s=self.retry_after_s,
-            request_id=self.request_id,
+            status=status if status is not None and 0 <= status <= _MAX_STATUS else None,
+            retry_after_s=min(max(wait, 0.0), _LONGEST_WAIT_S) if wait is not None and wait == wait else None,
+            request_id=encodable_text(request_id, limit=_MAX_REQUEST_ID) if request_id else request_id,
         )
 
 

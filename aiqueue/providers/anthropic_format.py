@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from aiqueue.encodable import encodable, encodable_count
 from aiqueue.errors import InvalidRequest
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
 from aiqueue.providers.remote import Reply, parse
@@ -181,7 +182,7 @@ def _tool_choice(choice: str | dict[str, Any]) -> Block:
 
 
 def _call(block: Block) -> dict[str, Any]:
-    arguments = msgspec.json.encode(block.get("input") or {}).decode()
+    arguments = msgspec.json.encode(encodable(block.get("input") or {})).decode()
     function = {"name": block.get("name"), "arguments": arguments}
     return {"id": block.get("id"), "type": "function", "function": function}
 
@@ -189,5 +190,6 @@ def _call(block: Block) -> dict[str, Any]:
 def _usage(usage: _Usage) -> Usage:
     # `input_tokens` leaves out what was written to or read from the prompt cache; all of it is the prompt.
     cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-    prompt = usage.input_tokens + cached
-    return Usage(prompt_tokens=prompt, completion_tokens=usage.output_tokens, total_tokens=prompt + usage.output_tokens)
+    prompt, completion = encodable_count(usage.input_tokens + cached), encodable_count(usage.output_tokens)
+    total = encodable_count(prompt + completion)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, cast, get_args
 
 import msgspec
 
+from aiqueue.encodable import encodable_count
 from aiqueue.models import AIJobType
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
 from aiqueue.providers.remote import Reply, parse
@@ -114,10 +115,9 @@ def _text_choice(choice: _TextChoice) -> Choice:
 def _usage(usage: _Usage | None) -> Usage:
     if usage is None:
         return Usage()
-    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    return Usage(
-        prompt_tokens=prompt, completion_tokens=completion, total_tokens=usage.total_tokens or prompt + completion
-    )
+    prompt, completion = encodable_count(usage.prompt_tokens or 0), encodable_count(usage.completion_tokens or 0)
+    total = encodable_count(usage.total_tokens or prompt + completion)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total)
 
 
 def _finish_reason(reason: str | None) -> FinishReason | None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from aiqueue.encodable import lenient_json
 from aiqueue.errors import AuthenticationFailed, JobError, MalformedResponse
 from aiqueue.providers.base import ProviderAnswer
 from aiqueue.providers.classify import classify, from_answer, is_transport, request_id_of, status_of_event
@@ -173,8 +174,8 @@ class Caller:
 
     def _json_of(self, content: bytes) -> dict[str, Any]:
         try:
-            return msgspec.json.decode(content, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return _read_object(content)
+        except (ValueError, RecursionError) as error:
             what = f"{len(content)} bytes that are no JSON object ({error})"
             raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with {what}", status=200) from None
 
@@ -185,6 +186,16 @@ class Caller:
             said = error_in_it.get("message") if isinstance(error_in_it, dict) else error_in_it
             text = safe_text(str(said), secret=self.credential.key or "")
             raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with an error: {text}", status=200)
+        return body
+
+
+def _read_object(content: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        body = lenient_json(content)
+        if not isinstance(body, dict):
+            raise ValueError(f"it is a {type(body).__name__}") from None
         return body
 
 

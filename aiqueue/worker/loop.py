@@ -15,8 +15,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from aiqueue.errors import QueueUnavailable
-from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome
+from aiqueue.errors import QueueUnavailable, WorkerFault
+from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome, encode
 from aiqueue.worker.runner import JobRunner
 
 _log = logging.getLogger(__name__)
@@ -193,7 +193,20 @@ class WorkerLoop:
     def _ended(self, attempt: Attempt, task: asyncio.Task[Outcome]) -> None:
         del self._running[attempt]
         # A task that is cancelled before its first step never reaches the runner.
-        self._outcomes.append(Outcome(*attempt, cancelled=True) if task.cancelled() else task.result())
+        self._outcomes.append(Outcome(*attempt, cancelled=True) if task.cancelled() else sendable(task.result()))
         self._kick_soon()
         if self._between_jobs:
             self._between_jobs()
+
+
+def sendable(outcome: Outcome) -> Outcome:
+    """Return ``outcome``, or a failure in its place if it can't be encoded: a call carries it with those of others."""
+    try:
+        encode(outcome)
+    except Exception as error:
+        _log.exception("job %s, attempt %d: its outcome can't be encoded", outcome.job_id, outcome.attempt)
+        fault = WorkerFault(
+            f"Worker fault: the outcome can't be encoded ({type(error).__name__}); see the worker's log"
+        )
+        return Outcome(outcome.job_id, outcome.attempt, failure=fault.to_failure())
+    return outcome
