@@ -3,7 +3,8 @@
 A gate belongs to (provider, credential, model), since that is what providers limit. While it is closed its lane's jobs
 keep their places and spend no attempt. Four things decide what it lets through:
 
-- the provider's own word (``Retry-After`` and its relatives, on a 429 or a 5xx): closed until then;
+- the provider's own word (``Retry-After`` and its relatives, on a 429 or a 5xx): closed until then, for a
+  second at least and an hour at most;
 - a circuit breaker: closed after several failures in a row, or when most of the last calls failed; then one probe;
 - the configured limits: calls at once, requests and tokens per minute;
 - an adaptive limit of calls at once: halved when the provider says it is overloaded (once per flight: what was under
@@ -26,6 +27,7 @@ import msgspec
 
 from aiqueue.engine.policy import GatePolicy
 from aiqueue.engine.records import LaneKey
+from aiqueue.engine.retry import MAX_ASKED_S
 from aiqueue.protocol import Failure, Wire
 
 _UNLIMITED = 1_000_000_000
@@ -34,7 +36,7 @@ _OUTAGE = frozenset({"provider_server_error", "provider_connection", "malformed_
 _REFUSED = "rate_limited"
 _ANSWERED = frozenset({"result_too_large"})  # beside whatever has an HTTP status
 _ASKED_TO_WAIT = {True: "rate limited by the provider", False: "overloaded, and the provider asked to wait"}
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0  # after a 429 that names no time: doubled from one to the next
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0  # when no time is named, or less than the first: doubled at each refusal
 
 
 def asks_to_wait(failure: Failure) -> bool:
@@ -189,7 +191,7 @@ class Gate:
         self.ended(started_at)
         if (refused or failure.status in _OVERLOADED) and started_at >= self._flight_ends:
             self._flight_ends = now
-            self._refusals += refused
+            self._refusals += asks_to_wait(failure)
             self._cut()
         asked = None
         if asks_to_wait(failure):
@@ -244,8 +246,11 @@ class Gate:
         return len(recent) == policy.breaker_window and recent.count(False) >= policy.breaker_ratio * len(recent)
 
     def _wait_s(self, failure: Failure) -> float:
-        doubled = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(max(self._refusals - 1, 0), 10))
-        return doubled if failure.retry_after_s is None else max(0.0, failure.retry_after_s)
+        """Return how long the gate stays closed. A provider that says "0 s" is not asked again at once."""
+        asked = failure.retry_after_s
+        if asked is not None and asked >= _FIRST_WAIT_S:
+            return min(asked, MAX_ASKED_S)
+        return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(max(self._refusals - 1, 0), 10))
 
     def _cut(self) -> None:
         if self._policy.adaptive:

@@ -9,6 +9,7 @@ from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
 from aiqueue.protocol import Failure
 
+MAX_ASKED_S = 3_600.0  #: a provider that asks for a longer wait is asked again after this one
 _GOLDEN = 0.6180339887498949  # spreads one draw over many jobs: multiples of it, modulo 1, never cluster
 
 
@@ -39,7 +40,8 @@ def after_failure(job: JobRecord, failure: Failure, policy: RetryPolicy, *, now:
     if job.retries >= job.max_retries:
         return _given_up(policy)
     own_draw = (draw + job.seq * _GOLDEN) % 1.0
-    wait = max(backoff_s(job.retries + 1, policy, draw=own_draw), failure.retry_after_s or 0.0)
+    asked = min(failure.retry_after_s or 0.0, MAX_ASKED_S)
+    wait = max(backoff_s(job.retries + 1, policy, draw=own_draw), asked)
     return Verdict(JobState.SCHEDULED, run_at=now + wait)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from aiqueue.engine.gates import GateKey, Gates
+from aiqueue.engine.gates import GateKey, Gates, asks_to_wait
 from aiqueue.engine.policy import GatePolicy
 from aiqueue.engine.records import LaneKey
 from aiqueue.engine.states import JobState
@@ -58,6 +58,36 @@ def test_without_a_word_from_the_provider_the_wait_doubles_up_to_its_limit() -> 
         waits.append(queue.gate_events()[-1][1] - queue.clock.now())
         queue.tick(waits[-1])
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+@pytest.mark.parametrize("asked", [0.0, -5.0, 0.001, 0.999, float("nan"), None])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_that_is_none_is_taken_as_no_word_of_the_provider(status: int, asked: float | None) -> None:
+    failure = refused(asked) if status == 429 else overloaded(status, asked)
+    if not asks_to_wait(failure):
+        return  # of a 5xx, that is an ordinary failure
+    queue = gated()
+    queue.submit("a")
+    waits = []
+    for attempt in range(1, 8):
+        assert queue.claim() == ["a"]
+        queue.exchange(failed("a", attempt, failure), slots=0)
+        waits.append(queue.gate_events()[-1][1] - queue.clock.now())
+        queue.tick(waits[-1])
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+@pytest.mark.parametrize("asked", [3_600.0, 3_601.0, 1e9, float("inf")])
+@pytest.mark.parametrize("status", [429, 503])
+def test_no_word_of_a_provider_closes_a_gate_or_puts_off_a_job_for_longer_than_an_hour(
+    status: int, asked: float
+) -> None:
+    queue = QueueHarness(policy(retry=replace(POLICY.retry, max_refusals=0)))
+    queue.submit("a")
+    queue.claim()
+    queue.exchange(failed("a", failure=refused(asked) if status == 429 else overloaded(status, asked)), slots=0)
+    now = queue.clock.now()
+    assert (queue.gate_events()[-1][1], queue.job("a").run_at) == (now + 3_600.0, now + 3_600.0)
 
 
 def test_calls_that_were_under_way_together_double_the_wait_once() -> None:
