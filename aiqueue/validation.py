@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from aiqueue.errors import FieldError, PayloadTooLarge, ValidationError
 from aiqueue.models import PAYLOAD, AIJobType, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
+from aiqueue.schema_limits import schema_faults
 from aiqueue.shape import shape_of
 
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
@@ -116,6 +117,8 @@ class PayloadChecker:
                 raise ValidationError([error])
             if len(self._known) < _MAX_KNOWN:
                 self._known.add(target)
+        if self._providers[target[1]].kind == "llama_cpp" and (found := _too_much(payload)):
+            raise ValidationError(found)
         encoded = _json_of(payload)
         if len(encoded) > self._max_bytes:
             raise PayloadTooLarge(
@@ -153,6 +156,18 @@ class PayloadChecker:
 
     def _names(self) -> str:
         return ", ".join(sorted(self._providers)) or "none"
+
+
+def _too_much(payload: Mapping[str, Any] | Payload) -> list[FieldError]:
+    """Return what a payload asks of llama.cpp that would end the worker's process."""
+    config = payload.config if isinstance(payload, pydantic.BaseModel) else payload.get("config")
+    if isinstance(config, pydantic.BaseModel):
+        response_format = getattr(config, "response_format", None)
+    else:
+        response_format = config.get("response_format") if config else None
+    if not response_format:
+        return []
+    return [FieldError(f"config.response_format.{name}", why) for name, why in schema_faults(response_format)]
 
 
 def _offer(entry: ProviderEntry) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from llama_cpp.llama_grammar import JSON_GBNF, json_schema_to_gbnf
 
+from aiqueue.schema_limits import schema_faults
+
 
 def grammar_of(response_format: dict[str, Any]) -> str:
     """Return the grammar (GBNF) that ``response_format`` calls for; empty for plain text.
@@ -24,6 +26,8 @@ def grammar_of(response_format: dict[str, Any]) -> str:
         raise ValueError(f"response_format.type {kind!r} is none of text, json_object, json_schema")
     if schema is None:
         return str(JSON_GBNF)
+    if fault := next(schema_faults(response_format), None):
+        raise ValueError(f"response_format.{fault.field} {fault.message}")
     try:
         return str(json_schema_to_gbnf(json.dumps(schema)))
     except Exception as error:  # its translator raises whatever it trips over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +92,10 @@ class GrammarSampler:
         if grammar:
             llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
         llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(array))
-        return int(array.data[array.selected].id)
+        chosen = array.data[array.selected]
+        if not math.isfinite(chosen.logit):  # accepted all the same, it would end the process
+            raise ValueError("response_format: no token continues the answer as the schema asks")
+        return int(chosen.id)
 
     def _allows(self, token: int) -> bool:
         one = np.array([(token, 1.0, 0.0)], _CANDIDATE)

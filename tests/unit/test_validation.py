@@ -21,6 +21,7 @@ def checker(*, max_payload_bytes: int = 1_000) -> PayloadChecker:
     entries = [
         ProviderEntry("sim", "simulated", ("chat_completion", "text_completion"), ("model-a", "model-b")),
         ProviderEntry("any", "openai", ("chat_completion", "embedding")),
+        ProviderEntry("local", "llama_cpp", ("chat_completion", "text_completion", "embedding")),
     ]
     return PayloadChecker(Welcome(0, entries, max_payload_bytes, (3_000, 10_000, 30_000, 60_000)))
 
@@ -102,7 +103,7 @@ def test_deep_and_endless_input_is_refused() -> None:
 @pytest.mark.parametrize(
     ("payload", "field", "message"),
     [
-        (chat(provider="nobody"), "provider", "unknown provider 'nobody'; configured: any, sim"),
+        (chat(provider="nobody"), "provider", "unknown provider 'nobody'; configured: any, local, sim"),
         (chat(model="model-x"), "model", "provider 'sim' has no model 'model-x'; it has: model-a, model-b"),
         (
             embedding(provider="sim"),
@@ -239,3 +240,18 @@ def test_no_options_are_the_defaults() -> None:
     assert validate_options(None) == validate_options({}) == JobOptions()
     assert validate_options(given := JobOptions(max_retries=1)) is given
     assert (JobOptions().max_retries, JobOptions().timeout, JobOptions().priority) == (None, 30_000, "medium")
+
+
+def with_schema(provider: str, **schema: object) -> dict[str, Any]:
+    """Return a chat that asks for an answer by a schema."""
+    return {**chat(provider=provider), "config": {"response_format": {"type": "json_object", "schema": schema}}}
+
+
+def test_a_schema_that_would_end_llama_cpps_process_is_refused_when_it_is_submitted() -> None:
+    payload = with_schema("local", type="string", maxLength=20_000)
+    for given in (payload, validate_job_payload(payload)):
+        with pytest.raises(ValidationError, match=r"schema\.maxLength: is 20000, over the limit of 1000"):
+            checker().check(given)
+    assert fields_of(payload) == {"config.response_format.schema.maxLength"}
+    assert checker().check(with_schema("local", type="string", maxLength=1_000)).provider == "local"
+    assert checker().check(with_schema("any", type="string", maxLength=20_000)).provider == "any"
