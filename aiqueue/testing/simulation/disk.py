@@ -1,0 +1,205 @@
+"""A disk that fails, is slow and leaves doubts, and a record of all that was ever written to it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from aiqueue.engine.effects import Rows
+from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.journal.base import Journal, StoredJob, StoredKey
+from aiqueue.protocol import JobHeader, decode_header
+from aiqueue.testing.memory_journal import MemoryJournal, disk_full
+from aiqueue.testing.simulation.world import World
+
+_AGAIN_S = 0.5
+
+
+class History:
+    """What became of each row, over all crashes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.seqs: dict[str, int] = {}  #: by job id: of its first acceptance
+        self.ids: dict[int, str] = {}  #: by seq
+        self.on_claim: Callable[[str], None] = lambda job_id: None
+        self.by_count = False  #: the queue keeps a few ended jobs only
+        self.on_delete: Callable[[str], None] = lambda job_id: None
+        self.headers: dict[str, JobHeader] = {}
+        self.ends: dict[int, tuple[str, bytes]] = {}
+        self.ended_at: dict[int, float] = {}
+        self.deleted: set[int] = set()
+        self.heirs: dict[str, str] = {}  #: by job id: the job that repeats it
+
+    def see(self, rows: Rows) -> None:
+        """Check rows that were written."""
+        for seq, job_id, header, _ in rows.jobs:
+            known = self.seqs.setdefault(job_id, seq)
+            if known != seq and known not in self.deleted:
+                self._world.violated("id accepted twice", job_id[-12:], "seqs", known, seq)
+            self.ids[seq] = job_id
+            self.headers[job_id] = decoded = decode_header(header)
+            if decoded.redriven_from:
+                self.heirs[decoded.redriven_from] = job_id
+        for seq, state, progress in rows.states:
+            known_end = self.ends.get(seq)
+            if known_end is not None and known_end != (state, progress):
+                self._world.violated("ended twice", "seq", seq, known_end[0], "then", state)
+            if state == JobState.PROCESSING:
+                self.on_claim(self.ids[seq])
+            if state in TERMINAL and known_end is None:
+                self.ends[seq] = (state, progress)
+                self.ended_at[seq] = self._world.loop.time()
+                self._world.note("ended", seq, state)
+        for seq in rows.deletes:
+            self._delete(seq)
+
+        if rows.deletes and self.by_count:
+            self._check_order(rows.deletes)
+
+    def _check_order(self, deletes: Sequence[int]) -> None:
+        """What is forgotten for the number of jobs ended before what is kept."""
+        ended_at = self.ended_at
+        gone = [seq for seq in deletes if seq in ended_at and self.ends[seq][0] != JobState.DEAD_LETTER]
+        if not gone:
+            return
+        last = max(gone, key=lambda seq: ended_at[seq])
+        live = [header for job_id, header in self.headers.items() if self.seqs.get(job_id, 0) not in ended_at]
+        needed = {need.job_id for header in live for need in header.needs}
+        kept = [seq for seq in ended_at if seq not in self.deleted and self.ids[seq] not in needed]
+        first = min(kept, key=lambda seq: ended_at[seq], default=last)
+        if ended_at[first] < ended_at[last] - 1.0:
+            self._world.violated("forgotten before what ended earlier", last, "before", first)
+
+    def _delete(self, seq: int) -> None:
+        self.deleted.add(seq)
+        job_id = self.ids.get(seq, "")
+        if self.seqs.get(job_id) == seq:
+            del self.seqs[job_id]
+        self.on_delete(job_id)
+
+    def end_of(self, job_id: str) -> str:
+        """Return how a job ended, or empty."""
+        end = self.ends.get(self.seqs.get(job_id, 0))
+        return end[0] if end else ""
+
+
+class SimulatedDisk(MemoryJournal):
+    """A journal whose reads may fail."""
+
+    def __init__(self, world: World, history: History) -> None:
+        super().__init__()
+        self._world, self.history = world, history
+
+    def crash(self) -> SimulatedDisk:
+        """Return what the next process finds."""
+        survivor = SimulatedDisk(self._world, self.history)
+        survivor._disk = super().crash()._disk
+        return survivor
+
+    def _write(self, rows: Rows) -> None:
+        super()._write(rows)
+        self.history.see(rows)
+
+    def _may_fail(self) -> None:
+        if self._world.strikes("failed read", 0.03):
+            self._world.note("read fails")
+            raise OSError(errno.EIO, "Input/output error")
+
+    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """As the journal's, or an error."""
+        self._may_fail()
+        return super().payloads(seqs)
+
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
+        """As the journal's, or an error."""
+        self._may_fail()
+        return super().jobs(ids, with_payload=with_payload)
+
+    def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
+        """As the journal's, or an error."""
+        self._may_fail()
+        return super().keys(keys)
+
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+        """As the journal's, or an error."""
+        self._may_fail()
+        return super().by_seq(seqs, with_payload=with_payload)
+
+    def batch(self, batch_id: str) -> Any:
+        """As the journal's, or an error."""
+        self._may_fail()
+        return super().batch(batch_id)
+
+
+class SimulatedWriter:
+    """Commits as ``GroupCommitWriter`` does, on timers instead of a thread."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        on_commit: Callable[[int], None],
+        on_failure: Callable[[Exception | None], None],
+        world: World,
+    ) -> None:
+        assert isinstance(journal, SimulatedDisk)
+        self._journal, self._on_commit, self._on_failure, self._world = journal, on_commit, on_failure, world
+        self._pending = Rows()
+        self._batches = 0
+        self._busy = self._failed = self._closed = False
+
+    def append(self, rows: Rows) -> None:
+        """Queue ``rows`` for the next commit."""
+        self._pending.extend(rows)
+        self._batches += 1
+        if not self._busy:
+            self._start()
+
+    def close(self) -> None:
+        """Commit what is pending, in one try."""
+        self._closed = True
+        if self._batches and not self._busy:
+            self._journal.commit(self._pending)
+            self._on_commit(self._batches)
+
+    def _start(self) -> None:
+        self._busy = True
+        slow = self._world.strikes("slow commit", 0.1)
+        delay = self._world.draws.choice((0.2, 0.5, 3.0)) if slow else 0.001
+        self._world.loop.call_later(delay, self._take)
+
+    def _take(self) -> None:
+        rows, batches = self._pending, self._batches
+        self._pending, self._batches = Rows(), 0
+        self._commit(rows, batches)
+
+    def _commit(self, rows: Rows, batches: int) -> None:
+        world = self._world
+        if world.strikes("queue crash", 0.01):
+            world.later(0.0, world.crash_queue)  # after what is written here, before anybody hears of it
+            if world.draws.random() < 0.5:
+                return
+        if world.strikes("failed commit", 0.06):
+            self._journal.fail_next(1, disk_full(), after_writing=world.draws.random() < 0.5)
+        try:
+            if self._failed:
+                self._journal.reopen()
+            self._journal.commit(rows)
+        except Exception as error:
+            world.note("commit fails", error)
+            self._failed = True
+            self._on_failure(error)
+            world.loop.call_later(_AGAIN_S, self._commit, rows, batches)
+            return
+        if self._failed:
+            self._failed = False
+            self._on_failure(None)
+        world.loop.call_later(0.0, self._committed, batches)
+
+    def _committed(self, batches: int) -> None:
+        self._on_commit(batches)
+        self._busy = False
+        if self._batches:
+            self._start()

@@ -1,0 +1,221 @@
+"""One seed, from the first process to the last check."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from aiqueue.config import (
+    GateConfig,
+    LeaseConfig,
+    PoolConfig,
+    ProviderConfig,
+    RetentionConfig,
+    RetryConfig,
+    Settings,
+)
+from aiqueue.batch_protocol import BatchCall
+from aiqueue.errors import AIQueueError
+from aiqueue.ids import JobIdFactory, made_by
+from aiqueue.testing.jobs import POOL, PROVIDER, chat
+from aiqueue.testing.simulation.checks import check_all
+from aiqueue.testing.simulation.clients import ACTS, SimulatedClient
+from aiqueue.testing.simulation.loop import Stuck
+from aiqueue.testing.simulation.network import Network, RemoteFault, SimulatedTransport
+from aiqueue.testing.simulation.promises import Promises
+from aiqueue.testing.simulation.provider import Bill
+from aiqueue.testing.simulation.system import QueueHost, WorkerHost
+from aiqueue.testing.simulation.world import Line, World
+
+_STORM_S = 12.0
+_CALM_S = 240  # within which everything ends
+_SHIFTS_S = (3_600.0, -3_600.0, 86_400.0, -86_400.0, 31_536_000.0, -31_536_000.0, 60.0, -5.0)
+_REMOTE_IS_FINE = ("OSError",)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one seed came to."""
+
+    seed: int
+    violations: list[str]
+    trace: list[str] = field(repr=False)  #: a line for each thing that happened
+    happened: dict[str, int]  #: faults by name
+
+
+def simulate(seed: int) -> Report:
+    """Run one seed."""
+    world = World(seed)
+    with _same_draws(world):
+        try:
+            world.loop.run_until_complete(_Scenario(world).run())
+        except Stuck as error:
+            world.violated("stuck", error)
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            world.violated("simulation raised", repr(error), where.filename.rpartition("/")[2], where.lineno)
+        finally:
+            world.over = True
+            world.loop.bury()
+    return Report(seed, world.violations, [_text(line) for line in world.lines], world.happened)
+
+
+def _text(line: Line) -> str:
+    at, what = line
+    return f"{at:9.3f}  {' '.join(map(str, what))}".encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def _same_draws(world: World) -> Iterator[None]:
+    """Let everything random, and all ids, follow from the seed."""
+    before = random.getstate()
+    random.seed(world.seed)
+    try:
+        with made_by(JobIdFactory(world.draws.randbytes, world.wall_ns)):
+            yield
+    finally:
+        random.setstate(before)
+
+
+def _settings() -> list[Settings]:
+    """Return the systems that are simulated: one that forgets nothing, and some that forget soon."""
+    retentions = (
+        RetentionConfig(),
+        RetentionConfig(),
+        RetentionConfig(max_age_s=5.0, idempotency_s=10.0),
+        RetentionConfig(max_jobs=3),
+    )
+    return [
+        Settings(
+            providers={
+                PROVIDER: ProviderConfig(kind="simulated", gate=GateConfig(breaker_open_s=3.0, max_concurrent=8))
+            },
+            pools={POOL: PoolConfig(providers=(PROVIDER,), slots=4, workers=1)},
+            retry=RetryConfig(base_s=0.2, cap_s=2.0, jitter=0.0, max_refusals=4),
+            lease=LeaseConfig(heartbeat_s=2.0),
+            retention=retention,
+        )
+        for retention in retentions
+    ]
+
+
+_SETTINGS: list[Settings] = []
+
+
+class _Scenario:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        if not _SETTINGS:
+            _SETTINGS.extend(_settings())
+        settings = world.draws.choice(_SETTINGS)
+        self._network = Network(world)
+        self._network.on_fault = self._queue_raised
+        self._network.on_batch_call = self._batch_called
+        self._queue = QueueHost(world, self._network, settings)
+        self._bill = Bill()
+        self._promises = Promises(world, self._queue.history)
+        self._queue.history.on_delete = self._forget
+        self._queue.history.on_claim = self._promises.check_claim
+        self._queue.history.by_count = settings.retention.max_jobs < 100
+        slots = world.draws.choice((1, 2, 4))
+        self._workers = [
+            WorkerHost(world, self._network, settings, self._bill, f"worker-{number}", slots) for number in "ab"
+        ]
+        self._clients = [SimulatedClient(world, self._network, self._promises, f"client-{number}") for number in "xy"]
+
+    async def run(self) -> None:
+        world = self._world
+        self._queue.start()
+        for worker in self._workers:
+            worker.check = self._promises.check_start
+            worker.start()
+        for client in self._clients:
+            client.start()
+        for _ in range(world.draws.randint(3, 9)):
+            world.draws.choice(self._clients).begin(world.draws.choice(ACTS), world.draws.random() * _STORM_S * 0.8)
+        world.loop.create_task(self._trouble())
+        await asyncio.sleep(_STORM_S)
+        world.storm, world.set_s = False, 0.0  # somebody sets the clock right
+        world.note("--- the storm is over ---")
+        await self._calm()
+        if self._queue.service is not None:
+            check_all(world, self._queue, self._promises, self._bill, self._clients)
+
+    async def _trouble(self) -> None:
+        """Strike once in a while, as long as the storm lasts."""
+        world = self._world
+        while world.storm:
+            await asyncio.sleep(world.draws.choice((0.25, 0.5, 1.0)))
+            if world.strikes("queue crash", 0.04):
+                self._queue.crash()
+            if world.strikes("worker death", 0.06):
+                world.draws.choice(self._workers).die()
+            if world.strikes("worker stop", 0.04):
+                await world.draws.choice(self._workers).stop()
+            if world.strikes("client death", 0.02):
+                client = self._clients[0]
+                world.note("client dies", client.name)
+                world.loop.kill(client.node)
+            if world.strikes("clock set", 0.04):
+                shift = world.draws.choice(_SHIFTS_S)
+                world.set_s += shift
+                world.note("clock set", shift)
+            if world.strikes("sleep", 0.03):
+                slept = world.draws.choice((60.0, 3_600.0, 28_800.0))
+                world.slept_s += slept
+                world.note("sleep", slept)
+            if self._queue.service is not None:
+                self._queue.service._retention._next_pass_at = 0.0  # a minute is long here
+
+    async def _calm(self) -> None:
+        """Tidy up as an operator would, and wait until all is done; then see that work goes on."""
+        world = self._world
+        transport = SimulatedTransport(self._network, "operator")
+        for second in range(_CALM_S):
+            service = self._queue.service
+            if service is not None and second % 5 == 0:
+                for batch_id, group in list(service._engine.core.groups.live.items()):
+                    action = "drop" if group.is_open else "resume" if group.stored.paused else ""
+                    if action and second > 20:
+                        await _try(transport.batch(BatchCall(batch_id, action)))
+            busy = any(client.busy for client in self._clients if client.node.alive)
+            if service is not None and not busy and not service._engine.core.live and second > 3:
+                break
+            await asyncio.sleep(1.0)
+        good = SimulatedClient(world, self._network, self._promises, "client-z")
+        self._clients.append(good)
+        good.start()
+        good.begin(_good, 0.0)
+        for _ in range(60):
+            await asyncio.sleep(1.0)
+            if not good.busy:
+                break
+
+    def _batch_called(self, call: BatchCall) -> None:
+        if call.action == "retry_failed":
+            self._promises.retried(call.batch_id)
+
+    def _queue_raised(self, method: str, error: Exception) -> None:
+        if not isinstance(error, OSError):
+            self._world.violated("call raised", method, repr(error))
+
+    def _forget(self, job_id: str) -> None:
+        for counter in (self._bill.calls, self._bill.excused):
+            counter.pop(job_id, None)
+        for attempt in [attempt for attempt in self._bill.attempts if attempt[0] == job_id]:
+            del self._bill.attempts[attempt]
+
+
+async def _good(client: SimulatedClient) -> None:
+    await client.adapter.submit_job_with_callback(chat("good"))
+
+
+async def _try(call: object) -> None:
+    try:
+        await call  # type: ignore[misc]
+    except (AIQueueError, RemoteFault):
+        pass

@@ -1,0 +1,155 @@
+"""The queue and its workers as processes that can be killed and started again."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from aiqueue.config import Settings
+from aiqueue.engine import QueueEngine
+from aiqueue.engine.commands import Command
+from aiqueue.engine.effects import Effects
+from aiqueue.protocol import ClaimedJob
+from aiqueue.service.clock import SteadyClock
+from aiqueue.service.queue_service import QueueService, policy_of
+from aiqueue.testing.jobs import POOL
+from aiqueue.testing.simulation.disk import History, SimulatedDisk, SimulatedWriter
+from aiqueue.testing.simulation.loop import Node
+from aiqueue.testing.simulation.network import Network, Served, SimulatedTransport
+from aiqueue.testing.simulation.provider import Bill, SimulatedAnswers, WatchedRunner
+from aiqueue.testing.simulation.world import World
+from aiqueue.worker.loop import WorkerLoop
+
+_RETRIED_AT_ONCE = 2
+
+
+class WatchedEngine(QueueEngine):
+    """Notes every exception of the engine: there must be none."""
+
+    world: World
+
+    def handle(self, command: Command, *, now: float) -> Effects:
+        """As the engine's."""
+        try:
+            return super().handle(command, now=now)
+        except Exception as error:
+            self.world.violated("engine raised", type(command).__name__, repr(error))
+            raise
+
+
+class QueueHost:
+    """Starts the queue, kills it, and starts it again from its disk."""
+
+    def __init__(self, world: World, network: Network, settings: Settings) -> None:
+        self._world, self._network, self._settings = world, network, settings
+        self.history = History(world)
+        self.disk = SimulatedDisk(world, self.history)
+        self.lives = 0
+        self.service: QueueService | None = None
+        world.crash_queue = self.crash
+        self.clock: SteadyClock | None = None
+
+    def start(self) -> None:
+        """Begin a life of the queue."""
+        self.lives += 1
+        node = self._world.node(f"queue-{self.lives}")
+        self._world.note("queue starts", self.lives)
+        try:
+            self.service = node.context.copy().run(self._open)
+        except Exception as error:
+            self._world.violated("queue can't start", repr(error))
+            raise
+        self._network.queue = Served(node, self.service)
+
+    def crash(self) -> None:
+        """Kill the queue. What was not on disk is gone."""
+        queue = self._network.queue
+        if queue is None:
+            return
+        self._world.note("queue dies", self.lives)
+        self._world.later(self._world.draws.choice((0.0, 0.1, 1.0, 3.0)), self.start)
+        self._network.queue = None
+        self._world.loop.kill(queue.node)
+        self.disk = self.disk.crash()
+        self._network.drop(queue)
+        self.service = None
+
+    def load(self, now: float) -> QueueEngine:
+        """Return the engine as the disk has it."""
+        with self.disk.recover() as recovered:
+            return QueueEngine.load(policy_of(self._settings), **recovered._asdict(), now=now)
+
+    def _open(self) -> QueueService:
+        world = self._world
+        clock = self.clock = SteadyClock(world.wall, world.loop.time)
+        with self.disk.recover() as recovered:
+            engine = WatchedEngine.load(policy_of(self._settings), **recovered._asdict(), now=clock.now())
+        assert isinstance(engine, WatchedEngine)
+        engine.world = world
+        writer: Any = partial(SimulatedWriter, world=world)
+        service = QueueService(self._settings, self.disk, engine=engine, clock=clock, writer=writer)
+        service.batches.retried_at_once = _RETRIED_AT_ONCE
+        return service
+
+
+class WorkerHost:
+    """One worker, and those that come after it."""
+
+    def __init__(self, world: World, network: Network, settings: Settings, bill: Bill, name: str, slots: int) -> None:
+        self._world, self._network, self._settings, self._bill = world, network, settings, bill
+        self._name, self._slots = name, slots
+        self._lives = 0
+        self.loop: WorkerLoop | None = None
+        self._node: Node | None = None
+        self._running: set[str] = set()
+        self.check: Any = None
+
+    def start(self) -> None:
+        """Begin a life of the worker."""
+        self._lives += 1
+        worker_id = f"{self._name}-{self._lives}"
+        self._node = self._world.node(worker_id)
+        transport = SimulatedTransport(self._network, worker_id, poll_limit_s=self._settings.lease.poll_limit_s)
+        answers = SimulatedAnswers(self._world, self._bill, self.die)
+        runner = WatchedRunner(self._world, self._bill, answers, self._started)
+        self.loop = self._node.context.copy().run(
+            partial(WorkerLoop, worker_id, POOL, self._slots, queue=transport, runner=runner)
+        )
+        self._world.loop.spawn(self._node, self.loop.run())
+
+    def die(self) -> None:
+        """Lose the process; somebody sees it, or only the lease does. Another one takes its place."""
+        node, world = self._node, self._world
+        if node is None or not node.alive:
+            return
+        world.note("worker dies", node)
+        self._excuse()
+        world.loop.kill(node)
+        if world.draws.random() < 0.7:
+            pool = world.node("pool")
+            telling = SimulatedTransport(self._network, "pool").lose(node.name, "simulated death")
+            world.later(world.delay_s(), world.loop.spawn, pool, telling)
+        world.later(world.draws.choice((0.1, 1.0, 2.0)), self.start)
+
+    async def stop(self) -> None:
+        """End the worker in good order, and start another one."""
+        node, loop = self._node, self.loop
+        if node is None or loop is None or not node.alive or loop.draining:
+            return
+        self._world.note("worker stops", node)
+        self._excuse()
+        self._world.loop.spawn(node, self._stopped(loop))
+
+    async def _stopped(self, loop: WorkerLoop) -> None:
+        await loop.stop(grace_s=1.0)
+        if self.loop is loop:
+            self.start()
+
+    def _started(self, job: ClaimedJob) -> None:
+        self._running.add(job.job_id)
+        self.check(job)
+
+    def _excuse(self) -> None:
+        for job_id in self._running:
+            self._bill.excused[job_id] += 1
+        self._running.clear()

@@ -1,0 +1,114 @@
+"""What a seed decides, what was seen, and what was wrong."""
+
+from __future__ import annotations
+
+import contextvars
+import random
+from collections.abc import Callable
+from typing import Any
+
+from aiqueue.testing.manual_clock import START
+from aiqueue.testing.simulation.loop import Node, SimulatedLoop
+
+_NO_NODE = contextvars.Context()
+Line = tuple[float, tuple[Any, ...]]
+
+
+class World:
+    """One simulated run. Faults happen while ``storm`` is set."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.draws = random.Random(seed)
+        self.storm = True
+        self.over = False
+        self.set_s = 0.0  #: by how much the machine's clock was set wrong
+        self.slept_s = 0.0  #: for how long the machine slept, which only its clock noticed
+        self.lines: list[Line] = []
+        self.violations: list[str] = []
+        self.happened: dict[str, int] = {}  #: faults by name
+        draws = self.draws
+        #: What kind of storm this is: most runs have a few kinds of trouble, so that each is seen alone as well.
+        self.odds = {name: draws.choice((0.0, 0.0, 1.0, 3.0)) for name in FAULTS}
+        self.loop = SimulatedLoop(self._stall_s, self._read_s)
+        self.crash_queue: Callable[[], None] = lambda: None
+
+    def wall(self) -> float:
+        """Return what the machine's clock says."""
+        return START + self.loop.time() + self.set_s + self.slept_s
+
+    def wall_ns(self) -> int:
+        """Return what the machine's clock says, in nanoseconds."""
+        return int(self.wall() * 1e9)
+
+    def note(self, *what: Any) -> None:
+        """Put a line into the trace."""
+        self.lines.append((self.loop.time(), what))
+
+    def violated(self, rule: str, *what: Any) -> None:
+        """Note that a promise was broken."""
+        found = f"{rule}: {' '.join(map(str, what))}"
+        if not self.over and found not in self.violations:
+            self.violations.append(found)
+            self.note("VIOLATED", rule, *what)
+
+    def strikes(self, fault: str, odds: float) -> bool:
+        """Tell whether a fault happens now; ``odds`` are those of a storm of its usual strength."""
+        if not self.storm or not self.odds[fault]:
+            return False
+        struck = self.draws.random() < odds * self.odds[fault]
+        if struck:
+            self.happened[fault] = self.happened.get(fault, 0) + 1
+        return struck
+
+    def delay_s(self) -> float:
+        """Return a time that something takes: mostly none, and often the same, so that things meet in one moment."""
+        draw = self.draws.random()
+        if draw < 0.6 or not self.storm:
+            return 0.001
+        return self.draws.choice((0.0, 0.25, 0.5, 0.5, 1.0, 1.0, 2.0)) if draw < 0.97 else 5.0
+
+    def later(self, wait_s: float, what: Callable[..., object], *args: object) -> None:
+        """Let something happen after a time, whoever dies until then."""
+        self.loop.call_later(wait_s, what, *args, context=_NO_NODE)
+
+    def node(self, name: str) -> Node:
+        """Return a new process."""
+        return Node(name)
+
+    def _stall_s(self) -> float:
+        if self.strikes("stall", 0.004):
+            stalled = self.draws.choice((0.05, 0.5, 1.0, 7.0))
+            self.note("stall", stalled)
+            return stalled
+        return 0.0
+
+    def _read_s(self) -> float:
+        if self.strikes("slow reads", 0.1):
+            return self.draws.choice((0.01, 0.5, 2.0))
+        return 0.0
+
+
+FAULTS = (
+    "stall",
+    "slow reads",
+    "failed read",
+    "slow commit",
+    "failed commit",
+    "queue crash",
+    "lost call",
+    "lost answer",
+    "silence",
+    "late call",
+    "call twice",
+    "worker death",
+    "worker stop",
+    "client death",
+    "clock set",
+    "sleep",
+    "bad answer",
+    "odd text",
+    "limits",
+    "hang",
+    "poison",
+)
