@@ -90,7 +90,7 @@ class Intake:
             ended = await lookup.ended_needs(jobs, self._engine, self._journal, self._commits.settled)
             return taken | opened, ended
         finally:
-            self._opened.remove(opened)
+            self._opened = [other for other in self._opened if other is not opened]  # equal ones are others'
 
     def _note_opened(self, groups: Sequence[SubmitGroup], replies: Sequence[Refusal | None]) -> None:
         for group, refusal in zip(groups, replies, strict=True):

@@ -48,7 +48,7 @@ class Deadlines:
     """Those of one worker's jobs."""
 
     def __init__(self) -> None:
-        self._open: set[Deadline] = set()
+        self._open: dict[Deadline, None] = {}  # in order, so that they pass in the order they were opened
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float, name: str) -> Deadline:
@@ -65,13 +65,13 @@ class Deadlines:
 
     def add(self, deadline: Deadline) -> None:
         """Watch it."""
-        self._open.add(deadline)
+        self._open[deadline] = None
         if self._timer is None or deadline.due < self._timer.when():
             self._arm(deadline.due)
 
     def remove(self, deadline: Deadline) -> None:
         """Watch it no longer. Its timer stays: most jobs end in time, and the next one needs it too."""
-        self._open.discard(deadline)
+        self._open.pop(deadline, None)
 
     def _arm(self, due: float) -> None:
         if self._timer is not None:

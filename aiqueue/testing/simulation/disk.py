@@ -10,6 +10,7 @@ from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import Journal, StoredJob, StoredKey
 from aiqueue.protocol import JobHeader, decode_header
+from aiqueue.testing.memory_disk import Disk
 from aiqueue.testing.memory_journal import MemoryJournal, disk_full
 from aiqueue.testing.simulation.world import World
 
@@ -42,7 +43,8 @@ class History:
             self.headers[job_id] = decoded = decode_header(header)
             if decoded.redriven_from:
                 self.heirs[decoded.redriven_from] = job_id
-        for seq, state, progress in rows.states:
+        last = {seq: (state, progress) for seq, state, progress in rows.states}  # a commit may be made again
+        for seq, (state, progress) in last.items():
             known_end = self.ends.get(seq)
             if known_end is not None and known_end != (state, progress):
                 self._world.violated("ended twice", "seq", seq, known_end[0], "then", state)
@@ -85,12 +87,26 @@ class History:
         return end[0] if end else ""
 
 
+class RecordedDisk(Disk):
+    """Tells the history what is written."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self._history = history
+
+    def write(self, rows: Rows) -> None:
+        """As the disk's."""
+        super().write(rows)
+        self._history.see(rows)
+
+
 class SimulatedDisk(MemoryJournal):
     """A journal whose reads may fail."""
 
     def __init__(self, world: World, history: History) -> None:
         super().__init__()
         self._world, self.history = world, history
+        self._disk = RecordedDisk(history)
 
     def crash(self) -> SimulatedDisk:
         """Return what the next process finds."""
@@ -98,9 +114,6 @@ class SimulatedDisk(MemoryJournal):
         survivor._disk = super().crash()._disk
         return survivor
 
-    def _write(self, rows: Rows) -> None:
-        super()._write(rows)
-        self.history.see(rows)
 
     def _may_fail(self) -> None:
         if self._world.strikes("failed read", 0.03):

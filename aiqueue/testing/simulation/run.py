@@ -139,7 +139,8 @@ class _Scenario:
             world.draws.choice(self._clients).begin(world.draws.choice(ACTS), world.draws.random() * _STORM_S * 0.8)
         world.loop.create_task(self._trouble())
         await asyncio.sleep(_STORM_S)
-        world.storm, world.set_s = False, 0.0  # somebody sets the clock right
+        world.storm = False
+        world.change_clock(set_s=0.0)  # somebody sets it right
         world.note("--- the storm is over ---")
         await self._calm()
         if self._queue.service is not None:
@@ -162,12 +163,9 @@ class _Scenario:
                 world.loop.kill(client.node)
             if world.strikes("clock set", 0.04):
                 shift = world.draws.choice(_SHIFTS_S)
-                world.set_s += shift
-                world.note("clock set", shift)
+                world.change_clock(set_s=world.set_s + shift)
             if world.strikes("sleep", 0.03):
-                slept = world.draws.choice((60.0, 3_600.0, 28_800.0))
-                world.slept_s += slept
-                world.note("sleep", slept)
+                world.change_clock(slept_s=world.draws.choice((60.0, 3_600.0, 28_800.0)))
             if self._queue.service is not None:
                 self._queue.service._retention._next_pass_at = 0.0  # a minute is long here
 

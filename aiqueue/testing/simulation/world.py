@@ -23,6 +23,8 @@ class World:
         self.storm = True
         self.over = False
         self.set_s = 0.0  #: by how much the machine's clock was set wrong
+        self.latest = 0.0  #: that the machine's clock ever said
+        self.clock_changed_at = -1e9
         self.slept_s = 0.0  #: for how long the machine slept, which only its clock noticed
         self.lines: list[Line] = []
         self.violations: list[str] = []
@@ -32,6 +34,14 @@ class World:
         self.odds = {name: draws.choice((0.0, 0.0, 1.0, 3.0)) for name in FAULTS}
         self.loop = SimulatedLoop(self._stall_s, self._read_s)
         self.crash_queue: Callable[[], None] = lambda: None
+
+    def change_clock(self, *, set_s: float | None = None, slept_s: float = 0.0) -> None:
+        """Set the machine's clock wrong by ``set_s``, or let the machine sleep."""
+        self.latest = max(self.latest, self.wall())
+        self.set_s = self.set_s if set_s is None else set_s
+        self.slept_s += slept_s
+        self.clock_changed_at = self.loop.time()
+        self.note("clock", self.set_s, "slept", self.slept_s)
 
     def wall(self) -> float:
         """Return what the machine's clock says."""
