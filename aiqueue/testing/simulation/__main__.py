@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 from aiqueue.testing.simulation.run import Report, simulate
 
@@ -19,8 +20,19 @@ _CHUNK = 100
 
 def run_chunk(first: int, count: int) -> list[Report]:
     """Return the reports of the seeds that broke a promise."""
+    with quiet():
+        return [report for seed in range(first, first + count) if (report := simulate(seed)).violations]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing: a storm makes warnings without end."""
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    return [report for seed in range(first, first + count) if (report := simulate(seed)).violations]
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def failures(first: int, count: int, jobs: int) -> Iterator[Report]:
@@ -37,13 +49,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1_000, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", metavar="SEED", help="the first one")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure; count them by kind")
+    parser.add_argument(
+        "--keep-going", action="store_true", help="do not stop at the first failure; count them by kind"
+    )
     parser.add_argument("--seed", type=int, help="run this one alone")
     parser.add_argument("--trace", action="store_true", help="print all that happened")
     given = parser.parse_args()
     if given.seed is not None:
-        logging.disable(logging.CRITICAL)
-        return _show(simulate(given.seed), trace=given.trace)
+        with quiet():
+            return _show(simulate(given.seed), trace=given.trace)
     started, kinds, broken = time.monotonic(), Counter[str](), 0
     for report in failures(given.first, given.seeds, given.jobs):
         broken += 1

@@ -12,9 +12,7 @@ from aiqueue.testing.simulation.system import QueueHost
 from aiqueue.testing.simulation.world import World
 
 
-def check_all(
-    world: World, queue: QueueHost, promises: Promises, bill: Bill, clients: list[SimulatedClient]
-) -> None:
+def check_all(world: World, queue: QueueHost, promises: Promises, bill: Bill, clients: list[SimulatedClient]) -> None:
     """Note everything that does not hold."""
     for client in clients:
         if client.node.alive and client.busy:

@@ -111,27 +111,32 @@ class SimulatedClient:
     # --- jobs ---
 
     async def one(self) -> None:
+        """Submit one job; mostly wait for it."""
         job_id = await self.adapter.submit_job(self._payload(), self._options())
         self._promises.accepted("submit_job", job_id)
         if self._world.draws.random() < 0.7:
             await self.adapter.wait(job_id)
 
     async def callback(self) -> None:
+        """Submit a job and wait for its result in one call."""
         await self.adapter.submit_job_with_callback(self._payload(), self._options())
 
     async def many(self) -> None:
+        """Submit a list and wait for all of it."""
         count = self._world.draws.randint(2, 5)
         ids = await self.adapter.submit_jobs([self._payload() for _ in range(count)], self._options())
         self._promises.accepted("submit_jobs", *ids)
         await self.adapter.wait_all(ids)
 
     async def chosen_id(self) -> None:
+        """Submit a job under an id that others choose too."""
         job_id = self._world.draws.choice(_CHOSEN)
         self._promises.accepted("job_id", await self.adapter.submit_job(chat("chosen"), {"job_id": job_id}))
         if self._world.draws.random() < 0.5:
             await self.adapter.wait(job_id)
 
     async def key(self) -> None:
+        """Submit a job under a key that others use too."""
         key, delay = self._world.draws.choice(_KEYS), self._world.draws.choice((0, 0, 20_000))
         options = {"idempotency_key": key, "delay": delay, "max_retries": 0}
         text = self._world.draws.choice(("keyed", "bad keyed"))
@@ -149,18 +154,22 @@ class SimulatedClient:
             await asyncio.sleep(wait)
 
     async def cancel(self) -> None:
+        """Cancel anybody's job."""
         await self.adapter.cancel_job(self._some_job())
 
     async def look(self) -> None:
+        """Look jobs and statistics up."""
         await self.adapter.get_jobs([self._some_job(), self._some_job()])
         await self.adapter.get_system_stats()
 
     async def wait_for_other(self) -> None:
+        """Wait for anybody's job."""
         await self.adapter.wait(self._some_job())
 
     # --- batches ---
 
     async def named_batch(self) -> None:
+        """Submit a batch under a name that others use too."""
         count, batch_id = self._world.draws.randint(1, 4), self._world.draws.choice(_NAMES)
         options = self._options()
         if self._world.draws.random() < 0.3:
@@ -170,6 +179,7 @@ class SimulatedClient:
         await self.adapter.wait_all(ids)
 
     async def batch(self) -> None:
+        """Submit a batch and do things to it."""
         draws = self._world.draws
         payloads = [self._payload() for _ in range(draws.randint(1, 6))]
         more = {"max_concurrency": draws.choice((None, 1, 2)), "fail_fast": draws.random() < 0.2}
@@ -183,6 +193,7 @@ class SimulatedClient:
             pass
 
     async def failing_batch(self) -> None:
+        """Retry a batch that failed twice at once, or stop it meanwhile."""
         draws = self._world.draws
         payloads = [self._payload("bad") for _ in range(draws.randint(2, 6))]
         fan = await self.made.fan_out(payloads, self._options(max_retries=0))
@@ -193,9 +204,11 @@ class SimulatedClient:
         await self.made.wait_batch(fan.batch_id)
 
     async def steer(self) -> None:
+        """Do something to any batch."""
         await self._act(self._some_batch(), self._world.draws.choice(("cancel", "pause", "resume", "retry_failed")))
 
     async def open_batch(self) -> None:
+        """Send a batch in parts; seal or drop it; perhaps another job waits for its jobs."""
         draws = self._world.draws
         batch_id = f"open-{len(self._promises.batches)}"
         sender = PartSender(self.adapter.session, batch_id, BatchOptions())
@@ -227,6 +240,7 @@ class SimulatedClient:
     # --- chains and graphs ---
 
     async def chain(self) -> None:
+        """Submit a chain, and try what failed again."""
         draws = self._world.draws
         steps = [self._payload() for _ in range(draws.randint(2, 4))]
         chain = await self.made.create_job_chain(steps, self._options(), stop_on_error=draws.random() < 0.7)
@@ -239,11 +253,16 @@ class SimulatedClient:
             await self.made.wait_batch(chain.chain_id)
 
     async def graph(self) -> None:
+        """Submit a graph, and try what failed again while it runs."""
         draws = self._world.draws
         nodes = {
             "a": {"payload": self._payload()},
             "b": {"payload": self._payload()},
-            "c": {"payload": chat("c"), "depends_on": ["a", "b"], "on_error": draws.choice(("fail", "skip", "include"))},
+            "c": {
+                "payload": chat("c"),
+                "depends_on": ["a", "b"],
+                "on_error": draws.choice(("fail", "skip", "include")),
+            },
             "d": {"payload": chat("d"), "depends_on": ["b"], "on_error": "fail"},
         }
         graph = await self.made.submit_graph(nodes, {"max_retries": 0})
@@ -254,6 +273,7 @@ class SimulatedClient:
         await self.made.wait_batch(graph.graph_id)
 
     async def fan_in(self) -> None:
+        """Submit a job that waits for anybody's."""
         job_id = await self.made.fan_in_job([self._some_job()], chat("{{results}}"), on_error="include")
         self._promises.accepted("fan-in", job_id)
         await self.adapter.wait(job_id)
@@ -261,6 +281,7 @@ class SimulatedClient:
     # --- the rest ---
 
     async def dead_letters(self) -> None:
+        """Redrive or delete dead letters."""
         found = await self.adapter.dead_letters.find(limit=10)
         for info in found:
             heir = self._promises.history.heirs.get(info.job_id)
@@ -273,10 +294,13 @@ class SimulatedClient:
             await self.adapter.dead_letters.delete(ids)
 
     async def schedule(self) -> None:
+        """Add a schedule that fires soon, and remove it."""
         draws = self._world.draws
         schedules = self.adapter.schedules
         overlap = draws.choice(("skip", "queue", "cancel_running"))
-        info = await schedules.add(self._payload(), f"s{len(self._promises.acked)}", cron_expression="*/4 * * * * *", overlap=overlap)
+        info = await schedules.add(
+            self._payload(), f"s{len(self._promises.acked)}", cron_expression="*/4 * * * * *", overlap=overlap
+        )
         await asyncio.sleep(draws.choice((1.0, 6.0)))
         if draws.random() < 0.5:
             await schedules.pause(info.schedule_id)

@@ -8,13 +8,14 @@ from typing import Any
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import Journal, StoredJob, StoredKey
+from aiqueue.journal.base import Journal, JournalRefused, JournalTaken, StoredJob, StoredKey
 from aiqueue.protocol import JobHeader, decode_header
 from aiqueue.testing.memory_disk import Disk
 from aiqueue.testing.memory_journal import MemoryJournal, disk_full
 from aiqueue.testing.simulation.world import World
 
 _AGAIN_S = 0.5
+_NOTICED_S = 2.0  # the watchdog's, to end a queue that can't go on
 
 
 class History:
@@ -46,7 +47,9 @@ class History:
         last = {seq: (state, progress) for seq, state, progress in rows.states}  # a commit may be made again
         for seq, (state, progress) in last.items():
             known_end = self.ends.get(seq)
-            if known_end is not None and known_end != (state, progress):
+            if known_end and known_end[0] == "dead_letter" and state == "failed" and self.ids[seq] in self.heirs:
+                self.ends[seq] = (state, progress)  # one that was tried again is a dead letter no more
+            elif known_end is not None and known_end != (state, progress):
                 self._world.violated("ended twice", "seq", seq, known_end[0], "then", state)
             if state == JobState.PROCESSING:
                 self.on_claim(self.ids[seq])
@@ -113,7 +116,6 @@ class SimulatedDisk(MemoryJournal):
         survivor = SimulatedDisk(self._world, self.history)
         survivor._disk = super().crash()._disk
         return survivor
-
 
     def _may_fail(self) -> None:
         if self._world.strikes("failed read", 0.03):
@@ -200,6 +202,10 @@ class SimulatedWriter:
             if self._failed:
                 self._journal.reopen()
             self._journal.commit(rows)
+        except (JournalTaken, JournalRefused) as error:
+            self._on_failure(error)
+            self._give_up(error)
+            return
         except Exception as error:
             world.note("commit fails", error)
             self._failed = True
@@ -210,6 +216,14 @@ class SimulatedWriter:
             self._failed = False
             self._on_failure(None)
         world.loop.call_later(0.0, self._committed, batches)
+
+    def _give_up(self, error: Exception) -> None:
+        """What memory holds can't be written: whoever watches ends the process. A call that came twice may do that."""
+        world = self._world
+        world.note("commit refused", error)
+        if not {"late call", "call twice"} & world.happened.keys():
+            world.violated("commit refused", error)
+        world.later(_NOTICED_S, world.crash_queue)
 
     def _committed(self, batches: int) -> None:
         self._on_commit(batches)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 
@@ -69,14 +70,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             if handle._context.get(_node) is node:
                 handle.cancel()
 
-    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
         """As asyncio's; a dead node's callback is never run."""
         node = _node.get() if context is None else context.get(_node)
         if node is not None and not node.alive:
             return _never(self, callback, context)
         return super().call_soon(callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """As asyncio's; a dead node's callback is never run."""
@@ -86,13 +89,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             timer.cancel()
         return timer
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """There is one thread."""
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> asyncio.Future[Any]:
         """Call ``func`` on this thread a little later: a read of the disk."""
         future = self.create_future()
         self.call_later(self._read_s(), _work, future, func, args)
@@ -110,10 +115,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                try:
-                    task.get_coro().close()  # type: ignore[union-attr]
-                except Exception:  # noqa: S110  (a dead process's own trouble)
-                    pass
+                with suppress(Exception):  # a dead process's own trouble
+                    task.get_coro().close()
         self._tasks.clear()
 
     def _make_task(self, _: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:

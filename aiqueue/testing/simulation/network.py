@@ -76,9 +76,7 @@ class Network:
             self.on_batch_call(decode_batch_call(args[0]))
         self.world.loop.spawn(self.queue.node, self._serve(self.queue, who, method, args, answer))
 
-    async def _serve(
-        self, queue: Served, who: str, method: str, args: tuple[object, ...], answer: _Answer
-    ) -> None:
+    async def _serve(self, queue: Served, who: str, method: str, args: tuple[object, ...], answer: _Answer) -> None:
         try:
             reply = await getattr(queue, method)(*args)
         except AIQueueError as error:
@@ -126,11 +124,11 @@ class SimulatedTransport(QueueCalls):
             self._network.world.violated("a worker's call can't be sent", type(error).__name__)
             raise
 
-    async def lose(self, worker_id: str, reason: str) -> None:
+    async def lose(self, worker_id: str, reason: str, *, crashed: bool) -> None:
         """Tell the queue that a worker is dead, until it has heard."""
         while True:
             try:
-                return await self.lose_worker(worker_id, reason)
+                return await self.lose_worker(worker_id, reason, crashed=crashed)
             except (QueueUnavailable, RemoteFault):
                 await asyncio.sleep(1.0)
 

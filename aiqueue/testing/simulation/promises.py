@@ -21,7 +21,9 @@ class Promises:
     strict: set[str] = field(default_factory=set)  #: jobs that only run on completed inputs
     batches: list[str] = field(default_factory=list)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)  #: by key: body and the job it became
-    stopped: dict[str, float] = field(default_factory=dict)  #: batches whose cancel was answered, until they are retried
+    stopped: dict[str, float] = field(
+        default_factory=dict
+    )  #: batches whose cancel was answered, until they are retried
     retried_at: dict[str, float] = field(default_factory=dict)  #: by batch: when a retry last arrived
 
     def accepted(self, how: str, *job_ids: str) -> None:

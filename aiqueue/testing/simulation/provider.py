@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from aiqueue.errors import JobError
+from aiqueue.protocol import ClaimedJob, Outcome
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
 from aiqueue.providers.classify import from_answer
-from aiqueue.protocol import ClaimedJob, Outcome
 from aiqueue.results import Choice, Message, Response, Usage
 from aiqueue.testing.jobs import PROVIDER
 from aiqueue.testing.simulation.world import World
@@ -108,7 +108,9 @@ _LIMITS: tuple[dict[str, str], ...] = (
 class WatchedRunner(JobRunner):
     """Checks what a worker is given to run."""
 
-    def __init__(self, world: World, bill: Bill, answers: SimulatedAnswers, check: Callable[[ClaimedJob], None]) -> None:
+    def __init__(
+        self, world: World, bill: Bill, answers: SimulatedAnswers, check: Callable[[ClaimedJob], None]
+    ) -> None:
         super().__init__(lambda name: answers, max_result_bytes=2**16)
         self._world, self._bill, self._check = world, bill, check
 

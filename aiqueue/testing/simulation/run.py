@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from aiqueue.batch_protocol import BatchCall
 from aiqueue.config import (
     GateConfig,
     LeaseConfig,
@@ -18,7 +19,6 @@ from aiqueue.config import (
     RetryConfig,
     Settings,
 )
-from aiqueue.batch_protocol import BatchCall
 from aiqueue.errors import AIQueueError
 from aiqueue.ids import JobIdFactory, made_by
 from aiqueue.testing.jobs import POOL, PROVIDER, chat
@@ -87,7 +87,7 @@ def _settings() -> list[Settings]:
         RetentionConfig(),
         RetentionConfig(),
         RetentionConfig(max_age_s=5.0, idempotency_s=10.0),
-        RetentionConfig(max_jobs=3),
+        RetentionConfig(max_jobs=8),
     )
     return [
         Settings(
@@ -180,6 +180,9 @@ class _Scenario:
                     action = "drop" if group.is_open else "resume" if group.stored.paused else ""
                     if action and second > 20:
                         await _try(transport.batch(BatchCall(batch_id, action)))
+                await _try(
+                    transport.cancel([job.id for job in service._engine.core.live.values() if self._is_far(job.id)])
+                )
             busy = any(client.busy for client in self._clients if client.node.alive)
             if service is not None and not busy and not service._engine.core.live and second > 3:
                 break
@@ -192,6 +195,11 @@ class _Scenario:
             await asyncio.sleep(1.0)
             if not good.busy:
                 break
+
+    def _is_far(self, job_id: str) -> bool:
+        """Tell whether a job waits for a time that a wrong clock made far away."""
+        header = self._queue.history.headers.get(job_id)
+        return header is not None and header.run_at > self._world.wall() + 60.0
 
     def _batch_called(self, call: BatchCall) -> None:
         if call.action == "retry_failed":
@@ -212,8 +220,6 @@ async def _good(client: SimulatedClient) -> None:
     await client.adapter.submit_job_with_callback(chat("good"))
 
 
-async def _try(call: object) -> None:
-    try:
-        await call  # type: ignore[misc]
-    except (AIQueueError, RemoteFault):
-        pass
+async def _try(call: Awaitable[object]) -> None:
+    with suppress(AIQueueError, RemoteFault):
+        await call

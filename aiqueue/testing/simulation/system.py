@@ -88,7 +88,7 @@ class QueueHost:
         engine.world = world
         writer: Any = partial(SimulatedWriter, world=world)
         service = QueueService(self._settings, self.disk, engine=engine, clock=clock, writer=writer)
-        service.batches.retried_at_once = _RETRIED_AT_ONCE
+        service.batches.retries.at_once = _RETRIED_AT_ONCE
         return service
 
 
@@ -127,7 +127,7 @@ class WorkerHost:
         world.loop.kill(node)
         if world.draws.random() < 0.7:
             pool = world.node("pool")
-            telling = SimulatedTransport(self._network, "pool").lose(node.name, "simulated death")
+            telling = SimulatedTransport(self._network, "pool").lose(node.name, "died", crashed=True)
             world.later(world.delay_s(), world.loop.spawn, pool, telling)
         world.later(world.draws.choice((0.1, 1.0, 2.0)), self.start)
 

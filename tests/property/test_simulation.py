@@ -1,0 +1,76 @@
+"""The whole system on a simulated loop: a seed that breaks a promise is printed with the command that runs it again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from aiqueue.engine.effects import Rows
+from aiqueue.testing.simulation.__main__ import quiet, run_chunk
+from aiqueue.testing.simulation.disk import RecordedDisk
+from aiqueue.testing.simulation.provider import WatchedRunner
+from aiqueue.testing.simulation.run import simulate
+from tests.house_rules.sources import ROOT
+
+_PRINTS_TRACES = """
+import logging
+from aiqueue.testing.simulation.run import simulate
+logging.disable(logging.CRITICAL)
+for seed in range(20):
+    print(*simulate(seed).trace, sep="\\n")
+"""
+
+
+def traces(hash_seed: str) -> str:
+    """Return what 20 seeds do, in a process of its own."""
+    environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", _PRINTS_TRACES], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return run.stdout
+
+
+def test_the_same_seed_gives_the_same_run_in_every_process() -> None:
+    first = traces("1")
+    assert first.count("queue starts 1\n") == 20
+    assert first.splitlines() == traces("2").splitlines()
+
+
+def test_many_seeds_meet_every_kind_of_trouble() -> None:
+    with quiet():
+        happened = set[str]().union(*(simulate(seed).happened for seed in range(80)))
+    assert happened >= {"stall", "queue crash", "lost call", "call twice", "late call", "worker death", "clock set"}
+    assert happened >= {"failed commit", "failed read", "limits", "odd text", "hang", "sleep", "client death"}
+
+
+@pytest.fixture
+def forgetful_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each tenth commit be answered and not be kept."""
+    keep, commits = RecordedDisk.write, [0]
+
+    def write(disk: RecordedDisk, rows: Rows) -> None:
+        commits[0] += 1
+        if commits[0] % 10:
+            keep(disk, rows)
+
+    monkeypatch.setattr(RecordedDisk, "write", write)
+
+
+@pytest.mark.usefixtures("forgetful_disk")
+def test_a_disk_that_forgets_what_it_has_acknowledged_is_found() -> None:
+    assert run_chunk(0, 20)
+
+
+def test_a_worker_that_runs_an_attempt_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = WatchedRunner.run
+
+    async def twice(runner: WatchedRunner, job: object) -> object:
+        await run(runner, job)  # type: ignore[arg-type]
+        return await run(runner, job)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(WatchedRunner, "run", twice)
+    found = {violation.partition(":")[0] for report in run_chunk(0, 20) for violation in report.violations}
+    assert {"attempt run twice", "paid too often"} <= found
