@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from aiqueue import texts
 from aiqueue.errors import StartError
 from aiqueue.levels import DEFAULT_SLA_MS, LEVELS, AIJobPriority
 from aiqueue.llama_config import LlamaConfig, ModelsConfig
@@ -193,6 +194,7 @@ class LeaseConfig(_Section):
         return self.poll_s + min(_POLL_MARGIN_S, self.lease_s / 2 - self.poll_s)
 
 
+EntryName = Annotated[str, texts.PROVIDER.field(), AfterValidator(texts.clean)]
 HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$", max_length=255)]
 Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+$", max_length=300)]
 
@@ -221,6 +223,7 @@ class LimitsConfig(_Section):
     """What one job may weigh, and how many may wait."""
 
     max_payload_bytes: int = Field(4 * 2**20, ge=256)
+    max_metadata_bytes: int = Field(16 * 2**10, ge=2, le=2**20, description="metadata of one job, as JSON")
     max_result_bytes: int = Field(16 * 2**20, ge=256)
     max_queue_depth: int | None = Field(2_000_000, ge=1, description="waiting jobs in all")
     max_level_depth: dict[AIJobPriority, int] = Field(default_factory=dict, description="waiting jobs of a level")
@@ -234,8 +237,8 @@ class Settings(BaseSettings):
     )
 
     namespace: str = Field("aiqueue", description="Ray namespace: one system per namespace")
-    providers: dict[str, ProviderConfig] = Field(default_factory=dict)
-    pools: dict[str, PoolConfig] = Field(default_factory=dict)
+    providers: dict[EntryName, ProviderConfig] = Field(default_factory=dict)
+    pools: dict[EntryName, PoolConfig] = Field(default_factory=dict)
     preset: PresetName | None = Field(None, description="for pools that name none")
     scaling_interval_ms: int = Field(250, ge=50, description="how often the pools' sizes are decided")
     models: ModelsConfig = ModelsConfig()

@@ -12,21 +12,39 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Strict, TypeAdapter, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    Strict,
+    TypeAdapter,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
+from aiqueue import texts
 from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 #: Strict: bytes would pass for text, and then be stored as base64.
 Text = Annotated[str, Strict()]
 JsonObject = dict[Text, JsonValue]
-ModelName = Annotated[Text, Field(min_length=1, max_length=256)]
-Tag = Annotated[str, Field(min_length=1, max_length=64)]
+ModelName = Annotated[Text, texts.MODEL.field(), AfterValidator(texts.clean)]
+ProviderName = Annotated[
+    Text, texts.PROVIDER.field(description="name of a configured provider"), AfterValidator(texts.clean)
+]
+Tag = Annotated[Text, texts.TAG.field(), AfterValidator(texts.clean)]
+Name = Annotated[Text, texts.NAME.field(), AfterValidator(texts.clean)]
+IdempotencyKey = Annotated[Text, texts.IDEMPOTENCY_KEY.field(), AfterValidator(texts.clean)]
+StepName = Annotated[Text, Field(pattern=texts.STEP)]
 
 _encode = msgspec.json.Encoder().encode
 
 MAX_BATCH_JOBS = 10_000
+_METADATA = "kept with the job, not interpreted; as JSON it may have limits.max_metadata_bytes, 16 KiB by default"
 _MAX_WAIT_MS = 366 * 86_400_000
 
 
@@ -88,7 +106,7 @@ _NO_CONFIG = GenerationConfig()
 
 
 class _Payload(_Verbatim):
-    provider: Text = Field(min_length=1, max_length=64, description="name of a configured provider")
+    provider: ProviderName
     model: ModelName
     config: GenerationConfig = Field(default_factory=lambda: _NO_CONFIG)  # shared: a default is copied for each job
 
@@ -128,8 +146,11 @@ class JobOptions(_Model):
         None, ge=0, le=10, description="attempts after the first one; absent: the system's default, 3 if not configured"
     )
     timeout: int = Field(30_000, ge=100, le=86_400_000, description="ms one attempt may take")
-    tags: tuple[Tag, ...] = Field((), max_length=32)
-    metadata: Mapping[Text, JsonValue] = Field(default_factory=dict, description="kept with the job, not interpreted")
+    tags: tuple[Tag, ...] = Field((), max_length=texts.MAX_TAGS)
+    metadata: Mapping[Text, JsonValue] = Field(
+        default_factory=dict,
+        description="kept with the job, not interpreted; as JSON up to limits.max_metadata_bytes, 16 KiB by default",
+    )
     run_at: AwareDatetime | None = Field(None, description="not before this time")
     delay: int | None = Field(None, ge=0, le=_MAX_WAIT_MS, description="not before this many ms from now")
     deadline: AwareDatetime | None = Field(None, description="to be started by then, or it expires and nothing runs")
@@ -138,8 +159,8 @@ class JobOptions(_Model):
     on_gate: Literal["wait", "fail"] = Field(
         "wait", description="while the provider takes no calls: wait, or fail at once"
     )
-    idempotency_key: str | None = Field(
-        None, min_length=1, max_length=255, description="a second submit with this key is the first one, for 24 h"
+    idempotency_key: IdempotencyKey | None = Field(
+        None, description="a second submit with this key is the first one, for 24 h"
     )
     job_id: UUID | None = Field(None, description="chosen by the caller; a second submit of the same job is the first")
 
@@ -155,6 +176,8 @@ class JobOptions(_Model):
     @field_validator("metadata")
     @classmethod
     def _metadata_is_json(cls, value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        if texts.depth_of(value, texts.MAX_METADATA_DEPTH) > texts.MAX_METADATA_DEPTH:
+            raise ValueError(f"may be nested {texts.MAX_METADATA_DEPTH} deep")
         if value:
             _encode(value)  # refuses what pydantic lets pass: text that is no Unicode
         return value
@@ -183,7 +206,7 @@ class BatchOptions(JobOptions):
 
     job_id: None = None
     idempotency_key: None = None
-    name: str | None = Field(None, max_length=256)
+    name: Name | None = None
     max_concurrency: int | None = Field(None, ge=1, description="jobs of the batch that run at once at most")
     fail_fast: bool = Field(False, description="the first job that fails stops the others")
     max_failed_ratio: float = Field(1.0, ge=0, le=1, description="so does a greater share of failed ones")
@@ -194,7 +217,7 @@ class GraphOptions(JobOptions):
 
     job_id: None = None
     idempotency_key: None = None
-    name: str | None = Field(None, max_length=256)
+    name: Name | None = None
     max_concurrency: int | None = Field(None, ge=1, description="jobs of it that run at once at most")
 
 
@@ -218,7 +241,7 @@ class ChainOptions(GraphOptions):
 class ChainStep(_Model):
     """A step with a name, which later steps may use: ``{{steps.name.content}}``."""
 
-    name: str | None = Field(None, pattern=r"^[\w-]{1,64}$")
+    name: StepName | None = None
     payload: JobPayload
 
 
@@ -237,7 +260,7 @@ class GraphNodeBody(_Model):
     """One job of a graph."""
 
     payload: JobPayload
-    depends_on: list[str] = Field(default_factory=list)
+    depends_on: list[StepName] = Field(default_factory=list)
     on_error: Literal["fail", "skip", "include"] = Field(
         "fail", description="what the job does when one that it needs did not complete"
     )
@@ -250,7 +273,7 @@ class GraphNodeBody(_Model):
 class GraphBody(_Model):
     """``POST /ai/graphs``."""
 
-    nodes: dict[Annotated[str, Field(pattern=r"^[\w-]{1,64}$")], GraphNodeBody] = Field(min_length=1, max_length=10_000)
+    nodes: dict[StepName, GraphNodeBody] = Field(min_length=1, max_length=10_000)
     options: GraphOptions = GraphOptions()
 
 

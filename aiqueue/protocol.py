@@ -50,7 +50,7 @@ class JobHeader(Wire):
     max_retries: int = 3
     timeout_ms: int = 30_000
     tags: tuple[str, ...] = ()
-    metadata: bytes = b""  #: JSON object, or empty
+    metadata: bytes = b""  #: JSON object, or empty: there is none, or it is kept once for all jobs of a group
     batch_id: str = ""
     created_at: float = 0.0
     run_at: float = 0.0  #: not before; 0: at once
@@ -101,6 +101,7 @@ class SubmitGroup(Wire):
     maybe_known: bool = False  #: sent before, or with ids chosen by the caller: look them up before accepting
     batch: BatchSpec | None = None  #: these jobs are a batch, or its first part
     part_of: str = ""  #: the open batch that they are a further part of
+    metadata: bytes = b""  #: JSON object that all of these jobs have, or empty
 
 
 class Refusal(Wire):
@@ -312,6 +313,7 @@ class Welcome(Wire):
     sla_ms: tuple[int, ...]  #: by rank
     shards: int = 1
     max_retries: int = 3  #: of a job that does not say
+    max_metadata_bytes: int = 16 * 2**10
 
 
 _encoder = msgspec.msgpack.Encoder()

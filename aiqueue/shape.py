@@ -11,11 +11,14 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
+from aiqueue import texts
+
 
 def shape_of(adapter: TypeAdapter[Any]) -> SchemaValidator:
     """Return a validator with the rules of ``adapter`` for dicts all the way down; absent defaults stay absent.
 
-    What it accepts, the adapter accepts. It refuses model instances, which the adapter takes too.
+    What it accepts, the adapter accepts, but for names that are not ``texts.clean``: who uses it checks those, once per
+    name and not once per job. It refuses model instances, which the adapter takes too.
     """
     # A model's config covers the definitions it uses; a typed dict's does not.
     return SchemaValidator(cast(CoreSchema, _without_models(adapter.core_schema)), {"allow_inf_nan": False})
@@ -27,6 +30,8 @@ def _without_models(node: Any) -> Any:
         return [_without_models(each) for each in node]
     if not isinstance(node, dict):
         return node
+    if node.get("type") == "function-after" and node["function"]["function"] is texts.clean:
+        return _without_models(node["schema"])
     if node.get("type") == "model":
         fields = {name: _field(field["schema"]) for name, field in node["schema"]["fields"].items()}
         return core_schema.typed_dict_schema(fields, extra_behavior="forbid", config=node["config"])

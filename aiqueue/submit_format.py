@@ -22,6 +22,7 @@ class _Packed(Wire):
     maybe_known: bool
     batch: BatchSpec | None
     part_of: str
+    metadata: bytes = b""
 
 
 _decode = msgspec.msgpack.Decoder(list[_Packed]).decode
@@ -43,10 +44,12 @@ def _pack(group: SubmitGroup) -> _Packed:
     places = {key: place for place, key in enumerate(headers)}
     which = [places[id(job.header)] for job in jobs]
     ids, payloads = [job.id for job in jobs], [job.payload for job in jobs]
-    return _Packed(list(headers.values()), which, ids, payloads, group.maybe_known, group.batch, group.part_of)
+    return _Packed(
+        list(headers.values()), which, ids, payloads, group.maybe_known, group.batch, group.part_of, group.metadata
+    )
 
 
 def _unpack(packed: _Packed) -> SubmitGroup:
     headers = map(packed.headers.__getitem__, packed.which)
     jobs = list(map(Submission, packed.ids, headers, packed.payloads))
-    return SubmitGroup(jobs, packed.maybe_known, packed.batch, packed.part_of)
+    return SubmitGroup(jobs, packed.maybe_known, packed.batch, packed.part_of, packed.metadata)

@@ -12,6 +12,7 @@ import msgspec
 import pydantic
 from pydantic_core import ErrorDetails
 
+from aiqueue import texts
 from aiqueue.errors import FieldError, PayloadTooLarge, ValidationError
 from aiqueue.models import PAYLOAD, AIJobType, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
@@ -107,6 +108,7 @@ class PayloadChecker:
     def __init__(self, welcome: Welcome) -> None:
         self._providers = {entry.name: entry for entry in welcome.providers}
         self._max_bytes = welcome.max_payload_bytes
+        self._max_metadata = welcome.max_metadata_bytes
         self._known: set[tuple[str, str, str]] = set()  #: targets that were found to exist
 
     def check(self, payload: Mapping[str, Any] | Payload) -> CheckedPayload:
@@ -126,6 +128,16 @@ class PayloadChecker:
             )
         return CheckedPayload(*target, encoded)
 
+    def metadata_of(self, options: JobOptions) -> bytes:
+        """Return the metadata as it is stored, empty for none. Raises PayloadTooLarge."""
+        if not options.metadata:
+            return b""
+        encoded = _encode(options.metadata)
+        if len(encoded) > self._max_metadata:
+            message = f"has {len(encoded)} bytes as JSON, over the limit of {self._max_metadata}"
+            raise PayloadTooLarge([FieldError("options.metadata", message)])
+        return encoded
+
     def check_all(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> list[CheckedPayload]:
         """Check a list; the error names the index of every bad one, the first 100."""
         checked, errors, bad = [], list[FieldError](), 0
@@ -144,6 +156,8 @@ class PayloadChecker:
         return checked
 
     def _unknown_target(self, job_type: str, provider: str, model: str) -> FieldError | None:
+        texts.PROVIDER.check("provider", provider)
+        texts.MODEL.check("model", model)
         entry = self._providers.get(provider)
         if entry is None:
             return FieldError("provider", f"unknown provider {provider!r}; configured: {self._names()}")

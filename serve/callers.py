@@ -7,10 +7,9 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 
+from aiqueue import texts
 from aiqueue.client.headers import DEFAULT_SCOPE
-from aiqueue.errors import FieldError, ValidationError
 
-MAX_KEY = 255
 KEY_TAKEN = "The idempotency key was used with another body."
 KEY_PARAMETER = {
     "name": "Idempotency-Key",
@@ -18,17 +17,15 @@ KEY_PARAMETER = {
     "required": False,
     "description": "a second request with this key and the same body is the first one, for 24 hours; a key is its "
     "caller's, who is told apart by `Authorization` (of a Basic login the user name) or `X-API-Key`",
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
+    "schema": {"type": "string", "minLength": 1, "maxLength": texts.IDEMPOTENCY_KEY.most, "pattern": texts.PATTERN},
 }
 _IDENTIFIES = ("authorization", "x-api-key")  # the first that is there
 
 
 def idempotency_key(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request carries. Raises ValidationError for one of the wrong length."""
+    """Return the key that a request carries. Raises ValidationError for one that is none."""
     key = headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= MAX_KEY:
-        raise ValidationError([FieldError("Idempotency-Key", f"must have 1 to {MAX_KEY} characters")])
-    return key
+    return None if key is None else texts.IDEMPOTENCY_KEY.check("Idempotency-Key", key)
 
 
 def caller_scope(headers: Mapping[str, str]) -> str:

@@ -91,8 +91,8 @@ class AsyncAIQueueAdapter:
         IdempotencyConflict for a key that was used with another body.
         """
         checked = [self._started(self._checker).check(payload)]
-        (job,), known = self._prepare(checked, validate_options(options), scope=scope)
-        return await self._accept([job], known=known) or job.id
+        group = self._prepare(checked, validate_options(options), scope=scope)
+        return await self._accept(group) or group.jobs[0].id
 
     async def submit_jobs(
         self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, batch_id: str = ""
@@ -111,15 +111,17 @@ class AsyncAIQueueAdapter:
         bodies = self._started(self._checker).check_all(payloads)
         if checked.job_id is None and (batch_id or checked.idempotency_key):
             return await self._accept_once(bodies, checked, batch_id=batch_id)
-        jobs, known = self._prepare(bodies, checked, batch_id)
-        if batch_id and jobs:
-            group = SubmitGroup(jobs, known, batch_spec(batch_id, checked))
-            return [await self._started(self._coalescer).submit(group) or jobs[0].id]
+        group = self._prepare(bodies, checked, batch_id)
+        jobs = group.jobs
+        if group.batch and jobs:
+            return [await self._accept(group) or jobs[0].id]
         first = _FIRST_PART if len(jobs) > _PART else len(jobs)
         if first:
-            await self._accept(jobs[:first], known=known)
+            await self._accept(replace(group, jobs=jobs[:first]))
         parts = [jobs[at : at + _PART] for at in range(first, len(jobs), _PART)]
-        ends = await asyncio.gather(*(self._accept(part, known=known) for part in parts), return_exceptions=True)
+        ends = await asyncio.gather(
+            *(self._accept(replace(group, jobs=part)) for part in parts), return_exceptions=True
+        )
         if refusals := [end for end in ends if isinstance(end, BaseException)]:
             later = [job for part, end in zip(parts, ends, strict=True) if end not in refusals for job in part]
             raise PartlySubmitted([job.id for job in jobs[:first] + later], len(jobs)) from refusals[0]
@@ -155,14 +157,15 @@ class AsyncAIQueueAdapter:
 
         Raises what ``submit_job`` raises, and the JobError that ended the job.
         """
-        (job,), known = self._prepare([self._started(self._checker).check(payload)], validate_options(options))
+        group = self._prepare([self._started(self._checker).check(payload)], validate_options(options))
+        job_id, known = group.jobs[0].id, group.maybe_known
         feed = self._started(self._feed)  # stop() may come in between
-        ended = feed.expect(job.id)
+        ended = feed.expect(job_id)
         try:
-            earlier = await self._accept([job], known=known, linger=True)
-            info = await (self.wait(earlier or job.id) if known or earlier else ended)
+            earlier = await self._accept(group, linger=True)
+            info = await (self.wait(earlier or job_id) if known or earlier else ended)
         finally:
-            feed.forget(job.id, ended)
+            feed.forget(job_id, ended)
         result = _result_of(info)
         if callback is not None:
             callback(result)
@@ -274,9 +277,9 @@ class AsyncAIQueueAdapter:
         if self._feed and (self._feed.listens or self._listeners.wanted()):
             self._feed.listen(self._listeners.wanted(), self._listeners.tell)
 
-    async def _accept(self, jobs: list[Submission], *, known: bool, linger: bool = False) -> str | None:
+    async def _accept(self, group: SubmitGroup, *, linger: bool = False) -> str | None:
         """Return the id of the job that was accepted before under the same idempotency key, if there is one."""
-        return await self._started(self._coalescer).submit(SubmitGroup(jobs, maybe_known=known), linger=linger)
+        return await self._started(self._coalescer).submit(group, linger=linger)
 
     async def _accept_once(
         self,
@@ -296,9 +299,9 @@ class AsyncAIQueueAdapter:
             return []
         ids = ids_from(new_job_ids(1)[0], len(payloads))
         batch_id = batch_id or (_batch_of(prefix, ids) if prefix else "")
-        jobs, _ = self._prepare(payloads, options, batch_id, ids=ids, key=key, scope=scope)
-        group = SubmitGroup(jobs, batch=batch_spec(batch_id, options) if batch_id else None)
-        earlier = await self._started(self._coalescer).submit(group)
+        group = self._prepare(payloads, options, batch_id, ids=ids, key=key, scope=scope)
+        group.maybe_known = False  # a key is looked up anyway
+        earlier = await self._accept(group)
         return ids_from(earlier, len(ids)) if earlier else ids
 
     def _prepare(
@@ -310,8 +313,8 @@ class AsyncAIQueueAdapter:
         ids: list[str] | None = None,
         key: str | None = None,
         scope: str = DEFAULT_SCOPE,
-    ) -> tuple[list[Submission], bool]:
-        """Return what is to be sent, and whether the queue may know these ids already."""
+    ) -> SubmitGroup:
+        """Return what is to be sent."""
         chosen = options.job_id
         ids = ids or (new_job_ids(len(payloads)) if chosen is None else [str(chosen)])
         shared = header_fields(options, owner=self._client_id, default_retries=self._default_retries, batch_id=batch_id)
@@ -325,7 +328,9 @@ class AsyncAIQueueAdapter:
                 job.header = replace(job.header, index=index)
         if jobs and (scoped := scoped_key(key or options.idempotency_key, scope)):
             jobs[0].header = replace(jobs[0].header, idempotency_key=scoped)
-        return jobs, chosen is not None
+        metadata = self._started(self._checker).metadata_of(options)
+        batch = batch_spec(batch_id, options, metadata) if batch_id else None
+        return SubmitGroup(jobs, maybe_known=chosen is not None, batch=batch, metadata=metadata)
 
     @staticmethod
     def _started(part: _Part | None) -> _Part:

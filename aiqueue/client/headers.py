@@ -5,20 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
+from aiqueue import texts
 from aiqueue.models import BatchOptions, GraphOptions, JobOptions
 from aiqueue.protocol import BatchSpec
 
 DEFAULT_SCOPE = "default"  #: idempotency keys of one caller do not meet another caller's
 
-_encode_metadata = msgspec.json.Encoder().encode
-
 
 def header_fields(options: JobOptions, *, owner: str, default_retries: int, batch_id: str) -> tuple[Any, ...]:
     """Return the fields of a JobHeader from ``level`` on, in its order: equal for all jobs submitted together.
 
-    The idempotency key is not among them: of many jobs the first one alone carries it.
+    The idempotency key is not among them: of many jobs the first one alone carries it. Nor is the metadata, which
+    travels once for all jobs of a group.
     """
     waits = [wait for wait in (options.expires_in, options.start_timeout) if wait is not None]
     return (
@@ -27,7 +25,7 @@ def header_fields(options: JobOptions, *, owner: str, default_retries: int, batc
         default_retries if options.max_retries is None else options.max_retries,
         options.timeout,
         options.tags,
-        _encode_metadata(options.metadata) if options.metadata else b"",
+        b"",
         batch_id,
         0.0,  # created_at is the queue's to set
         _seconds(options.run_at),
@@ -39,14 +37,22 @@ def header_fields(options: JobOptions, *, owner: str, default_retries: int, batc
 
 
 def scoped_key(key: str | None, scope: str) -> str:
-    """Return an idempotency key as the queue keeps it, empty for none. A scope has no colon."""
-    return f"{scope}:{key}" if key else ""
+    """Return an idempotency key as the queue keeps it, empty for none. A scope has no colon.
+
+    Raises ValidationError for a key that is too long or holds control characters.
+    """
+    return f"{scope}:{texts.IDEMPOTENCY_KEY.check('idempotency_key', key)}" if key else ""
 
 
-def batch_spec(batch_id: str, options: JobOptions, *, kind: str = "batch", is_open: bool = False) -> BatchSpec:
-    """Return what the queue is told of a batch, a chain or a graph whose jobs have these options."""
-    spec = BatchSpec(batch_id, kind, is_open=is_open, tags=options.tags)
-    spec.metadata = _encode_metadata(options.metadata) if options.metadata else b""
+def batch_spec(
+    batch_id: str, options: JobOptions, metadata: bytes, *, kind: str = "batch", is_open: bool = False
+) -> BatchSpec:
+    """Return what the queue is told of a batch, a chain or a graph whose jobs have these options.
+
+    Raises ValidationError for an id that is too long or holds control characters.
+    """
+    texts.BATCH_ID.check("batch_id", batch_id)
+    spec = BatchSpec(batch_id, kind, is_open=is_open, tags=options.tags, metadata=metadata)
     if isinstance(options, BatchOptions | GraphOptions):
         spec.name, spec.max_concurrency = options.name or "", options.max_concurrency or 0
     if isinstance(options, BatchOptions):

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
-from pydantic import BaseModel, Field, Strict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
-from aiqueue import cron
+from aiqueue import cron, texts
 from aiqueue.engine.schedule_records import ScheduleRun, ScheduleView
 from aiqueue.levels import LEVELS, NUMERIC_ALIASES, AIJobPriority
-from aiqueue.models import JobOptions, JobPayload
+from aiqueue.models import JobOptions, JobPayload, Name, Text
 from aiqueue.views import moment
 
 MAX_JITTER_MS = 86_400_000
@@ -36,9 +36,11 @@ class ScheduleDefinition(BaseModel):
 
     model_config = JobOptions.model_config
 
-    name: Annotated[str, Strict()] = Field(min_length=1, max_length=256, description="unique among the schedules")
-    timezone: str = Field("UTC", max_length=128, description="IANA name, such as Europe/London")
-    cron_expression: Annotated[str, Strict()] = Field(
+    name: Name = Field(description="unique among the schedules")
+    timezone: Annotated[Text, texts.TIMEZONE.field(), AfterValidator(texts.clean)] = Field(
+        "UTC", description="IANA name, such as Europe/London"
+    )
+    cron_expression: Annotated[Text, texts.CRON_EXPRESSION.field(), AfterValidator(texts.clean)] = Field(
         description="minute hour day month weekday, with a second in front if there are six; or @daily and its like"
     )
     enabled: bool = Field(True, description="false: paused from the start")

@@ -103,11 +103,13 @@ class ScheduleClient:
             raise ValidationError([FieldError("priority", str(error))]) from None
         kind, provider, model, body = self._checker.check(payload)
         fields = header_fields(options, owner="", default_retries=self._default_retries, batch_id="")
+        header = JobHeader(kind, provider, model, *fields)
+        header.metadata = self._checker.metadata_of(options)
         spec = ScheduleSpec(
             new_id("schedule"),
             definition.name,
             definition.cron_expression,
-            JobHeader(kind, provider, model, *fields),
+            header,
             body,
             definition.timezone,
             definition.overlap,

@@ -42,6 +42,8 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
         return Refusal(DuplicateBatch.kind, min(taken))  # its counts would be of jobs that are not its own
     if full := _no_room(core, fresh):
         return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S)
+    if group.metadata:
+        batches.keep_metadata(core, turn, fresh.values(), group.metadata)
     if in_batch:
         for job in fresh.values():
             _fix_times(job.header, turn.now)

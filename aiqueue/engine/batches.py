@@ -63,6 +63,15 @@ def accept(core: Core, turn: Turn, sent: SubmitGroup, fresh: Collection[Submissi
         _publish(core, turn, group, BATCH_SUBMITTED)
 
 
+def keep_metadata(core: Core, turn: Turn, jobs: Collection[Submission], metadata: bytes) -> None:
+    """Keep what jobs share, which are accepted next, in one row for all of them; of a single job in its own."""
+    if len(jobs) == 1:
+        next(iter(jobs)).header.metadata = metadata
+    elif jobs and metadata:
+        first = core.counters.next_seq
+        turn.rows.shared.append((first, first + len(jobs) - 1, metadata))
+
+
 def _open(core: Core, turn: Turn, spec: BatchSpec) -> Group:
     no = core.counters.next_batch
     core.counters.next_batch += 1
@@ -275,6 +284,8 @@ def retry(core: Core, turn: Turn, command: Retry) -> Refusal | None:
         for seq, state, progress in command.replaced
         if state == JobState.DEAD_LETTER
     ]
+    if command.metadata:
+        keep_metadata(core, turn, command.jobs, command.metadata)
     _add(core, turn, group, command.jobs, command.ended, first_index=RETRIED)
     return None
 

@@ -136,7 +136,8 @@ class Retry:
     """Put new jobs into a batch in the place of some that did not complete. Reply: a Refusal, or None.
 
     ``number``, ``spec`` and ``stored`` are the batch as the journal has it, for one that has ended; ``replaced`` says
-    which jobs get a successor: seq, terminal state and Progress of each.
+    which jobs get a successor: seq, terminal state and Progress of each. ``metadata`` is that of all of these jobs,
+    where it is equal.
     """
 
     number: int
@@ -145,6 +146,7 @@ class Retry:
     replaced: Sequence[tuple[int, str, bytes]]
     jobs: Sequence[Submission]
     ended: Mapping[str, str] = field(default_factory=dict)
+    metadata: bytes = b""
 
 
 JobCommand = Submit | Exchange | Claim | Cancel | LoseWorker | Tick

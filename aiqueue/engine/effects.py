@@ -18,6 +18,8 @@ class Rows:
     """Journal rows, as plain tuples: they go to the database as they are."""
 
     jobs: list[tuple[int, str, bytes, bytes]] = field(default_factory=list)  #: seq, id, header, payload
+    shared: list[tuple[int, int, bytes]] = field(default_factory=list)
+    """First and last seq of jobs that were accepted together, and the metadata that all of them have."""
     states: list[tuple[int, str, bytes]] = field(default_factory=list)  #: seq, state, Progress; the last one counts
     results: list[tuple[int, bytes]] = field(default_factory=list)  #: seq, result
     attempts: list[tuple[int, int, bytes]] = field(default_factory=list)  #: seq, attempt, AttemptRecord
@@ -43,6 +45,7 @@ class Rows:
     def extend(self, later: Rows) -> None:
         """Append ``later``, which was made after these."""
         self.jobs += later.jobs
+        self.shared += later.shared
         self.states += later.states
         self.results += later.results
         self.attempts += later.attempts

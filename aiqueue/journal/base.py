@@ -34,6 +34,7 @@ class StoredJob(NamedTuple):
     progress: bytes
     result: bytes
     payload: bytes
+    metadata: bytes = b""  #: that it shares with others; of a job that shares none it is in the header
 
 
 class Recovered(NamedTuple):

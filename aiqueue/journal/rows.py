@@ -26,6 +26,12 @@ def _statements(verb: str, table: str, columns: str, rest: str = "") -> dict[int
 
 # A commit whose end was in doubt (its fsync failed) is tried again, and then finds its own rows.
 _INSERT_JOBS = _statements("INSERT", "jobs", "seq, id, header, payload", "ON CONFLICT DO NOTHING")
+_PUT_SHARED = _statements("INSERT OR REPLACE", "shared", "first_seq, last_seq, metadata")
+_FORGET_SHARED = """
+    DELETE FROM shared
+    WHERE first_seq IN (SELECT (SELECT max(first_seq) FROM shared WHERE first_seq <= column1) FROM (VALUES {}))
+    AND NOT EXISTS (SELECT 1 FROM jobs WHERE seq BETWEEN first_seq AND last_seq)
+"""
 _PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress")
 _PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
 _PUT_ATTEMPTS = _statements("INSERT OR REPLACE", "attempts", "seq, attempt, body")
@@ -60,6 +66,10 @@ def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
     if inserted < len(rows.jobs):
         _check_same(writer, "SELECT seq, id FROM jobs", "seq", [row[:2] for row in rows.jobs])
     stored += inserted
+    if rows.shared:
+        _write(writer, _PUT_SHARED, rows.shared)
+    for part in chunks(rows.deletes):  # when all is there that this commit adds
+        writer.execute(_FORGET_SHARED.format(", ".join(["(?)"] * len(part))), part)
     _write(writer, _PUT_STATES, rows.states)
     _write(writer, _PUT_RESULTS, rows.results)
     _write(writer, _PUT_ATTEMPTS, rows.attempts)

@@ -10,9 +10,9 @@ from pathlib import Path
 from aiqueue.errors import StartError
 
 #: ``jobs`` is written once per job, in the order of acceptance, so that a submit only appends (payload last: reading a
-#: header does not touch its pages). ``states`` has a row from the first claim on; no row means queued. ``counters`` has
-#: one row, which every commit writes: who may write (``epoch``), which commit it was (``number``), how many jobs are
-#: ``stored``.
+#: header does not touch its pages). What jobs that were accepted together have in common is in ``shared``, once.
+#: ``states`` has a row from the first claim on; no row means queued. ``counters`` has one row, which every commit
+#: writes: who may write (``epoch``), which commit it was (``number``), how many jobs are ``stored``.
 STEPS = (
     """
     CREATE TABLE jobs (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, header BLOB NOT NULL, payload BLOB NOT NULL);
@@ -50,6 +50,7 @@ STEPS = (
     CREATE TABLE ends (no INTEGER, n INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (no, n)) WITHOUT ROWID;
     """,
     "CREATE INDEX batches_by_end ON batch_states (ended_at) WHERE ended_at > 0;",
+    "CREATE TABLE shared (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, metadata BLOB NOT NULL);",
 )
 VERSION = len(STEPS)
 

@@ -56,8 +56,13 @@ _LIVE = f"""
     SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
     FROM jobs LEFT JOIN states USING (seq) WHERE state IS NULL OR state NOT IN {_ENDED} ORDER BY jobs.seq
 """
-_STORED = """
-    SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {payload}
+_SHARED = """
+    SELECT CASE WHEN last_seq >= jobs.seq THEN metadata END
+    FROM shared WHERE first_seq <= jobs.seq ORDER BY first_seq DESC LIMIT 1
+"""
+_STORED = f"""
+    SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {{payload}},
+        coalesce(({_SHARED}), x'')
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
 _HAS_OLDER = """

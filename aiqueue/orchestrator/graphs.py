@@ -11,6 +11,7 @@ from aiqueue.engine.dependencies import ON_ERROR
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.protocol import Need
 from aiqueue.templates import Reference, references
+from aiqueue.texts import check_step
 
 _NODE_FIELDS = frozenset({"payload", "depends_on", "dependsOn", "on_error", "onError", "name"})
 
@@ -53,7 +54,8 @@ def chain_of(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: 
     names, payloads = [], []
     for at, step in enumerate(steps):
         named = isinstance(step, Mapping) and "payload" in step
-        names.append(str(step.get("name") or at) if named and isinstance(step, Mapping) else str(at))
+        name = step.get("name") if named and isinstance(step, Mapping) else None
+        names.append(check_step(f"steps.{at}.name", name) if name else str(at))
         payloads.append(step["payload"] if named and isinstance(step, Mapping) else step)
     on_error = "fail" if stop_on_error else "include"
     places = _places(names)
@@ -80,6 +82,8 @@ def graph_of(nodes: Mapping[str, Any]) -> Graph:
     """
     if not nodes:
         raise ValidationError([FieldError("nodes", "is empty: give a mapping of names to nodes")])
+    for name in nodes:
+        check_step("nodes", name)
     errors: list[FieldError] = []
     needed = {name: _parents(name, node, nodes, errors) for name, node in nodes.items()}
     if errors:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from aiqueue import texts
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
 from aiqueue.errors import BatchNotFound, FieldError, ValidationError
@@ -37,7 +38,7 @@ class Mapping:
     """One call of ``map``."""
 
     def __init__(self, adapter: AsyncAIQueueAdapter, run_id: str, key: Key | None, options: BatchOptions) -> None:
-        self._adapter, self._run_id, self._options = adapter, run_id, options
+        self._adapter, self._run_id, self._options = adapter, texts.RUN_ID.check("run_id", run_id), options
         self._key = key or _hash
         self._order: list[tuple[str, str]] = []  # key, job id
         self._seen: dict[str, int] = {}

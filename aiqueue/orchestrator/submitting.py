@@ -42,7 +42,7 @@ class PartSender:
 
     def __init__(self, session: Session, batch_id: str, options: BatchOptions, *, run: str = "") -> None:
         self._session = session
-        self.spec: BatchSpec = batch_spec(batch_id, options, is_open=True)
+        self.spec: BatchSpec = batch_spec(batch_id, options, session.checker.metadata_of(options), is_open=True)
         self.spec.run = run
         self._shared = header_fields(
             options, owner=session.owner, default_retries=session.default_retries, batch_id=batch_id
@@ -63,6 +63,7 @@ class PartSender:
             first = self.count == 0
             self.count += len(part)
             group = SubmitGroup(part, batch=self.spec) if first else SubmitGroup(part, part_of=self.spec.id)
+            group.metadata = self.spec.metadata
             self._parts.add(asyncio.ensure_future(self._session.submit(group)))
             await self._answered(0 if first else _UNDER_WAY)  # the batch must be there before its further parts are
         return ids
@@ -132,9 +133,9 @@ async def submit_linked(session: Session, linked: Linked, options: GraphOptions,
     for job, needs, policy in zip(jobs, linked.needs, linked.on_error, strict=True):
         job.header.needs, job.header.on_error = needs, policy if needs else ""
     jobs[0].header.idempotency_key = key
-    spec = batch_spec(batch_id, options, kind=linked.kind)
+    spec = batch_spec(batch_id, options, session.checker.metadata_of(options), kind=linked.kind)
     spec.names = linked.names
-    if earlier := await session.submit(SubmitGroup(jobs, batch=spec)):
+    if earlier := await session.submit(SubmitGroup(jobs, batch=spec, metadata=spec.metadata)):
         return f"{prefix}-{earlier}", ids_from(earlier, len(ids))
     return batch_id, ids
 

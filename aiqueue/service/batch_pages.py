@@ -63,7 +63,7 @@ class BatchPages:
             for seq in part:
                 job = found.get(seq)
                 yield job
-                size += len(job.result) if job else 0
+                size += len(job.result) + len(job.metadata) if job else 0
                 if size >= _PAGE_BYTES:
                     return
 

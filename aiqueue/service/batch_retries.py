@@ -92,7 +92,9 @@ class BatchRetries:
             if at and _was_stopped(found.stored):
                 return at
             replaced = [(row.seq, row.state, row.progress) for row in rows]
-            refusal, committed = self._apply(Retry(found.number, found.spec, found.stored, replaced, jobs, ended))
+            shared = _taken_out(jobs, found.spec.metadata)
+            command = Retry(found.number, found.spec, found.stored, replaced, jobs, ended, shared)
+            refusal, committed = self._apply(command)
             if isinstance(refusal, Refusal):
                 raise error_of(refusal)
             await asyncio.shield(committed)
@@ -125,6 +127,15 @@ def _again(view: JobView, heirs: dict[str, str]) -> Submission:
     header.delay_ms = header.expires_in_ms = 0
     header.needs = tuple(Need(heirs.get(need.job_id, need.job_id), need.names) for need in header.needs)
     return Submission(heirs[view.id], header, view.payload)
+
+
+def _taken_out(jobs: Sequence[Submission], metadata: bytes) -> bytes:
+    """Return ``metadata`` if all jobs have it, and take it out of their headers: it is kept once for all of them."""
+    if not all(job.header.metadata == metadata for job in jobs):
+        return b""
+    for job in jobs:
+        job.header.metadata = b""
+    return metadata
 
 
 def error_of(refusal: Refusal) -> AIQueueError:

@@ -128,7 +128,12 @@ class Intake:
             else:
                 _, _, key = group.jobs[0].header.idempotency_key.partition(":")
                 answers[at] = Refusal(IdempotencyConflict.kind, key, used.job_id)
-        same = {job.id: lookup.is_same(stored[job.id], job) for job in jobs if job.id in stored}
+        same = {
+            job.id: lookup.is_same(stored[job.id], job, group.metadata)
+            for group in groups.values()
+            for job in group.jobs
+            if job.id in stored
+        }
         if new:
             for at, answer in zip(new, await self._accept([groups[at] for at in new], same, digests), strict=True):
                 answers[at] = answer
@@ -181,7 +186,7 @@ def _used_before(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> StoredKey
 def _digest(group: SubmitGroup) -> bytes:
     """Return a hash of all that makes these jobs what they are: not who sent them, when, and under which ids."""
     first, hashed = group.jobs[0], hashlib.blake2b(digest_size=16)
-    hashed.update(encode(_options_of(first.header)) + first.payload)
+    hashed.update(encode(_options_of(first.header, group.metadata)) + first.payload)
     for job in group.jobs[1:]:  # they share their options
         hashed.update(encode((job.header.type, job.header.provider, job.header.model, job.payload)))
     if group.batch is not None:
@@ -200,7 +205,7 @@ def _needs_of(jobs: Sequence[Submission]) -> list[tuple[str, list[tuple[int | st
     ]
 
 
-def _options_of(header: JobHeader) -> tuple[Any, ...]:
+def _options_of(header: JobHeader, shared: bytes) -> tuple[Any, ...]:
     return (
         header.type,
         header.provider,
@@ -209,7 +214,7 @@ def _options_of(header: JobHeader) -> tuple[Any, ...]:
         header.max_retries,
         header.timeout_ms,
         header.tags,
-        header.metadata,
+        header.metadata or shared,
         0 if header.redriven_from else header.delay_ms,  # when a redrive's turn comes is not what it is
         header.run_at,
         header.expires_in_ms,

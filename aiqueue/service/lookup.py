@@ -19,6 +19,7 @@ _IN_AN_ATTEMPT = frozenset({JobState.PROCESSING, JobState.CANCELLING, JobState.C
 def view_of(stored: StoredJob, sla_ms: tuple[int, ...], attempts: list[bytes] | None = None) -> JobView:
     """Return a stored job as ``get_jobs`` shows it; ``attempts``: those before the last one."""
     header = decode_header(stored.header)
+    header.metadata = header.metadata or stored.metadata
     progress = decode_progress(stored.progress) if stored.progress else Progress()
     return JobView(
         stored.id,
@@ -70,9 +71,15 @@ def is_wanted(view: JobView, call: DeadLettersCall) -> bool:
     )
 
 
-def is_same(stored: StoredJob, submitted: Submission) -> bool:
-    """Tell whether ``submitted`` is the job that was stored: all but who sent it and when must be equal."""
+def is_same(stored: StoredJob, submitted: Submission, shared: bytes = b"") -> bool:
+    """Tell whether ``submitted`` is the job that was stored: all but who sent it and when must be equal.
+
+    ``shared`` is the metadata that its group was sent with.
+    """
     known = decode_header(stored.header)
+    if (known.metadata or stored.metadata) != (submitted.header.metadata or shared):
+        return False
+    known.metadata = submitted.header.metadata
     if known.delay_ms:  # relative to acceptance: the queue has made times of them
         known.run_at = submitted.header.run_at
     if known.expires_in_ms:

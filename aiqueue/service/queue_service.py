@@ -140,9 +140,11 @@ class QueueService:
             ProviderEntry(name, entry.kind, job_types_of(entry.kind), entry.models)
             for name, entry in self._settings.providers.items()
         ]
-        limit = self._settings.limits.max_payload_bytes
-        retries = self._settings.dead_letter.max_retries
-        return Welcome(self._log.last, providers, limit, self._settings.sla_by_rank(), max_retries=retries)
+        limits, slas = self._settings.limits, self._settings.sla_by_rank()
+        welcome = Welcome(self._log.last, providers, limits.max_payload_bytes, slas)
+        welcome.max_retries = self._settings.dead_letter.max_retries
+        welcome.max_metadata_bytes = limits.max_metadata_bytes
+        return welcome
 
     async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
         """Accept groups of jobs, each whole or not at all; answer when they are on disk.

@@ -24,6 +24,7 @@ class Disk:
 
     jobs: dict[int, JobRow] = field(default_factory=dict)
     seqs: dict[str, int] = field(default_factory=dict)
+    shared: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     states: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     results: dict[int, bytes] = field(default_factory=dict)
     attempts: dict[tuple[int, int], bytes] = field(default_factory=dict)
@@ -47,6 +48,9 @@ class Disk:
             if seq not in self.jobs:
                 self.jobs[seq] = JobRow(job_id, header, payload)
                 self.seqs[job_id] = seq
+        self.shared.update({first: (last, metadata) for first, last, metadata in rows.shared})
+        if rows.deletes:
+            self._forget_shared()
         self.states.update({seq: (state, progress) for seq, state, progress in rows.states})
         self.results.update(rows.results)
         self.attempts.update({(seq, attempt): body for seq, attempt, body in rows.attempts})
@@ -88,6 +92,11 @@ class Disk:
         self.results.pop(seq, None)
         for key in [key for key in self.attempts if key[0] == seq]:
             del self.attempts[key]
+
+    def _forget_shared(self) -> None:
+        for first, (last, _) in list(self.shared.items()):
+            if not any(first <= seq <= last for seq in self.jobs):
+                del self.shared[first]
 
     def _write_batches(self, rows: Rows) -> None:
         for no in rows.dropped:

@@ -221,7 +221,10 @@ class MemoryJournal:
         row = self._disk.jobs[seq]
         state, progress = self._disk.states.get(seq, ("", b""))
         result = self._disk.results.get(seq, b"")
-        return StoredJob(seq, row.id, row.header, state, progress, result, row.payload if with_payload else b"")
+        first = max((first for first in self._disk.shared if first <= seq), default=-1)
+        last, shared = self._disk.shared.get(first, (-1, b""))
+        metadata, payload = shared if seq <= last else b"", row.payload if with_payload else b""
+        return StoredJob(seq, row.id, row.header, state, progress, result, payload, metadata)
 
     def _check(self) -> None:
         if self._gone:

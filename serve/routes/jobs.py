@@ -169,8 +169,12 @@ def _with_key(request: Request, options: JobOptions) -> JobOptions:
 def _in_payload(error: ValidationError) -> ValidationError:
     """Return ``error`` with the payload's fields where they stand in the body."""
     return type(error)(
-        [item if item.field == "payload" else replace(item, field=f"payload.{item.field}") for item in error.errors]
+        [item if _in_body(item) else replace(item, field=f"payload.{item.field}") for item in error.errors]
     )
+
+
+def _in_body(error: FieldError) -> bool:
+    return error.field == "payload" or error.field.startswith("options.")
 
 
 async def _all_bad_jobs(adapter: QueueAdapter, raw: bytes, error: ValidationError) -> ValidationError:

@@ -9,7 +9,7 @@ import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.listeners import EVENTS, GateEvent, JobEvent, Listeners, SystemEvent, job_event
-from aiqueue.engine.core import BATCH_ENDED, BATCH_SUBMITTED, EVENT_NAMES, GATE_CLOSED, GATE_OPENED, SUBMITTED
+from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, EVENT_NAMES, GATE_CLOSED, GATE_OPENED, SUBMITTED
 from aiqueue.errors import ProviderServerError, RateLimited
 from aiqueue.protocol import ANNOUNCED
 from aiqueue.providers.base import ProviderRequest

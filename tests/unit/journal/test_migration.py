@@ -15,6 +15,7 @@ from aiqueue.engine.effects import Rows
 from aiqueue.errors import StartError
 from aiqueue.journal import schema
 from aiqueue.journal.sqlite import SqliteJournal
+from aiqueue.service.lookup import view_of
 from aiqueue.testing.jobs import completed, failed
 from tests.tools.queue_harness import WORKER, QueueHarness
 
@@ -125,6 +126,21 @@ def test_a_migrated_database_takes_what_is_new(old: SqliteJournal) -> None:
     assert old.attempts([2]) == {2: [b"a"]}
     assert set(old.keys(["k"])) == {"k"}
     assert old.jobs(["job-4"]) == {}
+
+
+def test_a_migrated_database_keeps_long_values_and_takes_shared_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    metadata = msgspec.json.encode({"note": "x" * 100_000})
+    header = [*HEADER[:2], "model\n" + "y" * 300, *HEADER[3:7], ["tag\x1b" * 30], metadata, "", START]
+    with closing(sqlite3.connect(path)) as database, database:
+        database.executescript(f"{''.join(schema.STEPS[:6])} PRAGMA user_version = 6;")
+        database.execute("INSERT INTO jobs VALUES (1, 'job-1', ?, x'7b7d')", (msgspec.msgpack.encode(header),))
+    with closing(SqliteJournal(path)) as journal:
+        journal.commit(Rows(jobs=[(2, "job-2", msgspec.msgpack.encode(HEADER), b"")], shared=[(2, 2, b"new")]))
+        found = journal.jobs(["job-1", "job-2"])
+        view = view_of(found["job-1"], (1, 1, 1, 1))
+        assert (view.header.metadata, view.header.tags) == (metadata, ("tag\x1b" * 30,))
+        assert view_of(found["job-2"], (1, 1, 1, 1)).header.metadata == b"new"
 
 
 def test_a_queue_goes_on_with_the_jobs_of_an_earlier_release(old: SqliteJournal) -> None:
