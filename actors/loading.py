@@ -16,7 +16,7 @@ from aiqueue.config import Settings
 from aiqueue.engine import QueueEngine
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.service.clock import Clock
-from aiqueue.service.queue_service import load_engine
+from aiqueue.service.recovery import load_engine
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 10.0

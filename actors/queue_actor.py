@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import sys
 
@@ -27,8 +28,8 @@ class QueueActor(AnsweredCalls):
     def __init__(self, settings_json: str) -> None:
         self._settings = SentSettings.model_validate_json(settings_json)
         self._clock = SteadyClock()
-        again = ray.get_runtime_context().was_current_actor_reconstructed
-        self._journal, self._engine = (load_again if again else load)(self._settings, self._clock)
+        self._again = ray.get_runtime_context().was_current_actor_reconstructed
+        self._journal, self._engine = (load_again if self._again else load)(self._settings, self._clock)
         self._service: QueueService | None = None
         # The writer thread needs Python's lock a few times per commit; a busy loop keeps it for 5 ms by default.
         sys.setswitchinterval(0.0001)
@@ -52,6 +53,19 @@ class QueueActor(AnsweredCalls):
 
     def _open(self) -> QueueService:
         if self._service is None:
-            self._service = QueueService(self._settings, self._journal, engine=self._engine, clock=self._clock)
+            self._service = QueueService(
+                self._settings,
+                self._journal,
+                engine=self._engine,
+                clock=self._clock,
+                restarted=self._again,
+                end=_end_process,
+            )
             self._metrics = asyncio.create_task(QueueMetrics(self._service, tuple(self._settings.pools)).run())
         return self._service
+
+
+def _end_process() -> None:
+    """End this process at once, so that nothing that waits is answered from memory; Ray starts it again."""
+    logging.shutdown()
+    os._exit(1)

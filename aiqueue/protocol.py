@@ -201,6 +201,7 @@ class Event(Wire):
     data: bytes = b""  #: JSON object of what was announced, and is about no job
 
 
+RESTARTED = "queue:restarted"  #: announced by the queue itself, with the reason as its data
 #: Events that others than the engine may announce.
 ANNOUNCED = frozenset(
     {

@@ -161,6 +161,9 @@ class QueueStats(_View):
     closed_gates: int = 0  #: providers' models that are not asked just now
     dead_letter_queue: str = "ai-jobs-dlq"  #: what the dead letters are called together
     dead_letter_queue_depth: int = 0  #: those that are there now; ``dead_letter_jobs``: all there ever were
+    restarts: int = 0  #: of the queue's process, over the life of its journal, that nobody asked for
+    restarted_at: datetime | None = None  #: the last of them
+    restart_reason: str = ""  #: of that one
 
 
 class OrchestratorStats(_View):

@@ -242,8 +242,8 @@ class AsyncAIQueueAdapter:
         """Call ``listener`` (a function or a coroutine function) on every event called ``name``, of any client's job.
 
         Names are ``job:submitted processing retried completed failed dead-letter cancelled expired``, ``gate:closed
-        opened`` and ``worker-pool:scaled-up scaled-down worker-unhealthy worker-replaced``; wildcards ``job:*``,
-        ``gate:*``, ``worker-pool:*`` and ``*``. Usable as a decorator: ``@adapter.on("job:completed")``.
+        opened``, ``worker-pool:scaled-up scaled-down worker-unhealthy worker-replaced``, ``batch:submitted ended`` and
+        ``queue:restarted``; wildcards ``job:*`` and so on, and ``*``. Also a decorator: ``@adapter.on("job:failed")``.
         """
         if listener is None:
             return lambda function: self.on(name, function) or function

@@ -22,6 +22,7 @@ from aiqueue.errors import (
     DuplicateJob,
     FieldError,
     IdempotencyConflict,
+    QueueFault,
     QueueFull,
     QueueUnavailable,
     ValidationError,
@@ -147,6 +148,8 @@ def _error_of(refusal: Refusal) -> AIQueueError:
         return DuplicateJob(refusal.job_id)
     if refusal.kind == DuplicateBatch.kind:
         return DuplicateBatch(refusal.message)
+    if refusal.kind == QueueFault.kind:
+        return QueueFault(refusal.message)
     if refusal.kind == IdempotencyConflict.kind:
         return IdempotencyConflict(refusal.message)
     if refusal.kind == QueueFull.kind:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aiqueue.errors import JobError, error_from
-from aiqueue.protocol import ANNOUNCED, Event
+from aiqueue.protocol import ANNOUNCED, RESTARTED, Event
 from aiqueue.results import JobResult
 from aiqueue.views import JobInfo, SlaCompliance, event_info, moment
 
@@ -32,12 +32,14 @@ JOB_EVENTS = frozenset(
 )
 GATE_EVENTS = frozenset({"gate:closed", "gate:opened"})
 BATCH_EVENTS = frozenset({"batch:submitted", "batch:ended"})
-EVENTS = JOB_EVENTS | GATE_EVENTS | BATCH_EVENTS | ANNOUNCED
+QUEUE_EVENTS = frozenset({RESTARTED})
+EVENTS = JOB_EVENTS | GATE_EVENTS | BATCH_EVENTS | QUEUE_EVENTS | ANNOUNCED
 ALL = "job:*"
 WILDCARDS: Mapping[str, frozenset[str]] = {
     ALL: JOB_EVENTS,
     "gate:*": GATE_EVENTS,
     "batch:*": BATCH_EVENTS,
+    "queue:*": QUEUE_EVENTS,
     "worker-pool:*": ANNOUNCED,
     "*": EVENTS,
 }
@@ -63,7 +65,7 @@ class GateEvent(QueueEvent):
 
 
 class SystemEvent(QueueEvent):
-    """``worker-pool:…``: something about the system as a whole."""
+    """``worker-pool:…`` and ``queue:restarted``: something about the system as a whole."""
 
     at: datetime
     data: dict[str, Any]  #: the event's own fields, as ``previous_size`` and ``new_size``

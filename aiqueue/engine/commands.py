@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from aiqueue.engine.groups import StoredBatch
+from aiqueue.engine.records import StoredRow
 from aiqueue.engine.schedule_records import ScheduleSpec
 from aiqueue.protocol import BatchSpec, Outcome, Submission, SubmitGroup
 
@@ -149,5 +150,12 @@ class Retry:
     metadata: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class EndAside:
+    """End jobs as failed that were not loaded from the journal. Reply: None."""
+
+    rows: Sequence[StoredRow]
+
+
 JobCommand = Submit | Exchange | Claim | Cancel | LoseWorker | Tick
-Command = JobCommand | Steer | Retry | AddSchedule | ChangeSchedule | RunSchedule | Announce
+Command = JobCommand | Steer | Retry | AddSchedule | ChangeSchedule | RunSchedule | Announce | EndAside

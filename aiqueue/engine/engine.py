@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from aiqueue.engine import admission, batches, cancellation, schedules, suspects
+from aiqueue.engine import admission, aside, batches, cancellation, schedules, suspects
 from aiqueue.engine.commands import (
     AddSchedule,
     Announce,
@@ -15,6 +15,7 @@ from aiqueue.engine.commands import (
     ChangeSchedule,
     Claim,
     Command,
+    EndAside,
     Exchange,
     LoseWorker,
     Retry,
@@ -31,7 +32,7 @@ from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.groups import decode_stored_batch
 from aiqueue.engine.policy import EnginePolicy
 from aiqueue.engine.publishing import Turn
-from aiqueue.engine.records import JobRecord, LaneKey, Progress, decode_progress
+from aiqueue.engine.records import JobRecord, LaneKey, Progress, StoredRow, decode_progress
 from aiqueue.engine.schedules import restore as restore_schedule
 from aiqueue.engine.states import JobState
 from aiqueue.protocol import JobHeader, decode_header, decode_spec
@@ -56,10 +57,10 @@ _HANDLERS: Mapping[type, Callable[[Core, Turn, Any], Any]] = {
     Announce: lambda core, turn, command: core.publish_announced(turn, command.name, command.data),
     Steer: batches.steer,
     Retry: batches.retry,
+    EndAside: aside.end_aside,
 }
 
 BatchRow = tuple[int, bytes, bytes]  #: number, BatchSpec, StoredBatch
-StoredRow = tuple[int, str, bytes, str, bytes]  #: seq, id, header, state, Progress
 StoredSchedule = tuple[str, bytes, bytes]  #: id, ScheduleSpec, ScheduleState
 
 
@@ -68,6 +69,7 @@ class QueueEngine:
 
     def __init__(self, policy: EnginePolicy, counters: Counters | None = None) -> None:
         self.core = Core(policy, counters or Counters())
+        self.aside: list[StoredRow] = []  #: jobs of the journal that were not loaded
 
     @classmethod
     def load(
@@ -80,15 +82,17 @@ class QueueEngine:
         schedules: Iterable[StoredSchedule] = (),
         batches: Iterable[BatchRow] = (),
         now: float,
+        without: Collection[str] = (),
     ) -> QueueEngine:
         """Return the engine as it was after the commit that wrote all this (``rows`` and ``batches``: those not ended).
 
-        Leases start anew at ``now``: their workers may well be alive and will report.
+        Leases start anew at ``now``: their workers may well be alive and will report. The rows of jobs that it is to be
+        ``without``, and of others that need them, are in ``aside``, for an EndAside.
         """
         engine = cls(policy, decode_counters(counters) if counters else None)
         for number, spec, stored_batch in batches:
             engine.core.groups.add(number, decode_spec(spec), decode_stored_batch(stored_batch), now=now)
-        for row in rows:
+        for row in aside.without(rows, without, engine.aside) if without else rows:
             engine._restore(row, now)
         for key, stored in gates:
             engine.core.gates.at(GateKey.from_json(key), now=now).restore(decode_gate(stored))

@@ -241,6 +241,15 @@ class Groups:
             return group.no
         return 0
 
+    def ended_outside(self, job: JobRecord, failure: Failure) -> int:
+        """A job ended that was never loaded; return the number of its batch, 0 if it is of none that is live."""
+        group = self.live.get(job.batch_id)
+        if group is None:
+            return 0
+        group.live += 1
+        self._count_end(group, job, failure)
+        return group.no
+
     def ends_of(self, batch_id: str) -> int:
         """Return how many ends of a live batch's jobs were numbered so far."""
         return self.live[batch_id].stored.ends

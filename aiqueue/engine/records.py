@@ -13,6 +13,8 @@ import msgspec
 from aiqueue.engine.states import JobState
 from aiqueue.protocol import Failure, Wire
 
+StoredRow = tuple[int, str, bytes, str, bytes]  #: of a live job: seq, id, header, state, Progress
+
 
 class LaneKey(msgspec.Struct, frozen=True, cache_hash=True):
     """Jobs with one key share a lane: they are served by the same pool and limited together."""

@@ -19,6 +19,7 @@ AIQueueError
 │   ├── QueueSilent        503  it did not answer in time
 │   ├── TooManyPolls       503  too many clients wait for events
 │   └── JournalUnavailable 503  the queue can't write its journal
+├── QueueFault             500  this call ended the queue's process before, because of a bug
 ├── StartError             500  the system could not be brought up
 └── JobError                    why a job did not complete; ``retryable`` says whether another attempt may help
     ├── ProviderError      502
@@ -60,6 +61,7 @@ from aiqueue.errors.base import (
     JournalUnavailable,
     PartlySubmitted,
     PayloadTooLarge,
+    QueueFault,
     QueueFull,
     QueueNotRunning,
     QueueSilent,
@@ -128,6 +130,7 @@ __all__ = [
     "ProviderConnectionError",
     "ProviderError",
     "ProviderServerError",
+    "QueueFault",
     "QueueFull",
     "QueueNotRunning",
     "QueueSilent",

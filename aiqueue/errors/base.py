@@ -234,6 +234,22 @@ class JournalUnavailable(QueueUnavailable):
     kind = "journal_unavailable"
 
 
+class QueueFault(AIQueueError):
+    """The queue can't carry this call out: it ended its process before, because of a bug. Others' calls go on."""
+
+    kind = "queue_fault"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} ended the queue's process not long ago, because of a bug, and is not tried again; the log of "
+            "the queue actor says where. Please report it"
+        )
+
+
 class StartError(AIQueueError):
     """The system could not be started or found; the message says what to do."""
 

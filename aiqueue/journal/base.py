@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from aiqueue.engine.effects import Rows
-from aiqueue.engine.engine import BatchRow, StoredRow, StoredSchedule
+from aiqueue.engine.engine import BatchRow, StoredSchedule
+from aiqueue.engine.records import StoredRow
 
 FORGOTTEN_AT_ONCE = 500  #: idempotency keys, and rows of ended batches, that one commit forgets at most
 
@@ -161,6 +162,17 @@ class Journal(Protocol):
 
     def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
         """Return the jobs that are known, in the order of ``seqs``."""
+        ...
+
+    def read_note(self) -> bytes:
+        """Return what ``write_note`` kept; empty if there is nothing, or it can't be read."""
+        ...
+
+    def write_note(self, body: bytes) -> None:
+        """Keep a small note beside the rows, on disk when this returns, whatever a commit under way does.
+
+        For what a process that is about to end must tell the next one. Raises OSError.
+        """
         ...
 
     def close(self) -> None:

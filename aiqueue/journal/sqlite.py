@@ -9,7 +9,6 @@ refused.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -17,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from aiqueue.config import Durability
 from aiqueue.engine.effects import Rows
@@ -27,7 +26,9 @@ from aiqueue.errors import StartError
 from aiqueue.journal import checks, schema
 from aiqueue.journal.base import EndedRow, JournalRefused, JournalTaken, PartRow, Recovered, StoredJob, StoredKey
 from aiqueue.journal.head import Head, Mark, checksum_of
+from aiqueue.journal.lock import lock
 from aiqueue.journal.log_space import fill_log
+from aiqueue.journal.note import read_note, write_note
 from aiqueue.journal.reserve import Reserve
 from aiqueue.journal.rows import chunks, marks, write_rows
 
@@ -86,7 +87,7 @@ class SqliteJournal:
         self._reading = threading.Lock()
         self._closed = False
         with contextlib.ExitStack() as opened:
-            self._lock = opened.enter_context(_lock(self.path))
+            self._lock = opened.enter_context(lock(self.path))
             try:
                 found = checks.inspect(self.path, accept_loss=accept_loss, must_be_whole=durability == "full")
                 before = _before(found)
@@ -263,6 +264,14 @@ class SqliteJournal:
             for part in chunks(items):
                 yield from self._reader.execute(query.format(marks(part)), part)
 
+    def read_note(self) -> bytes:
+        """Return what ``write_note`` kept; empty if there is nothing, or it can't be read."""
+        return read_note(self.path)
+
+    def write_note(self, body: bytes) -> None:
+        """Keep a small note beside the database. Raises OSError."""
+        write_note(self.path, body)
+
     def close(self) -> None:
         """Close both connections (the last one folds the WAL into the database) and give the lock back."""
         if self._closed:
@@ -321,22 +330,6 @@ def _before(found: checks.Found) -> Mark:
     mark, head = found.mark, found.head or Mark("", 0, 0)
     journal_id = mark.id or head.id or uuid.uuid4().hex
     return Mark(journal_id, max(mark.epoch, head.epoch), max(mark.commit, head.commit))
-
-
-def _lock(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = open(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600), "r+")  # noqa: SIM115  # held while open
-    except OSError as error:
-        raise StartError(f"can't create the journal {path}: {error.strerror}; set journal.path") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise StartError(
-            f"the journal {path} is in use by another queue; end that one, or give this one its own journal.path"
-        ) from error
-    return file
 
 
 def _says_full(error: BaseException) -> bool:

@@ -27,11 +27,16 @@ class CommitPipeline:
     """Keeps effects in order between the engine and the world. Lives on the running event loop."""
 
     def __init__(
-        self, journal: Journal, publish: Callable[[list[Event]], None], *, writer: WriterMaker = GroupCommitWriter
+        self,
+        journal: Journal,
+        publish: Callable[[list[Event]], None],
+        *,
+        writer: WriterMaker = GroupCommitWriter,
+        on_fault: Callable[[str, Exception], None] = lambda what, error: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._has_room = journal.has_room
-        self._publish = publish
+        self._publish, self._on_fault = publish, on_fault
         self._waiting: deque[tuple[list[Event], Committed]] = deque()
         self._error: Exception | None = None
         self._taken: JournalTaken | JournalRefused | None = None
@@ -111,7 +116,10 @@ class CommitPipeline:
         self._progress_at = self._loop.time()
         for _ in range(batches):
             events, done = self._waiting.popleft()
-            self._publish(events)
+            try:
+                self._publish(events)
+            except Exception as error:  # event numbers are taken: who listens would hear of other jobs' ends
+                self._on_fault("the event log", error)
             if not done.done():
                 done.set_result(None)
 
@@ -119,6 +127,8 @@ class CommitPipeline:
         if isinstance(error, JournalTaken | JournalRefused):
             _log.critical("%s", error)
             self._taken = error
+            if isinstance(error, JournalRefused):
+                self._on_fault("a commit", error)
             self._give_up(error)
         elif error is None:
             _log.warning("the journal can be written again")

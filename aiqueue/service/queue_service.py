@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,28 +16,22 @@ import msgspec
 
 from aiqueue.config import Settings
 from aiqueue.engine import (
-    TERMINAL,
     Announce,
     Cancel,
-    EnginePolicy,
     Exchange,
-    GatePolicy,
     LoseWorker,
     QueueEngine,
-    RetryPolicy,
-    Route,
     Tick,
 )
-from aiqueue.engine.commands import Command
+from aiqueue.engine.commands import Command, EndAside
 from aiqueue.engine.effects import Granted
 from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
-from aiqueue.levels import LEVELS
-from aiqueue.pools import most_passes
 from aiqueue.protocol import (
     ANNOUNCED,
+    RESTARTED,
     CancelReply,
     ClaimedJob,
     Event,
@@ -61,43 +55,21 @@ from aiqueue.service.clock import Clock, SteadyClock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.dead_letters import DeadLetters
 from aiqueue.service.event_log import EventLog
+from aiqueue.service.faults import FaultBook
 from aiqueue.service.intake import Intake
 from aiqueue.service.parking import ParkedWorkers
 from aiqueue.service.payload_cache import PayloadCache
 from aiqueue.service.pool_loads import collect_loads
+from aiqueue.service.recovery import load_engine
 from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
+from aiqueue.service.steps import Steps
 from aiqueue.service.waking import Waking
-from aiqueue.views import Stats
+from aiqueue.views import Stats, moment
 
 _PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
 _MAX_ANNOUNCED = 4_096  # bytes of an announced event's data
 _TICK_S = 1.0  # how often silent workers are looked for; retries that come due are timed exactly
-
-
-def policy_of(settings: Settings) -> EnginePolicy:
-    """Return the engine's share of ``settings``."""
-    routes = {
-        name: Route(pool=settings.pool_of(name), credential=entry.key_variable)
-        for name, entry in settings.providers.items()
-    }
-    return EnginePolicy(
-        routes=routes,
-        sla_ms=settings.sla_by_rank(),
-        lease_s=settings.lease.lease_s,
-        retry=RetryPolicy(**settings.retry.model_dump(), dead_letters=settings.dead_letter.enabled),
-        gates={name: GatePolicy(**entry.gate.model_dump()) for name, entry in settings.providers.items()},
-        ageing=settings.ageing,
-        most_passes=most_passes(settings),
-        max_depth=settings.limits.max_queue_depth,
-        max_level_depth=tuple(settings.limits.max_level_depth.get(level) for level in LEVELS),
-    )
-
-
-def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngine:
-    """Return the engine as the journal has it."""
-    with journal.recover() as recovered:
-        return QueueEngine.load(policy_of(settings), **recovered._asdict(), now=clock.now())
 
 
 class QueueService:
@@ -111,6 +83,8 @@ class QueueService:
         engine: QueueEngine | None = None,
         clock: Clock | None = None,
         writer: WriterMaker = GroupCommitWriter,
+        restarted: bool = False,
+        end: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -118,7 +92,8 @@ class QueueService:
         self._engine = engine or load_engine(settings, journal, self._clock)
         self._log = EventLog(next_number=self._engine.core.counters.next_event)
         self._recent = statistics.RecentTimes()
-        self._commits = CommitPipeline(journal, self._publish, writer=writer)
+        self._faults = FaultBook(journal, self._clock, restarted=restarted, end=end)
+        self._commits = CommitPipeline(journal, self._publish, writer=writer, on_fault=self._faults.trip)
         self._intake = Intake(self._apply, self._engine, journal, self._commits)
         live = self._engine.core.live
         self._retention = Retention(settings.retention, journal, self._commits, self._clock, lambda: len(live))
@@ -126,12 +101,22 @@ class QueueService:
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)
         self._parked = ParkedWorkers()
-        self._waking = Waking(self._engine, self._parked, self._step, self._clock)
         self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
+        self._step = Steps(self._engine, self._commits, self._payloads, self._clock, self._faults).step
+        self._waking = Waking(self._engine, self._parked, self._step, self._clock)
         self._park_s = settings.lease.poll_s
         self._timer: asyncio.TimerHandle | None = None
         self._ticked_at = self._clock.now()
         self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Say that this process came after one that ended, and end the jobs that it goes on without."""
+        if self._engine.aside and not self._faults.had("EndAside"):
+            self._apply(EndAside(self._engine.aside))
+        if self._faults.restart is not None:
+            restarts, _, reason = self._faults.restarts
+            self._apply(Announce(RESTARTED, msgspec.json.encode({"reason": reason, "restarts": restarts})))
         self._arm_timer()
 
     def welcome(self) -> Welcome:
@@ -245,13 +230,16 @@ class QueueService:
 
     def stats(self, *, dead_letters: int = 0) -> Stats:
         """Return what the engine knows of the queue's statistics."""
-        return statistics.collect(
+        found = statistics.collect(
             self._engine.core,
             self._recent,
             now=self._clock.now(),
             dead_letter_queue=self._settings.dead_letter.queue_name,
             dead_letters=dead_letters,
         )
+        restarts, at, reason = self._faults.restarts
+        found.adapter.restarts, found.adapter.restarted_at, found.adapter.restart_reason = restarts, moment(at), reason
+        return found
 
     def pool_loads(self) -> dict[str, PoolLoad]:
         """Return how much work there is for each pool."""
@@ -303,21 +291,21 @@ class QueueService:
     def _check_open(self) -> None:
         if self._closed:
             raise QueueUnavailable("the queue is being stopped")
+        if self._faults.failed:
+            raise QueueUnavailable("the queue met a fault, and starts again from its journal")
 
     def _apply(self, command: Command) -> tuple[Any, Committed]:
         self._check_open()
         done = self._step(command)
-        self._waking.wake()
-        self._arm_timer()
+        try:
+            self._waking.wake()
+            self._arm_timer()
+        except QueueUnavailable:
+            raise
+        except Exception as error:
+            self._faults.trip("giving work to workers", error)
+            raise QueueUnavailable("the queue met a fault, and starts again from its journal") from error
         return done
-
-    def _step(self, command: Command) -> tuple[Any, Committed]:
-        effects = self._engine.handle(command, now=self._clock.now())
-        for seq, _, _, payload in effects.rows.jobs:
-            self._payloads.put(seq, payload)
-        self._payloads.drop(seq for seq, state, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
-        self._payloads.drop(effects.rows.deletes)
-        return effects.reply, self._commits.append(effects)
 
     def _publish(self, events: list[Event]) -> None:
         self._recent.observe(events)
@@ -327,6 +315,7 @@ class QueueService:
     def _arm_timer(self) -> None:
         due = self._engine.next_due(now=self._clock.now())
         delay = _TICK_S if due is None else min(_TICK_S, max(0.0, due - self._clock.now()))
+        delay = max(delay, self._faults.pause_s())
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if self._timer.when() <= loop.time() + delay:
@@ -343,4 +332,5 @@ class QueueService:
             self._retention.tick()
             self.batches.tick()
         finally:
-            self._arm_timer()
+            if not self._faults.failed:
+                self._arm_timer()

@@ -32,6 +32,7 @@ class Disk:
     keys: dict[str, StoredKey] = field(default_factory=dict)
     schedules: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     counters: bytes = b""
+    note: bytes = b""
     batches: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     batch_states: dict[int, tuple[bytes, float]] = field(default_factory=dict)
     parts: dict[int, list[PartRow]] = field(default_factory=dict)

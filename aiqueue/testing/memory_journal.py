@@ -209,6 +209,15 @@ class MemoryJournal:
         with self._lock:
             return [self._stored(seq, with_payload) for seq in seqs if seq in self._disk.jobs]
 
+    def read_note(self) -> bytes:
+        """Return what ``write_note`` kept."""
+        return self._disk.note
+
+    def write_note(self, body: bytes) -> None:
+        """Keep a small note. Raises OSError."""
+        self._check()
+        self._disk.note = body
+
     def _batch(self, no: int) -> BatchRow:
         return no, self._disk.batches[no][1], self._disk.batch_states[no][0]
 

@@ -20,11 +20,13 @@ from tests.tools.turns import turns
 class ServiceHarness:
     """One service; ``restarted`` gives the one that comes after a crash. Make it inside a running loop."""
 
-    def __init__(self, config: Settings | None = None, journal: Journal | None = None) -> None:
+    def __init__(
+        self, config: Settings | None = None, journal: Journal | None = None, *, restarted: bool = False
+    ) -> None:
         self.settings = config or settings()
         self.journal = journal or MemoryJournal()
         self.clock = ManualClock()
-        self.service = QueueService(self.settings, self.journal, clock=self.clock)
+        self.service = QueueService(self.settings, self.journal, clock=self.clock, restarted=restarted)
 
     @property
     def memory(self) -> MemoryJournal:

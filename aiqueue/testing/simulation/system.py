@@ -11,7 +11,8 @@ from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Effects
 from aiqueue.protocol import ClaimedJob
 from aiqueue.service.clock import SteadyClock
-from aiqueue.service.queue_service import QueueService, policy_of
+from aiqueue.service.queue_service import QueueService
+from aiqueue.service.recovery import policy_of
 from aiqueue.testing.jobs import POOL
 from aiqueue.testing.simulation.disk import History, SimulatedDisk, SimulatedWriter
 from aiqueue.testing.simulation.loop import Node

@@ -11,7 +11,7 @@ from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.listeners import EVENTS, GateEvent, JobEvent, Listeners, SystemEvent, job_event
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, EVENT_NAMES, GATE_CLOSED, GATE_OPENED, SUBMITTED
 from aiqueue.errors import ProviderServerError, RateLimited
-from aiqueue.protocol import ANNOUNCED
+from aiqueue.protocol import ANNOUNCED, RESTARTED
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
@@ -218,6 +218,7 @@ def test_every_event_of_the_queue_can_be_listened_to() -> None:
         GATE_OPENED,
         BATCH_SUBMITTED,
         BATCH_ENDED,
+        RESTARTED,
         *ANNOUNCED,
     } == EVENTS
 

@@ -11,7 +11,7 @@ from aiqueue.config import PoolConfig, ProviderConfig, Settings
 from aiqueue.errors import JournalUnavailable, QueueUnavailable
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import Refusal
-from aiqueue.service.queue_service import load_engine, policy_of
+from aiqueue.service.recovery import load_engine, policy_of
 from aiqueue.testing.jobs import completed, group, header, settings, submission
 from aiqueue.testing.manual_clock import ManualClock
 from tests.tools.service_harness import ServiceHarness

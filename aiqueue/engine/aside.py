@@ -1,0 +1,52 @@
+"""Jobs that the queue must go on without: the engine failed again and again with them in hand.
+
+They are left out when the journal is loaded, and end as failed in the first turn. What else the engine knows of them
+is not touched: that may be what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from aiqueue.engine.commands import EndAside
+from aiqueue.engine.core import Core
+from aiqueue.engine.dependencies import failure_of
+from aiqueue.engine.publishing import EVENT_NAMES, Turn
+from aiqueue.engine.records import JobRecord, StoredRow, decode_progress
+from aiqueue.engine.states import JobState
+from aiqueue.errors import QueueFault
+from aiqueue.protocol import Failure, decode_header
+
+_FAULT = Failure("worker_fault", str(QueueFault("this job")))
+
+
+def without(rows: Iterable[StoredRow], jobs: Collection[str], aside: list[StoredRow]) -> Iterator[StoredRow]:
+    """Yield ``rows``, but put those of ``jobs``, and of others that can't run without one of them, into ``aside``."""
+    gone = set(jobs)
+    for row in rows:
+        header = decode_header(row[2])
+        broken = header.on_error == "fail" and any(need.job_id in gone for need in header.needs)
+        if broken or row[1] in gone:
+            gone.add(row[1])
+            aside.append(row)
+        else:
+            yield row
+
+
+def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
+    """Carry out an EndAside."""
+    ended = {row[1] for row in command.rows}
+    for seq, job_id, header, _, progress in command.rows:
+        said = decode_header(header)
+        job = JobRecord(seq, job_id, *core.common(said), state=JobState.FAILED)
+        if progress:
+            stored = decode_progress(progress)
+            job.attempt, job.retries, job.crashes = stored.attempt, stored.retries, stored.crashes
+            job.worker_id, job.started_at = stored.worker_id, stored.started_at
+        parent = next((need.job_id for need in said.needs if need.job_id in ended), "")
+        failure = failure_of(parent, JobState.FAILED.value) if parent else _FAULT
+        core.counters.count_end(job.state)
+        core.write(turn, job, failure)
+        core.publish(turn, job, EVENT_NAMES[JobState.FAILED], failure=failure)
+        if number := core.groups.ended_outside(job, failure):
+            turn.rows.ends.append((number, core.groups.ends_of(job.batch_id), seq))

@@ -1,0 +1,145 @@
+"""Commands, one at a time, from the engine to the journal. What goes wrong on the way ends the process: ``faults``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from aiqueue.engine import TERMINAL, Announce, Cancel, Exchange, LoseWorker, QueueEngine, Submit
+from aiqueue.engine.commands import AddSchedule, ChangeSchedule, Command, Retry, RunSchedule, Steer
+from aiqueue.engine.effects import Granted
+from aiqueue.errors import QueueFault, QueueUnavailable
+from aiqueue.protocol import CancelReply, Failure, Outcome, Refusal, SubmitGroup
+from aiqueue.service.clock import Clock
+from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.faults import FaultBook, hash_of
+from aiqueue.service.payload_cache import PayloadCache
+
+Done = tuple[Any, Committed]
+
+
+class Steps:
+    """Carries commands out. Nothing is awaited inside a step, so nobody sees half of one."""
+
+    def __init__(
+        self, engine: QueueEngine, commits: CommitPipeline, payloads: PayloadCache, clock: Clock, faults: FaultBook
+    ) -> None:
+        self._engine, self._commits, self._payloads = engine, commits, payloads
+        self._clock, self._faults = clock, faults
+
+    def step(self, command: Command) -> Done:
+        """Return the engine's reply, and the commit that makes it true.
+
+        Raises QueueUnavailable where the engine raised, and QueueFault for a call that ended the process before.
+        """
+        if self._faults.is_empty():
+            return self._step(command)
+        match command:
+            case Submit():
+                return self._submit_carefully(command)
+            case Exchange():
+                return self._exchange_carefully(command)
+            case Cancel():
+                return self._cancel_carefully(command)
+        if any(map(self._faults.is_guilty, _hashes(command))):
+            raise QueueFault(f"this call ({type(command).__name__})")
+        return self._step(command)
+
+    def _step(self, command: Command, *, alone: bool | None = None) -> Done:
+        try:
+            effects = self._engine.handle(command, now=self._clock.now())
+            for seq, _, _, payload in effects.rows.jobs:
+                self._payloads.put(seq, payload)
+            self._payloads.drop(seq for seq, state, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
+            self._payloads.drop(effects.rows.deletes)
+            return effects.reply, self._commits.append(effects)
+        except Exception as error:
+            calls = _hashes(command)
+            # An exchange also brings claims, which may be what failed.
+            is_alone = len(calls) == 1 and not isinstance(command, Exchange) if alone is None else alone
+            self._faults.trip(type(command).__name__, error, calls, alone=is_alone)
+            raise QueueUnavailable("the queue met a fault, and starts again from its journal") from error
+
+    def _submit_carefully(self, command: Submit) -> Done:
+        """Refuse the groups that ended the process, carry those out alone that may have, and the others together."""
+        replies: list[Refusal | None] = []
+        together: list[SubmitGroup] = []
+
+        def carry_out(groups: list[SubmitGroup]) -> None:
+            if groups:
+                part = Submit(groups, command.journaled, command.digests, command.ended, command.batches)
+                replies.extend(self._step(part)[0])
+
+        for group in command.groups:
+            call = _hash_of_group(group)
+            if not self._faults.is_suspect(call):
+                together.append(group)
+                continue
+            carry_out(together)
+            together = []
+            if self._faults.is_guilty(call):
+                replies.append(Refusal(QueueFault.kind, "this submit", group.jobs[0].id))
+            else:
+                carry_out([group])
+        carry_out(together)
+        return replies, self._commits.settled()
+
+    def _exchange_carefully(self, command: Exchange) -> Done:
+        """Take outcomes alone that may have ended the process; an outcome that did is a failure of its job."""
+        suspects = [outcome for outcome in command.outcomes if self._faults.is_suspect(_hash_of_outcome(outcome))]
+        cancels: list[tuple[str, int]] = []
+        for outcome in suspects:
+            if self._faults.is_guilty(_hash_of_outcome(outcome)):
+                outcome = Outcome(outcome.job_id, outcome.attempt, failure=_FAULT)
+            only = Exchange(command.worker_id, command.pool, 0, [outcome], draw=command.draw)
+            cancels += self._step(only, alone=True)[0].cancels
+        rest = [outcome for outcome in command.outcomes if outcome not in suspects]
+        granted, committed = self._step(replace(command, outcomes=rest))
+        if isinstance(granted, Granted):
+            granted.cancels = cancels + granted.cancels
+        return granted, committed
+
+    def _cancel_carefully(self, command: Cancel) -> Done:
+        replies: list[CancelReply] = []
+        for job_id in command.job_ids:
+            if self._faults.is_guilty(hash_of("cancel", job_id)):
+                raise QueueFault(f"to cancel job {job_id}")
+            replies += self._step(Cancel([job_id]))[0]
+        return replies, self._commits.settled()
+
+
+_FAULT = Failure("worker_fault", "The queue could not take this job's outcome: a bug, its log says where")
+
+
+def _hashes(command: Command) -> list[str]:
+    """Return what the calls of a command are known by when they are made again."""
+    match command:
+        case Submit():
+            return [_hash_of_group(group) for group in command.groups if group.jobs]
+        case Exchange():
+            return [_hash_of_outcome(outcome) for outcome in command.outcomes]
+        case Cancel():
+            return [hash_of("cancel", job_id) for job_id in command.job_ids]
+        case LoseWorker():
+            return [hash_of("lose", command.worker_id)]
+        case Steer():
+            return [hash_of(command.action, command.batch_id, command.count)]
+        case Retry():
+            return [hash_of("retry", command.spec.id)]
+        case AddSchedule():
+            return [hash_of("add", command.spec.id)]
+        case ChangeSchedule():
+            return [hash_of(command.action, command.schedule)]
+        case RunSchedule():
+            return [hash_of("run", command.schedule, command.job_id)]
+        case Announce():
+            return [hash_of("announce", command.name, command.data.hex())]
+    return []
+
+
+def _hash_of_group(group: SubmitGroup) -> str:
+    return hash_of("submit", group.jobs[0].id) if group.jobs else ""
+
+
+def _hash_of_outcome(outcome: Outcome) -> str:
+    return hash_of("outcome", outcome.job_id, outcome.attempt)
