@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from aiqueue.client.calls import CALL_S, QueueCalls
 from aiqueue.errors import AIQueueError, QueueNotRunning, QueueSilent, QueueUnavailable
@@ -29,23 +29,30 @@ class RayTransport(QueueCalls):
 
     async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         try:
-            if self._actor is None:
-                self._actor = ray.get_actor(QUEUE_ACTOR_NAME, namespace=self._namespace)
+            actor = self._found()
             async with asyncio.timeout(limit_s):
-                return await getattr(self._actor, method).remote(*args)
-        except TimeoutError:
-            raise QueueSilent(f"the queue did not answer {method} within {limit_s:g} s") from None
-        except ValueError:
-            raise QueueNotRunning(
-                f"no queue is running in the Ray namespace {self._namespace!r}; start one with `aiqueue up`"
-            ) from None
-        except RayTaskError as error:
+                return await getattr(actor, method).remote(*args)
+        except RayTaskError as error:  # first: Ray makes it an instance of its cause's class too, TimeoutError say
             if isinstance(error.cause, AIQueueError):
                 raise error.cause from None
             raise
-        except RayActorError as error:
-            if isinstance(error, ActorDiedError):
-                self._actor = None
+        except TimeoutError:
+            raise QueueSilent(f"the queue did not answer {method} within {limit_s:g} s") from None
+        except ActorUnavailableError as error:
             raise QueueUnavailable(f"the queue actor is restarting ({type(error).__name__})") from error
+        except RayActorError as error:
+            self._actor = None
+            raise QueueUnavailable(f"the queue actor is gone or restarting ({type(error).__name__})") from error
         except RayError as error:
+            self._actor = None  # unless Ray says that the actor is still there, another may have its name
             raise QueueUnavailable(f"Ray could not carry the call {method}: {type(error).__name__}") from error
+
+    def _found(self) -> Any:
+        if self._actor is None:
+            try:
+                self._actor = ray.get_actor(QUEUE_ACTOR_NAME, namespace=self._namespace)
+            except ValueError:
+                raise QueueNotRunning(
+                    f"no queue is running in the Ray namespace {self._namespace!r}; start one with `aiqueue up`"
+                ) from None
+        return self._actor
