@@ -16,6 +16,7 @@ from actors import cluster
 from actors.llama_worker_actor import LlamaWorkerActor
 from actors.options import worker_options
 from actors.worker_actor import WorkerActor
+from aiqueue.background import until_done
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import Settings
 from aiqueue.errors import QueueUnavailable
@@ -40,6 +41,7 @@ _RETRY_S = 0.2
 _WARMING_S = 2.0  # between two checks of a worker that takes no jobs yet
 _CHECK_LIMIT_S = 10.0  # a worker at its limits still answers a check by then
 _STOP_MARGIN_S = 5.0  # after a drain's own limit
+_MOST_FAULTS = 5  # of the queue on one message
 _NODE_MARGIN_S = 5.0  # before a node is gone its workers are to have handed back what they run
 
 
@@ -101,18 +103,24 @@ class WorkerPool:
         self._refill()
 
     async def stop(self, grace_s: float) -> None:
-        """Drain all workers and end them."""
+        """Drain all workers and end them. Raises the first error of those that could not be ended."""
         for task in self._tasks:
             task.cancel()
         stops = [
-            asyncio.ensure_future(self._quietly(actor.stop.remote(grace_s)))
+            asyncio.ensure_future(self._ask_to_stop(actor, grace_s))
             for name, actor in self._actors.items()
             if self._may_run_jobs(name)
         ]
         if stops:
             await asyncio.wait(stops, timeout=grace_s + _STOP_MARGIN_S)
+        errors: list[Exception] = []
         for actor in self._actors.values():
-            cluster.end_actor(actor)
+            try:
+                cluster.end_actor(actor)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     # --- actions ---
 
@@ -145,7 +153,7 @@ class WorkerPool:
         actor = self._actors.get(action.name)
         limit_s = self._config.drain_ms / 1e3 if action.limit_s is None else action.limit_s
         if actor is not None and self._may_run_jobs(action.name):
-            stop = asyncio.ensure_future(self._quietly(actor.stop.remote(limit_s)))
+            stop = asyncio.ensure_future(self._ask_to_stop(actor, limit_s))
             await asyncio.wait([stop], timeout=limit_s + _STOP_MARGIN_S)
         await self._end(action.name)
         self._carry_out(self.roster.drained(action.name))
@@ -157,7 +165,8 @@ class WorkerPool:
     async def _end(self, name: str) -> None:
         actor, _ = self._actors.pop(name, None), self._reports.pop(name, None)
         if actor is not None:
-            await asyncio.to_thread(cluster.end_actor, actor)
+            end = partial(asyncio.to_thread, cluster.end_actor, actor)
+            await until_done(end, f"{name}: ending it", retry_s=_RETRY_S)
 
     async def _deliver(self) -> None:
         """Carry out, one after the other, what others must hear of in order."""
@@ -173,24 +182,30 @@ class WorkerPool:
                 await self._persist(partial(self._queue.announce, message.event, message.data))
 
     async def _persist(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
+        """Make the call until the queue has answered it; one on which the queue fails must not keep back the others."""
+        faults = 0
+        while faults < _MOST_FAULTS:
             try:
                 await call()
             except QueueUnavailable:
-                await asyncio.sleep(_RETRY_S)
+                pass
+            except Exception:
+                faults += 1
+                _log.exception("pool %s: the queue failed on a message (%d of %d)", self._pool, faults, _MOST_FAULTS)
             else:
                 return
+            await asyncio.sleep(_RETRY_S)
+        _log.error("pool %s: a message to the queue was dropped; the leases of a dead worker end in time", self._pool)
 
     # --- what happens ---
 
     def _watch_over(self, name: str) -> None:
-        self._spawn(self._watch(name))
-        self._spawn(self._check(name))
+        self._spawn(until_done(partial(self._watch, name), f"{name}: the watch over it", retry_s=_RETRY_S))
+        self._spawn(until_done(partial(self._check, name), f"{name}: its health check", retry_s=_RETRY_S))
 
     async def _watch(self, name: str) -> None:
         """Keep the worker at work for as long as it is this pool's, through restarts of its process."""
-        actor = self._actors[name]
-        while name in self._actors:
+        while (actor := self._actors.get(name)) is not None:
             try:
                 self._heard(name, decode_report(await actor.report.remote()))
                 await actor.serve_jobs.remote()
@@ -279,10 +294,10 @@ class WorkerPool:
         if not task.cancelled() and (error := task.exception()):
             _log.error("pool %s: bug in its manager", self._pool, exc_info=error)
 
-    async def _quietly(self, call: Any) -> None:
+    async def _ask_to_stop(self, actor: Any, grace_s: float) -> None:
         try:
-            await call
-        except RayError as error:
+            await actor.stop.remote(grace_s)
+        except Exception as error:  # it is ended in any case
             _log.info("pool %s: a worker that stops is gone already: %s", self._pool, type(error).__name__)
 
 

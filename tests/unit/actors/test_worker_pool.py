@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, RayTaskError, RpcError
 
 from actors import cluster, worker_pool
 from actors.worker_pool import WorkerPool
 from aiqueue.config import Settings
 from aiqueue.errors import QueueUnavailable
 from aiqueue.protocol import encode
-from aiqueue.scaling import WorkerReport
+from aiqueue.scaling import GiveBack, WorkerReport
 from tests.tools.turns import until
 
 _NAME = "aiqueue-worker-p-0"
@@ -40,6 +40,9 @@ class FakeWorker:
             raise _unavailable()
         return encode(self.said)
 
+    async def _stop(self, grace_s: float) -> None:
+        pass
+
     async def _serve_jobs(self) -> None:
         self.served += 1
         await self.died.wait()
@@ -51,20 +54,24 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.down = False
+        self.faults: dict[str, int] = {}  # how often a call for this worker or event fails, by a bug in the queue
         self.lost: list[tuple[str, str, bool]] = []
         self.events: list[str] = []
 
     async def lose_worker(self, worker_id: str, reason: str, *, crashed: bool) -> None:
-        self._answer()
+        self._answer(worker_id)
         self.lost.append((worker_id, reason, crashed))
 
     async def announce(self, event: str, data: object) -> None:
-        self._answer()
+        self._answer(event)
         self.events.append(event)
 
-    def _answer(self) -> None:
+    def _answer(self, about: str) -> None:
         if self.down:
             raise QueueUnavailable("down")
+        if self.faults.get(about, 0):
+            self.faults[about] -= 1
+            raise RayTaskError("lose_worker", "Traceback …", KeyError(about))
 
 
 class Bench:
@@ -191,3 +198,77 @@ async def test_a_pool_that_had_shrunk_to_none_stays_so_under_a_new_manager(monke
         assert pool.roster.size == size
         for task in pool._tasks:
             task.cancel()
+
+
+# --- errors that nobody expects ---
+
+
+class Failing:
+    """Stands in for a function of Ray's: raises as often as it is told, then does what that does."""
+
+    def __init__(self, does: Callable[..., Any], times: int) -> None:
+        self._does, self.left = does, times
+
+    def __call__(self, *args: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise RpcError("the control store does not answer")
+        return self._does(*args)
+
+
+@pytest.mark.parametrize(("faults", "told"), [(2, ["w0", "w9"]), (1_000, ["w9"])])
+async def test_a_message_that_the_queue_fails_on_keeps_no_later_one_back(
+    bench: Bench, faults: int, told: list[str]
+) -> None:
+    bench.begin()
+    await bench.spoken()
+    bench.queue.faults["w0"] = faults
+    bench.pool._carry_out([GiveBack("w0", "gone", crashed=True), GiveBack("w9", "gone too", crashed=True)])
+    await until(lambda: "w9" in [worker for worker, _, _ in bench.queue.lost])
+    assert [worker for worker, _, _ in bench.queue.lost] == told
+
+
+@pytest.mark.parametrize("asked", ["is_gone", "state_of", "nodes"])
+async def test_a_death_is_seen_though_ray_could_not_be_asked_about_it_at_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    bench.begin()
+    await bench.spoken()
+    monkeypatch.setattr(cluster, asked, failing := Failing(getattr(cluster, asked), 3))
+    bench.worker.state = cluster.RESTARTING
+    bench.worker.died.set()
+    await until(lambda: bench.queue.lost)
+    assert failing.left == 0
+    assert bench.queue.lost == [("w0", "its process died", True)]
+
+
+async def test_a_worker_that_hangs_is_ended_though_ray_could_not_be_asked_about_it_at_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.worker.hangs = True
+    monkeypatch.setattr(cluster, "state_of", failing := Failing(cluster.state_of, 3))
+    bench.begin()
+    await until(lambda: bench.ended == [bench.worker])
+    assert failing.left == 0
+
+
+async def test_a_worker_whose_end_fails_is_ended_by_the_next_try(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.begin()
+    await bench.spoken()
+    monkeypatch.setattr(cluster, "end_actor", failing := Failing(cluster.end_actor, 3))
+    bench.pool._carry_out(bench.pool.roster.replace(_NAME, "its node is being drained", hard=False, limit_s=0.0))
+    await until(lambda: bench.ended == [bench.worker])
+    await until(lambda: _NAME not in bench.pool.roster.members)
+    assert failing.left == 0
+
+
+async def test_a_stop_ends_every_worker_though_one_can_not_be_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.begin()
+    other = FakeWorker("w1")
+    bench.pool._actors["aiqueue-worker-p-1"] = other
+    monkeypatch.setattr(cluster, "end_actor", Failing(cluster.end_actor, 1))
+    with pytest.raises(RpcError, match="control store"):
+        await bench.pool.stop(0.0)
+    assert bench.ended == [other]
