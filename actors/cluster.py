@@ -69,7 +69,7 @@ def process_of(actor: Any) -> tuple[int, str]:
 
 def tell_trouble(namespace: str, trouble: str) -> None:
     """Leave word of what keeps the queue of ``namespace`` from starting again; "" when nothing does any more."""
-    internal_kv._internal_kv_put(_trouble_key(namespace), trouble.encode(), overwrite=True)
+    internal_kv._internal_kv_put(_trouble_key(namespace), trouble.encode(errors="replace"), overwrite=True)
 
 
 def trouble_of(namespace: str) -> str:

@@ -51,9 +51,16 @@ def load_again(
             loaded = load(settings, clock)
         except Exception as error:
             _log.exception("the queue can't start again; next try in %g s", wait_s)
-            cluster.tell_trouble(settings.namespace, str(error) or type(error).__name__)
+            _tell_trouble(settings.namespace, str(error) or type(error).__name__)
         else:
-            cluster.tell_trouble(settings.namespace, "")
+            _tell_trouble(settings.namespace, "")
             return loaded
         sleep(wait_s)
         wait_s = min(2 * wait_s, _MOST_WAIT_S)
+
+
+def _tell_trouble(namespace: str, trouble: str) -> None:
+    try:
+        cluster.tell_trouble(namespace, trouble)
+    except Exception:  # a constructor that raises would be the end of the queue
+        _log.exception("Ray could not be told how the queue's start goes")

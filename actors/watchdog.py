@@ -9,6 +9,7 @@ import os
 import signal
 
 import ray
+from ray.exceptions import RayTaskError
 
 from actors import cluster
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME, RayTransport
@@ -32,16 +33,22 @@ class Watchdog:
         misses = 0
         while True:
             await asyncio.sleep(_EVERY_S)
-            misses = 0 if await self._is_well() else misses + 1
-            if misses == _MISSES:
-                misses = 0
-                await asyncio.to_thread(self._end)
+            try:
+                misses = 0 if await self._is_well() else misses + 1
+                if misses == _MISSES:
+                    misses = 0
+                    await asyncio.to_thread(self._end)
+            except Exception:  # of Ray, most likely: it can't be asked just now
+                _log.exception("the watchdog could not look at the queue this time")
 
     async def _is_well(self) -> bool:
         try:
             return await self._queue.commit_waits_s(limit_s=_LIMIT_S) < _STUCK_S
         except QueueUnavailable:
             return await asyncio.to_thread(self._is_starting)
+        except RayTaskError as error:
+            _log.error("the queue answers with an error: %s", error.cause)
+            return True  # that is an answer: its loop turns
 
     def _is_starting(self) -> bool:
         """Tell whether Ray is starting it. Reading the journal is part of that: the constructor returns after it."""

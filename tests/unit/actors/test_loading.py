@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RpcError
 
 from actors import cluster
 from actors.loading import Loaded, load, load_again
@@ -68,3 +69,40 @@ def test_even_a_bug_does_not_end_a_queue_that_starts_again(tmp_path: Path, told:
     assert load_again(settings(tmp_path), SteadyClock(), load=fails_once, sleep=lambda _: None) is real[0]
     real[0][0].close()
     assert told == ["ZeroDivisionError", ""]
+
+
+def test_a_restart_goes_on_though_ray_can_not_be_told_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def put(key: bytes, value: bytes, *, overwrite: bool) -> None:
+        asked.append(value.decode())
+        raise RpcError("the control store does not answer")
+
+    monkeypatch.setattr("actors.cluster.internal_kv._internal_kv_put", put)
+    held, _ = load(settings(tmp_path), SteadyClock())
+    journal, _ = load_again(settings(tmp_path), SteadyClock(), sleep=lambda _: held.close())
+    journal.close()
+    assert len(asked) == 2
+    assert "in use by another queue" in asked[0]
+    assert asked[1] == ""
+
+
+def test_a_restart_goes_on_whatever_characters_are_in_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "actors.cluster.internal_kv._internal_kv_put", lambda _, value, **__: said.append(value.decode())
+    )
+    real = load(settings(tmp_path), SteadyClock())
+
+    def fails_once(*_: Any) -> Loaded:
+        if not said:
+            raise OSError("can't read /data/\udcff/journal.db")  # as os.fsdecode gives a name that is not UTF-8
+        return real
+
+    assert load_again(settings(tmp_path), SteadyClock(), load=fails_once, sleep=lambda _: None) is real
+    real[0].close()
+    assert said == ["can't read /data/?/journal.db", ""]

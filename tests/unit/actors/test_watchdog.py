@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
+from ray.exceptions import RayTaskError, RpcError
 
 from actors import watchdog as module
 from actors.cluster import ALIVE, RESTARTING
@@ -32,15 +33,28 @@ class Queue:
         return answer
 
 
-async def ends(monkeypatch: pytest.MonkeyPatch, answers: list[float | Exception], *, state: str = ALIVE) -> int:
+async def ends(
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[float | Exception],
+    *,
+    state: str = ALIVE,
+    state_of: Callable[[object], str] | None = None,
+    failing_ends: int = 0,
+) -> int:
     """How often the watchdog ends the queue that answers so; without a state there is no such actor."""
     # No Ray runs here: what the watchdog learns from it, and what it does to a real process, is played. That it ends
     # one for real is in tests/crash/test_rounds.py and test_restarts.py.
     ended: list[Watchdog] = []
+
+    def end(watchdog: Watchdog) -> None:
+        ended.append(watchdog)
+        if len(ended) <= failing_ends:
+            raise RpcError("the control store does not answer")
+
     monkeypatch.setattr(module, "_EVERY_S", 0.0)
     monkeypatch.setattr(module.cluster, "find", lambda name, namespace: state or None)
-    monkeypatch.setattr(module.cluster, "state_of", lambda actor: state)
-    monkeypatch.setattr(Watchdog, "_end", lambda watchdog: ended.append(watchdog))
+    monkeypatch.setattr(module.cluster, "state_of", state_of or (lambda actor: state))
+    monkeypatch.setattr(Watchdog, "_end", end)
     queue = Queue(answers)
     watching = asyncio.create_task(Watchdog(queue, "ns").run())  # type: ignore[arg-type]  # all of it that is asked
     await until(lambda: queue.asked > len(answers) + 1)
@@ -69,3 +83,28 @@ async def test_a_queue_that_ray_starts_again_is_left_alone(monkeypatch: pytest.M
 
 async def test_a_queue_that_is_not_there_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await ends(monkeypatch, [_NONE] * 20, state="") == 0
+
+
+async def test_a_queue_that_answers_with_an_error_is_watched_on_and_counts_as_answering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault = RayTaskError("commit_waits_s", "Traceback …", KeyError("seq"))
+    assert await ends(monkeypatch, [fault] * 20) == 0
+    assert await ends(monkeypatch, [_SILENT] * 4 + [fault] + [_SILENT] * 4) == 0
+    assert await ends(monkeypatch, [fault] + [_SILENT] * 5) == 1
+
+
+async def test_a_ray_that_can_not_be_asked_about_the_queue_ends_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def state_of(actor: object) -> str:
+        asked.append(actor)
+        if len(asked) <= 10:
+            raise RpcError("the control store does not answer")
+        return ALIVE
+
+    assert await ends(monkeypatch, [_SILENT] * 15, state_of=state_of) == 1
+
+
+async def test_a_queue_whose_end_failed_is_ended_after_five_more_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await ends(monkeypatch, [_SILENT] * 10, failing_ends=1) == 2
