@@ -53,9 +53,9 @@ class JobHeader(Wire):
     metadata: bytes = b""  #: JSON object, or empty: there is none, or it is kept once for all jobs of a group
     batch_id: str = ""
     created_at: float = 0.0
-    run_at: float = 0.0  #: not before; 0: at once
+    run_at: float = 0.0  #: not before, by the machine's clock; 0: at once
     delay_ms: int = 0  #: not before this long after acceptance
-    expires_at: float = 0.0  #: to be started by then; 0: whenever
+    expires_at: float = 0.0  #: to be started by then, by the machine's clock; 0: whenever
     expires_in_ms: int = 0  #: to be started within this long after acceptance; 0: whenever
     fail_fast: bool = False  #: fail when the gate is closed, instead of waiting
     redriven_from: str = ""  #: the dead letter that this job repeats
@@ -67,7 +67,7 @@ class JobHeader(Wire):
 
 def sla_starts_at(header: JobHeader) -> float:
     """Return when the clock of the job's SLA starts: on acceptance, or when the time comes that it is to wait for."""
-    return max(header.created_at, header.run_at)
+    return max(header.created_at + header.delay_ms / 1e3, header.run_at)
 
 
 class Submission(Wire):

@@ -46,7 +46,7 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
         batches.keep_metadata(core, turn, fresh.values(), group.metadata)
     if in_batch:
         for job in fresh.values():
-            _fix_times(job.header, turn.now)
+            job.header.created_at = turn.now
             _keep_key(turn, job, command)
         batches.accept(core, turn, group, fresh.values(), command.ended)
         return None
@@ -82,9 +82,10 @@ class _Draft(NamedTuple):
 
 
 def _draft(core: Core, turn: Turn, header: JobHeader) -> _Draft:
-    _fix_times(header, turn.now)
-    state = JobState.SCHEDULED if header.run_at > turn.now else JobState.QUEUED
-    return _Draft(core.common(header), encode(header), state)
+    header.created_at = turn.now
+    common = core.common(header)
+    early = common.run_at > turn.now or header.run_at > turn.now + core.ahead_s
+    return _Draft(common, encode(header), JobState.SCHEDULED if early else JobState.QUEUED)
 
 
 def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft, command: Submit) -> None:
@@ -105,16 +106,6 @@ def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft, comma
 def _keep_key(turn: Turn, job: Submission, command: Submit) -> None:
     if key := job.header.idempotency_key:
         turn.rows.keys.append((key, job.id, command.digests.get(job.id, b""), turn.now))
-
-
-def _fix_times(header: JobHeader, now: float) -> None:
-    """Turn what was said relative to acceptance into times."""
-    header.created_at = now
-    if header.delay_ms:
-        header.run_at = max(header.run_at, now + header.delay_ms / 1e3)
-    if header.expires_in_ms:
-        limit = now + header.expires_in_ms / 1e3
-        header.expires_at = min(header.expires_at, limit) if header.expires_at else limit
 
 
 def _fail_at_closed_gate(core: Core, turn: Turn, job: JobRecord) -> None:

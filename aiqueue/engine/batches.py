@@ -153,7 +153,7 @@ def _seal(core: Core, turn: Turn, group: Group) -> None:
     group.stored.phase = "running"
     blocked = JobState.BLOCKED
     ready = [job for job in members(core, group) if job.state is blocked and not core.links.waits(job.id)]
-    core.unblock_all(group, [job for job in ready if job.run_at <= turn.now and job.id not in core.fail_fast])
+    core.unblock_all(group, [job for job in ready if not core.is_early(job, turn.now) and job.id not in core.fail_fast])
     for job in ready:
         if job.state is blocked:  # it has a time of its own, or would rather fail than wait
             _release(core, turn, job)

@@ -47,7 +47,7 @@ def _start(core: Core, turn: Turn, worker: Worker, jobs: list[JobRecord]) -> lis
     for job in jobs:
         core.gates.of(job.lane, now=turn.now).started(turn.now)
         job.attempt += 1
-        core.deadlines.drop(job.id)
+        core.started(job.id)
         job.worker_id = worker.id
         job.started_at = turn.now
         core.leases.grant(worker, job)

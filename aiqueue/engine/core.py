@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aiqueue.engine.counters import Counters, encode_counters
 from aiqueue.engine.dependencies import Links
-from aiqueue.engine.due import WAITING, DueTimes, StartDeadlines
+from aiqueue.engine.due import WAITING, DueTimes, JobTimes, delayed_until, expires_after, expires_at, runs_at
 from aiqueue.engine.groups import Group, Groups
 from aiqueue.engine.lanes import Lanes, Room
 from aiqueue.engine.leases import Leases
@@ -25,12 +25,13 @@ from aiqueue.engine.records import (
 )
 from aiqueue.engine.schedule_records import Schedules
 from aiqueue.engine.states import MOVES, TERMINAL, JobState
-from aiqueue.protocol import Failure, JobHeader, sla_starts_at
+from aiqueue.protocol import Failure, JobHeader
 
 _NOWHERE = Route(pool="")  # a provider that no pool serves: its jobs wait until one does
 
 HELD = frozenset({JobState.PROCESSING, JobState.CANCELLING})  #: a worker has the lease
 _MANY = 10_000
+_NOT_YET = frozenset({JobState.SCHEDULED, JobState.BLOCKED})
 
 
 class IllegalMove(RuntimeError):
@@ -48,7 +49,9 @@ class Core(Publisher):
         self.links = Links()
         self.leases = Leases(policy.lease_s, policy.most_passes)
         self.due = DueTimes()
-        self.deadlines = StartDeadlines()
+        self.deadlines = JobTimes()  #: to be started by then, by the queue's clock
+        self.start_by = JobTimes()  #: the same, by the machine's clock
+        self.appointments = JobTimes()  #: not before, by the machine's clock; of jobs that never ran
         self.schedules = Schedules()
         self.quarantine: dict[str, str] = {}  #: by pool, the worker that runs suspects, or is emptied for them
         self.fail_fast: set[str] = set()  #: live jobs that would rather fail than wait at a closed gate
@@ -63,6 +66,7 @@ class Core(Publisher):
     def common(self, header: JobHeader) -> Common:
         """Return what the jobs of ``header`` have in common; strings that many share are stored once."""
         intern = self._interned.setdefault
+        not_before = delayed_until(header)
         return Common(
             self._lane_key(header.provider, header.model),
             intern(header.type, header.type),  # type: ignore[arg-type]  # a dict of itself keeps the type
@@ -72,15 +76,17 @@ class Core(Publisher):
             header.max_retries,
             intern(header.timeout_ms, header.timeout_ms),  # type: ignore[arg-type]
             header.created_at,
-            sla_starts_at(header),
-            header.run_at or 0.0,  # the one zero, and not a million decoded ones
+            max(header.created_at, not_before, runs_at(header) - self.ahead_s),
+            not_before,
         )
 
     def record(self, seq: int, job_id: str, header: JobHeader, common: Common | None = None) -> JobRecord:
         """Return a new live job; ``common``, if the caller has it already."""
         job = JobRecord(seq, job_id, *(common or self.common(header)))
-        if header.expires_at:
-            self.deadlines.set(job_id, header.expires_at)
+        if header.expires_at or header.expires_in_ms:
+            self._set_expiry(job_id, header)
+        if header.run_at and (at := runs_at(header)):
+            self.appointments.set(job_id, at)
         if header.fail_fast:
             self.fail_fast.add(job_id)
         self.live[job_id] = job
@@ -91,6 +97,8 @@ class Core(Publisher):
     def admit(self, job: JobRecord, state: JobState, *, now: float) -> None:
         """Put a job where its state says: on acceptance, and on loading it from the journal."""
         job.state = state
+        if state not in _NOT_YET:
+            self.appointments.drop(job.id)
         if job.batch_id:
             self.groups.joined(job)
         if state in WAITING:
@@ -102,10 +110,17 @@ class Core(Publisher):
         """Let a job run that was BLOCKED. It needs no row: after a restart it is found to wait for nothing."""
         self.waiting[job.level] -= 1
         self.blocked -= 1
-        job.state = JobState.SCHEDULED if job.run_at > turn.now else JobState.QUEUED
+        if not self.appointments.is_after(job.id, turn.now + self.ahead_s):
+            self.appointments.drop(job.id)
+        early = job.run_at > turn.now or job.id in self.appointments
+        job.state = JobState.SCHEDULED if early else JobState.QUEUED
         self._enter_waiting(job)
         if job.state is JobState.SCHEDULED:
             self.write(turn, job)
+
+    def is_early(self, job: JobRecord, now: float) -> bool:
+        """Return True if the job waits for a time, or has waited for a date until now."""
+        return job.run_at > now or job.id in self.appointments
 
     def unblock_all(self, group: Group, jobs: list[JobRecord]) -> None:
         """As ``unblock``, for many jobs of one batch that may start now: in half the time."""
@@ -120,7 +135,7 @@ class Core(Publisher):
         if job.state is JobState.QUEUED and not self.groups.withdraw(job):
             self.lanes.discard(job)
         elif job.state is JobState.SCHEDULED:
-            self.due.leave()
+            self._leave_due(job)
         self.blocked -= job.state is JobState.BLOCKED
         self.waiting[job.level] -= 1
         self.counters.accepted -= 1
@@ -142,7 +157,7 @@ class Core(Publisher):
         elif source in HELD and target not in HELD:
             self.leases.release(job)
         elif source is JobState.SCHEDULED and target is not JobState.QUEUED:
-            self.due.leave()
+            self._leave_due(job)
         if source in WAITING:
             self.waiting[job.level] -= 1
             self.blocked -= source is JobState.BLOCKED
@@ -159,6 +174,11 @@ class Core(Publisher):
         if job.batch_id and (batch := self.groups.moved(job, source, failure)):
             turn.rows.ends.append((batch, self.groups.ends_of(job.batch_id), job.seq))
 
+    def started(self, job_id: str) -> None:
+        """The job was started, or has ended: it can't be too late any more."""
+        self.deadlines.drop(job_id)
+        self.start_by.drop(job_id)
+
     def keep_attempt(self, turn: Turn, job: JobRecord, outcome: str, failure: Failure | None = None) -> None:
         """Write down an attempt that ended while its job goes on."""
         record = AttemptRecord(job.attempt, outcome, job.started_at, turn.now, job.worker_id, failure)
@@ -168,9 +188,15 @@ class Core(Publisher):
         """Return the function that says how many jobs of a lane may start at ``now``."""
         return lambda lane: self.gates.of(lane, now=now).room(now)
 
+    @property
+    def ahead_s(self) -> float:
+        """By how many seconds the machine's clock is ahead of the queue's."""
+        return self.counters.clock.ahead_s
+
     def seal(self, turn: Turn) -> None:
         """Add the counters to the turn's rows, if it changed anything."""
         if turn.rows or turn.counted:
+            self.counters.clock.now = turn.now
             turn.rows.counters = encode_counters(self.counters)
 
     def forget_unused(self, now: float) -> None:
@@ -189,9 +215,29 @@ class Core(Publisher):
             if not (job.batch_id and self.groups.hold(job)):
                 self.lanes.push(job)
         elif job.state is JobState.SCHEDULED:
-            self.due.push(job)
+            if job.id not in self.appointments:
+                self.due.push(job)
         else:
             self.blocked += 1
+
+    def keep_appointment(self, turn: Turn, job: JobRecord) -> bool:
+        """The date has come before which the job was not to run. Return True if nothing else delays it."""
+        if job.state is not JobState.SCHEDULED:
+            return False
+        job.since = max(job.created_at, min(job.since, turn.now))  # later only if the clock was set meanwhile
+        if job.run_at > turn.now:
+            self.due.push(job)
+            return False
+        return True
+
+    def _leave_due(self, job: JobRecord) -> None:
+        if job.id not in self.appointments:  # those have no entry there
+            self.due.leave()
+
+    def _set_expiry(self, job_id: str, header: JobHeader) -> None:
+        for times, at in ((self.deadlines, expires_after(header)), (self.start_by, expires_at(header))):
+            if at:
+                times.set(job_id, at)
 
     def _end(self, turn: Turn, job: JobRecord) -> None:
         self._leave(job)
@@ -205,7 +251,8 @@ class Core(Publisher):
 
     def _leave(self, job: JobRecord) -> None:
         del self.live[job.id]
-        self.deadlines.drop(job.id)
+        self.started(job.id)
+        self.appointments.drop(job.id)
         self.fail_fast.discard(job.id)
         if job.batch_id:
             self.open_batches[job.batch_id] -= 1

@@ -6,9 +6,20 @@ import msgspec
 
 from aiqueue.engine.states import JobState
 
+SAME_CLOCK_S = 0.5  #: clocks that differ by no more are taken to agree: dates are that exact
+
 
 def _per_level() -> list[int]:
     return [0, 0, 0, 0]
+
+
+class ClockMark(msgspec.Struct, kw_only=True, gc=False):
+    """Where the queue's clock stands, so that the next process goes on from there."""
+
+    now: float = 0.0  #: of the queue's clock, at the last commit; 0: the journal is of a release that kept no clock
+    ahead_s: float = 0.0  #: of the machine's clock, which people set, before the queue's
+    boot: str = ""  #: id of the machine's boot; empty: it has none
+    offset: float = 0.0  #: of the queue's clock before the seconds since that boot
 
 
 class Counters(msgspec.Struct, kw_only=True, gc=False):
@@ -23,6 +34,7 @@ class Counters(msgspec.Struct, kw_only=True, gc=False):
     batches: int = 0
     stale_outcomes: int = 0
     next_batch: int = 1  #: number of the next batch in the journal
+    clock: ClockMark = msgspec.field(default_factory=ClockMark)
 
     def count_end(self, state: JobState) -> None:
         """Count a job that reached a terminal state."""

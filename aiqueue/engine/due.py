@@ -1,4 +1,9 @@
-"""Jobs that wait for a time, and jobs whose time runs out, in heaps by that time."""
+"""Jobs that wait for a time, and jobs whose time runs out, in heaps by that time.
+
+What was said relative to acceptance (``delay``, ``expires_in``) is a time of the queue's clock, which never jumps. What
+was said as a date (``run_at``, ``deadline``) is a time of the machine's clock, which people set: such times are kept as
+they were said, in heaps of their own, and compared with what that clock shows now.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,32 @@ from collections.abc import Iterator
 from aiqueue.engine.line import FEW
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
+from aiqueue.protocol import JobHeader
 
 WAITING = frozenset({JobState.QUEUED, JobState.SCHEDULED, JobState.BLOCKED})  #: nobody runs it yet
+
+
+def delayed_until(header: JobHeader) -> float:
+    """Return until when the job is delayed, by the queue's clock; 0: it is not."""
+    return header.created_at + header.delay_ms / 1e3 if header.delay_ms else 0.0
+
+
+def runs_at(header: JobHeader) -> float:
+    """Return when the job may run, by the machine's clock; 0: no date was said.
+
+    Rows of releases before 0.2 have the end of the delay there too.
+    """
+    return 0.0 if header.run_at == delayed_until(header) else header.run_at
+
+
+def expires_after(header: JobHeader) -> float:
+    """Return until when the job must start, by the queue's clock; 0: whenever."""
+    return header.created_at + header.expires_in_ms / 1e3 if header.expires_in_ms else 0.0
+
+
+def expires_at(header: JobHeader) -> float:
+    """Return until when the job must start, by the machine's clock; 0: whenever. Old rows as with ``runs_at``."""
+    return 0.0 if header.expires_at == expires_after(header) else header.expires_at
 
 
 class DueTimes:
@@ -66,15 +95,15 @@ def _counts(job: JobRecord, at: float) -> bool:
     return job.state is JobState.SCHEDULED and job.run_at == at
 
 
-class StartDeadlines:
-    """Times until which jobs must have been started. Few jobs have one, so they are kept beside the records."""
+class JobTimes:
+    """A time for some jobs, by id. Few jobs have one, so they are kept beside the records."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, str]] = []
         self._times: dict[str, float] = {}
 
     def set(self, job_id: str, at: float) -> None:
-        """Let the job expire at ``at``, unless it is dropped before."""
+        """Let the job come up at ``at``, unless it is dropped before."""
         self._times[job_id] = at
         heapq.heappush(self._heap, (at, job_id))
 
@@ -83,23 +112,30 @@ class StartDeadlines:
         return len(self._heap)
 
     def drop(self, job_id: str) -> None:
-        """The job was started, or has ended. Its entry goes when it is the first, or when most are of such jobs."""
+        """Forget the job's time. Its entry goes when it is the first, or when most are of such jobs."""
         if self._times.pop(job_id, None) is not None and len(self._heap) > 2 * len(self._times) + FEW:
             self._heap = [(at, waiting) for waiting, at in self._times.items()]
             heapq.heapify(self._heap)
 
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._times
+
+    def is_after(self, job_id: str, now: float) -> bool:
+        """Return True if the job has a time, and it has not come."""
+        return self._times.get(job_id, now) > now
+
     def times(self) -> dict[str, float]:
-        """Return all deadlines by job id."""
+        """Return all times by job id."""
         return dict(self._times)
 
     def next_at(self) -> float | None:
-        """Return the earliest deadline."""
+        """Return the earliest time."""
         while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def take(self, now: float) -> list[str]:
-        """Remove and return the ids of the jobs whose time is over."""
+        """Remove and return the ids of the jobs whose time has come."""
         taken = []
         while (at := self.next_at()) is not None and at <= now:
             _, job_id = heapq.heappop(self._heap)

@@ -25,22 +25,24 @@ from aiqueue.engine.commands import (
     Tick,
 )
 from aiqueue.engine.core import HELD, Core
-from aiqueue.engine.counters import Counters, decode_counters
+from aiqueue.engine.counters import SAME_CLOCK_S, ClockMark, Counters, decode_counters
 from aiqueue.engine.effects import Effects
 from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease, tick
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.groups import decode_stored_batch
-from aiqueue.engine.policy import EnginePolicy
+from aiqueue.engine.policy import EnginePolicy, GatePolicy
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import JobRecord, LaneKey, Progress, StoredRow, decode_progress
+from aiqueue.engine.retry import MAX_ASKED_S
 from aiqueue.engine.schedules import restore as restore_schedule
 from aiqueue.engine.states import JobState
 from aiqueue.protocol import JobHeader, decode_header, decode_spec
 
 
 def _tick(core: Core, turn: Turn, command: Tick) -> None:
+    if abs(command.ahead_s - core.ahead_s) > SAME_CLOCK_S:  # somebody set the machine's clock
+        core.counters.clock.ahead_s, turn.counted = command.ahead_s, True
     tick(core, turn, command)
-    core.schedules.ahead_s = command.ahead_s
     schedules.fire_due(core, turn)
 
 
@@ -83,19 +85,21 @@ class QueueEngine:
         batches: Iterable[BatchRow] = (),
         now: float,
         without: Collection[str] = (),
+        clock: ClockMark | None = None,
     ) -> QueueEngine:
         """Return the engine as it was after the commit that wrote all this (``rows`` and ``batches``: those not ended).
 
         Leases start anew at ``now``: their workers may well be alive and will report. The rows of jobs that it is to be
-        ``without``, and of others that need them, are in ``aside``, for an EndAside.
+        ``without``, and of others that need them, are in ``aside``, for an EndAside. ``clock``: where it stands now.
         """
         engine = cls(policy, decode_counters(counters) if counters else None)
+        engine.core.counters.clock = clock or engine.core.counters.clock
         for number, spec, stored_batch in batches:
             engine.core.groups.add(number, decode_spec(spec), decode_stored_batch(stored_batch), now=now)
         for row in aside.without(rows, without, engine.aside) if without else rows:
             engine._restore(row, now)
         for key, stored in gates:
-            engine.core.gates.at(GateKey.from_json(key), now=now).restore(decode_gate(stored))
+            engine.core.gates.at(GateKey.from_json(key), now=now).restore(decode_gate(stored), now=now)
         for found in schedules:
             restore_schedule(engine.core, found)
         return engine
@@ -154,7 +158,9 @@ class QueueEngine:
         core = self.core
         if core.groups.stopping:
             return now
-        times = (core.due.next_at(), core.deadlines.next_at(), core.gates.next_at(now), core.schedules.next_at())
+        times = [core.due.next_at(), core.deadlines.next_at(), core.gates.next_at(now)]
+        dates = (core.appointments.next_at(), core.start_by.next_at(), core.schedules.next_at())
+        times += [at - core.ahead_s for at in dates if at is not None]
         return min((at for at in times if at is not None), default=None)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -173,7 +179,8 @@ class QueueEngine:
             "blocked": core.blocked,
             "waiting": list(core.waiting),
             "fail_fast": sorted(core.fail_fast),
-            "deadlines": core.deadlines.times(),
+            "deadlines": (core.deadlines.times(), core.start_by.times()),
+            "appointments": core.appointments.times(),
             "schedules": {schedule.spec.id: schedule.facts() for schedule in core.schedules},
             "refusals": dict(core.refusals),
             "gates": {gate.key: stored for gate in core.gates if (stored := gate.stored()) != StoredGate()},
@@ -192,6 +199,7 @@ class QueueEngine:
     def _restore(self, row: StoredRow, now: float) -> None:
         seq, job_id, header, state, progress = row
         decoded = decode_header(header)
+        decoded.created_at = min(decoded.created_at, now)  # later only if it was accepted under another clock
         job = self.core.record(seq, job_id, decoded)
         if decoded.needs or job.batch_id:
             self._restore_waits(job, decoded, started=bool(progress))
@@ -199,12 +207,20 @@ class QueueEngine:
             stored = decode_progress(progress)
             _put_progress(job, state, stored)
             if stored.attempt:
-                self.core.deadlines.drop(job_id)
+                job.run_at = min(stored.run_at, now + self._longest_wait_s(job))
+                self.core.started(job_id)
+                self.core.appointments.drop(job_id)
             if stored.refusals:
                 self.core.refusals[job_id] = stored.refusals
         self.core.admit(job, job.state, now=now)
         if job.state in HELD:
             restore_lease(self.core, job, now=now)
+
+    def _longest_wait_s(self, job: JobRecord) -> float:
+        """Return how long a job that failed waits at most: one that waits longer was written under another clock."""
+        policy = self.core.policy
+        gate = policy.gates.get(job.lane.provider, GatePolicy())
+        return max(policy.retry.cap_s, MAX_ASKED_S, gate.breaker_open_s) + policy.retry.base_s
 
     def _restore_waits(self, job: JobRecord, header: JobHeader, *, started: bool) -> None:
         """Find what a job waits for. One that has a row of its own waited for nothing any more."""
@@ -218,7 +234,9 @@ class QueueEngine:
 def _put_progress(job: JobRecord, state: str, stored: Progress) -> None:
     job.state = JobState(state)
     job.attempt, job.retries, job.crashes = stored.attempt, stored.retries, stored.crashes
-    job.worker_id, job.started_at, job.run_at = stored.worker_id, stored.started_at, stored.run_at
+    job.worker_id, job.started_at = stored.worker_id, stored.started_at
+    if job.state is not JobState.SCHEDULED:
+        job.run_at = stored.run_at
     job.blamed = stored.blamed
     if stored.company:
         job.lane = suspects.apart(job.lane, stored.company)

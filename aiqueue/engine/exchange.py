@@ -170,13 +170,12 @@ def _requeue(core: Core, turn: Turn, job: JobRecord, failure: Failure | None = N
 
 def tick(core: Core, turn: Turn, command: Tick) -> None:
     """Carry out a Tick."""
-    core.leases.extend(command.pause_s)
+    core.leases.extend(command.pause_s, now=turn.now)
+    core.groups.extend(command.pause_s, now=turn.now)
     _expire(core, turn)
     if core.groups:
         batches.tick(core, turn)
-    for job in core.due.take(turn.now):
-        job.run_at = 0.0
-        _requeue(core, turn, job)
+    _come_due(core, turn)
     for change in core.gates.reopen(turn.now):
         core.publish_gate(turn, change)
     for worker_id in core.leases.silent(turn.now):
@@ -185,8 +184,18 @@ def tick(core: Core, turn: Turn, command: Tick) -> None:
     core.forget_unused(turn.now)
 
 
+def _come_due(core: Core, turn: Turn) -> None:
+    kept = [core.live[job_id] for job_id in core.appointments.take(turn.now + core.ahead_s)]
+    due = [job for job in kept if core.keep_appointment(turn, job)]
+    for job in [*core.due.take(turn.now), *due]:
+        job.run_at = 0.0
+        _requeue(core, turn, job)
+
+
 def _expire(core: Core, turn: Turn) -> None:
-    for job_id in core.deadlines.take(turn.now):
+    for job_id in [*core.deadlines.take(turn.now), *core.start_by.take(turn.now + core.ahead_s)]:
+        if job_id not in core.live:  # it had both, and they came together
+            continue
         late = JobExpired("Job was not started before its deadline").to_failure()
         core.move(turn, core.live[job_id], JobState.EXPIRED, failure=late)
 

@@ -224,10 +224,11 @@ class Gate:
         """Return what to journal."""
         return StoredGate(self.closed_until, self.reason, self.probing, self._tripped_at)
 
-    def restore(self, stored: StoredGate) -> None:
-        """Take up what was journaled."""
-        self.closed_until, self.reason, self.probing = stored.closed_until, stored.reason, stored.probing
-        self._tripped_at = stored.tripped_at
+    def restore(self, stored: StoredGate, *, now: float) -> None:
+        """Take up what was journaled, no longer than a gate can stay closed: it may be of another clock."""
+        self.closed_until = min(stored.closed_until, now + max(MAX_ASKED_S, self._policy.breaker_open_s))
+        self.reason, self.probing = stored.reason, stored.probing
+        self._tripped_at = min(stored.tripped_at, now)
 
     def is_probe(self, started_at: float) -> bool:
         """Tell whether the call that started then is the one that looks whether the provider is back."""

@@ -123,6 +123,12 @@ class Groups:
             self.stopping[spec.id] = group
         return group
 
+    def extend(self, seconds: float, *, now: float) -> None:
+        """Let open batches wait ``seconds`` longer for their next part: none could come meanwhile."""
+        if seconds:
+            for group in self.live.values():
+                group.touched_at = min(group.touched_at + seconds, now)
+
     def remove(self, group: Group) -> None:
         """Forget a batch whose jobs are gone."""
         self.live.pop(group.spec.id, None)

@@ -96,10 +96,11 @@ class Leases:
             del self._lost[next(iter(self._lost))]
         return list(worker.held.values())
 
-    def extend(self, seconds: float) -> None:
-        """Let all leases last ``seconds`` longer."""
-        for worker in self._workers.values():
-            worker.silent_after += seconds
+    def extend(self, seconds: float, *, now: float) -> None:
+        """Let leases last the ``seconds`` longer in which nobody could be heard; not those of a worker heard since."""
+        if seconds:
+            for worker in self._workers.values():
+                worker.silent_after = min(worker.silent_after + seconds, now + self._lease_s)
 
     def silent(self, now: float) -> list[str]:
         """Return the workers whose time is over."""

@@ -154,7 +154,6 @@ class Schedules:
         self._by_name: dict[str, Schedule] = {}
         #: By seq: live jobs that schedules have started.
         self.watched: dict[int, tuple[Schedule, ScheduleRun]] = {}
-        self.ahead_s = 0.0  #: of the machine's clock, before the queue's own, which never jumps
         self.payload_bytes = 0
         self._next_at: float | None = None
 
@@ -191,5 +190,5 @@ class Schedules:
         self._next_at = min(times, default=None)
 
     def next_at(self) -> float | None:
-        """Return when the next schedule is due, by the queue's clock."""
-        return None if self._next_at is None else self._next_at - self.ahead_s
+        """Return when the next schedule is due, by the machine's clock."""
+        return self._next_at

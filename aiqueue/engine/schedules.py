@@ -52,7 +52,7 @@ def add(core: Core, turn: Turn, command: AddSchedule) -> Refusal | str:
             return Refusal(ScheduleExists.kind, known.spec.name)
         _keep_key(turn, command, known.spec.id)
         return known.spec.id
-    now = turn.now + schedules.ahead_s
+    now = turn.now + core.ahead_s
     schedule = Schedule(msgspec.structs.replace(spec, created_at=now), ScheduleState(enabled=spec.enabled))
     if problem := schedule.problem or _refused(core, spec):
         return Refusal(ValidationError.kind, problem)
@@ -109,7 +109,7 @@ def change(core: Core, turn: Turn, command: ChangeSchedule) -> Refusal | str:
         return Refusal(ValidationError.kind, schedule.problem)
     elif not schedule.state.enabled:
         schedule.state.enabled, schedule.state.problem = True, ""
-        _move_on(schedule, max(schedule.state.last_tick, turn.now + core.schedules.ahead_s))
+        _move_on(schedule, max(schedule.state.last_tick, turn.now + core.ahead_s))
     _save(core, turn, schedule)
     core.schedules.refresh()
     return schedule.spec.id
@@ -124,7 +124,7 @@ def run_now(core: Core, turn: Turn, command: RunSchedule) -> Refusal | str:
         return schedule.spec.id
     if len(schedule.running) >= MAX_WAITING:
         return Refusal(QueueFull.kind, f"{len(schedule.running)} runs of this schedule have not ended; try later")
-    now = turn.now + core.schedules.ahead_s
+    now = turn.now + core.ahead_s
     refusal = _start(core, turn, schedule, ScheduleRun(now, now, MANUAL, command.job_id))
     if refusal is not None:
         return refusal
@@ -137,9 +137,9 @@ def fire_due(core: Core, turn: Turn) -> None:
     """Deal with every tick whose time has come."""
     schedules = core.schedules
     next_at = schedules.next_at()
-    if next_at is None or next_at > turn.now:
+    now = turn.now + core.ahead_s
+    if next_at is None or next_at > now:
         return
-    now = turn.now + schedules.ahead_s
     for schedule in schedules:
         at = schedule.wakes_at
         if at is not None and at <= now:
@@ -155,7 +155,7 @@ def note_ends(core: Core, turn: Turn) -> None:
     ended = [(seq, state) for seq, state, _ in turn.rows.states if seq in watched and state in TERMINAL]
     for seq, state in ended:
         schedule, run = watched.pop(seq)
-        run.status, run.ended_at = str(state), turn.now + core.schedules.ahead_s
+        run.status, run.ended_at = str(state), turn.now + core.ahead_s
         schedule.running.pop(run.job_id, None)
         _save(core, turn, schedule)
     if ended:

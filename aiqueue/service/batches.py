@@ -19,6 +19,7 @@ from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.batch_retries import BatchRetries, Found, error_of
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.shown_times import show_batch
 
 _MARKS = 31  # one a second: the rate is taken over half a minute
 _STATUS = {"running": "processing", "stopping": "cancelling"}
@@ -176,7 +177,7 @@ class BatchDesk:
         stored, group = found.stored, found.group
         ended = {state: count for state, count in stored.ended.items() if count}
         processing = group.in_flight if group else 0
-        return BatchView(
+        view = BatchView(
             found.spec,
             "paused" if stored.paused and stored.phase == "running" else _STATUS.get(stored.phase, stored.phase),
             stored.total,
@@ -190,6 +191,7 @@ class BatchDesk:
             list(stored.first_errors),
             stored.reason,
         )
+        return show_batch(view, self._engine.core.ahead_s)
 
     def _rate(self, found: Found) -> float:
         """Return jobs that ended per second: lately, or over the whole life of a batch that has ended."""

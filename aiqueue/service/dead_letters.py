@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.states import JobState
@@ -16,35 +16,34 @@ from aiqueue.service.commits import CommitPipeline
 _PAGE = 500  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
 
+ViewOf = Callable[[StoredJob, list[bytes] | None], JobView]
+
 
 class DeadLetters:
     """The dead letters of one journal."""
 
-    def __init__(self, journal: Journal, commits: CommitPipeline, sla_ms: tuple[int, ...]) -> None:
-        self._journal, self._commits, self._sla_ms = journal, commits, sla_ms
+    def __init__(self, journal: Journal, commits: CommitPipeline, view_of: ViewOf) -> None:
+        self._journal, self._commits, self._view_of = journal, commits, view_of
 
     async def find(self, call: DeadLettersCall) -> DeadLettersReply:
         """Return those that pass the filters, the newest first, with their attempts."""
         await asyncio.shield(self._commits.settled())
-        found: list[tuple[StoredJob, JobView]] = []
+        found: list[StoredJob] = []
         before, looked_at = call.before_seq, 0
         while len(found) < call.limit and looked_at < _MOST_READ:
             page = await asyncio.to_thread(self._journal.dead_letters, before_seq=before, limit=_PAGE)
             looked_at += len(page)
             for row in page:
                 before = row.seq
-                view = lookup.view_of(row, self._sla_ms)
-                if lookup.is_wanted(view, call):
-                    found.append((row, view))
+                if lookup.is_wanted(self._view_of(row, None), call):
+                    found.append(row)
                     if len(found) == call.limit:
                         break
             if len(page) < _PAGE:
                 before = before if len(found) == call.limit else 0
                 break
-        attempts = await asyncio.to_thread(self._journal.attempts, [row.seq for row, _ in found])
-        for row, view in found:
-            view.attempts = attempts.get(row.seq, [])
-        return DeadLettersReply([view for _, view in found], before)
+        attempts = await asyncio.to_thread(self._journal.attempts, [row.seq for row in found])
+        return DeadLettersReply([self._view_of(row, attempts.get(row.seq)) for row in found], before)
 
     async def count(self) -> int:
         """Return how many there are."""

@@ -63,6 +63,7 @@ from aiqueue.service.pool_loads import collect_loads
 from aiqueue.service.recovery import load_engine
 from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
+from aiqueue.service.shown_times import show_events, show_job
 from aiqueue.service.steps import Steps
 from aiqueue.service.waking import Waking
 from aiqueue.views import Stats, moment
@@ -97,7 +98,7 @@ class QueueService:
         self._intake = Intake(self._apply, self._engine, journal, self._commits)
         live = self._engine.core.live
         self._retention = Retention(settings.retention, journal, self._commits, self._clock, lambda: len(live))
-        self.dead_letters = DeadLetters(journal, self._commits, settings.sla_by_rank())
+        self.dead_letters = DeadLetters(journal, self._commits, self._view)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)
         self._parked = ParkedWorkers()
@@ -185,6 +186,7 @@ class QueueService:
 
     def _view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
         view = lookup.view_of(stored, self._engine.core.policy.sla_ms, attempts)
+        show_job(view, self._engine.core.ahead_s)
         if not stored.state and (job := self._engine.core.live.get(stored.id)):  # blocked jobs have no row that says so
             view.status = job.state.value if job.state is JobState.BLOCKED else view.status
         return view
@@ -310,6 +312,7 @@ class QueueService:
     def _publish(self, events: list[Event]) -> None:
         self._recent.observe(events)
         self.batches.observe(events)
+        show_events(events, self._engine.core.ahead_s)
         self._log.publish(events)
 
     def _arm_timer(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiqueue.config import Settings
 from aiqueue.engine import EnginePolicy, GatePolicy, QueueEngine, RetryPolicy, Route
+from aiqueue.engine.counters import ClockMark, decode_counters
 from aiqueue.journal.base import Journal
 from aiqueue.levels import LEVELS
 from aiqueue.pools import most_passes
@@ -30,8 +31,16 @@ def policy_of(settings: Settings) -> EnginePolicy:
     )
 
 
+def last_mark(counters: bytes) -> ClockMark:
+    """Return where the clock of the last process stood, from what the journal has of its counters."""
+    return decode_counters(counters).clock if counters else ClockMark()
+
+
 def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngine:
     """Return the engine as the journal has it."""
-    aside = jobs_to_set_aside(journal, clock.now())
-    with journal.recover() as recovered:
-        return QueueEngine.load(policy_of(settings), **recovered._asdict(), now=clock.now(), without=aside)
+    with journal.recover() as found:
+        mark = clock.resume(last_mark(found.counters))
+    now = clock.now()
+    aside = jobs_to_set_aside(journal, now)
+    with journal.recover() as found:
+        return QueueEngine.load(policy_of(settings), **found._asdict(), now=now, without=aside, clock=mark)

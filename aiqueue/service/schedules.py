@@ -122,7 +122,7 @@ class ScheduleDesk:
         state = schedule.copy_of_state()
         coming = [state.next_tick] if state.next_tick else []
         if schedule.cron is not None and next_ticks > 1 and state.enabled:
-            now = self._clock.now() + self._engine.core.schedules.ahead_s
+            now = self._clock.now() + self._engine.core.ahead_s
             coming = schedule.cron.after(max(state.last_tick, now), count=min(next_ticks, MAX_NEXT))
         return ScheduleView(schedule.spec_without_payload(), state, coming)
 

@@ -12,7 +12,7 @@ from aiqueue.engine.effects import Effects
 from aiqueue.protocol import ClaimedJob
 from aiqueue.service.clock import SteadyClock
 from aiqueue.service.queue_service import QueueService
-from aiqueue.service.recovery import policy_of
+from aiqueue.service.recovery import last_mark, policy_of
 from aiqueue.testing.jobs import POOL
 from aiqueue.testing.simulation.disk import History, SimulatedDisk, SimulatedWriter
 from aiqueue.testing.simulation.loop import Node
@@ -82,9 +82,10 @@ class QueueHost:
 
     def _open(self) -> QueueService:
         world = self._world
-        clock = self.clock = SteadyClock(world.wall, world.loop.time)
+        clock = self.clock = SteadyClock(world.wall, world.counted, lambda: "the only boot")
         with self.disk.recover() as recovered:
-            engine = WatchedEngine.load(policy_of(self._settings), **recovered._asdict(), now=clock.now())
+            mark = clock.resume(last_mark(recovered.counters))
+            engine = WatchedEngine.load(policy_of(self._settings), **recovered._asdict(), now=clock.now(), clock=mark)
         assert isinstance(engine, WatchedEngine)
         engine.world = world
         writer: Any = partial(SimulatedWriter, world=world)

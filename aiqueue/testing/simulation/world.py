@@ -25,7 +25,7 @@ class World:
         self.set_s = 0.0  #: by how much the machine's clock was set wrong
         self.latest = 0.0  #: that the machine's clock ever said
         self.clock_changed_at = -1e9
-        self.slept_s = 0.0  #: for how long the machine slept, which only its clock noticed
+        self.slept_s = 0.0  #: for how long the machine slept, which no timer noticed
         self.lines: list[Line] = []
         self.violations: list[str] = []
         self.happened: dict[str, int] = {}  #: faults by name
@@ -46,6 +46,10 @@ class World:
     def wall(self) -> float:
         """Return what the machine's clock says."""
         return START + self.loop.time() + self.set_s + self.slept_s
+
+    def counted(self) -> float:
+        """Return the seconds since the machine booted: nobody can set them."""
+        return self.loop.time() + self.slept_s
 
     def wall_ns(self) -> int:
         """Return what the machine's clock says, in nanoseconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiqueue.engine import Cancel, LoseWorker
+from aiqueue.engine import Cancel, LoseWorker, Tick
 from aiqueue.engine.states import JobState
 from aiqueue.testing.jobs import completed
 from tests.tools.queue_harness import WORKER, QueueHarness
@@ -128,3 +128,15 @@ def test_workers_that_never_come_back_are_not_remembered_for_ever(queue: QueueHa
     last = queue.exchange(slots=0, worker="worker-1099")
     assert last.cancels == [("job-1099", 1)]
     assert queue.exchange(slots=0, worker="worker-50").cancels == []
+
+
+def test_a_worker_heard_since_a_pause_gets_no_longer_lease_for_it(queue: QueueHarness) -> None:
+    queue.submit("heard", "unheard")
+    queue.claim(worker="w1")
+    queue.claim(worker="w2")
+    queue.clock.advance(28_800.0)  # the machine slept
+    queue.exchange(worker="w1", slots=1)
+    queue.do(Tick(pause_s=28_800.0))
+    assert [queue.job(name).state for name in ("heard", "unheard")] == [JobState.PROCESSING] * 2
+    queue.tick(90.0)
+    assert [queue.job(name).state for name in ("heard", "unheard")] == [JobState.QUEUED] * 2
