@@ -114,6 +114,7 @@ class WorkerActor:
             runner=self._runner,
             between_jobs=GarbageBetweenJobs() if self._config.gc_between_jobs else None,
             urgent_slots=slots.urgent,
+            agree_every_s=settings.lease.poll_s,
         )
 
     async def _warm_up(self) -> None:

@@ -134,9 +134,10 @@ class ExchangeCall(Wire):
     pool: str
     slots: int  #: how many jobs it may hold at once; 0 when it drains
     outcomes: list[Outcome] = []
-    running: list[tuple[str, int]] | None = None  #: after a failed call: all it holds, so that both sides agree again
+    running: list[tuple[str, int]] | None = None  #: now and then, and after a failed call: all it holds, to agree on it
     urgent_slots: int = 0  #: of the slots, kept for urgent jobs
     most: int = 0  #: jobs that one answer may bring, its next call brings the rest; 0: as many as slots are free
+    number: int = 0  #: of this worker's calls, growing: one that was overtaken is given nothing; 0: not numbered
 
 
 class JobInput(Wire):
@@ -167,6 +168,7 @@ class ExchangeReply(Wire):
 
     claims: list[ClaimedJob] = []
     cancels: list[tuple[str, int]] = []
+    overtaken: bool = False  #: a later call of this worker arrived first, so that only the outcomes counted
 
 
 # --- client <-> queue: events and lookups -----------------------------------------------------------------------------

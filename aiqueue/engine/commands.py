@@ -32,9 +32,10 @@ class Submit:
 class Exchange:
     """A worker reports and asks for work. Reply: ``Granted``.
 
-    ``running`` (after a lost call): every attempt the worker holds. ``draw``: a random number in [0, 1) for jitter.
-    ``urgent_slots``: of its slots, for jobs of the first level only. ``most``: jobs it takes from one answer, 0: any
-    number.
+    ``running``: every attempt the worker holds; what it was given beside these is given again. ``draw``: a random
+    number in [0, 1) for jitter. ``urgent_slots``: of its slots, for jobs of the first level only. ``most``: jobs it
+    takes from one answer, 0: any number. ``number``: of the worker's calls. Of one that arrives behind a later one only
+    the outcomes count, since the worker may not read its answer.
     """
 
     worker_id: str
@@ -45,6 +46,16 @@ class Exchange:
     draw: float = 0.0
     urgent_slots: int = 0
     most: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Outcomes of a worker's attempts; it asks for nothing. Reply: None."""
+
+    worker_id: str
+    outcomes: Sequence[Outcome]
+    draw: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,5 +168,5 @@ class EndAside:
     rows: Sequence[StoredRow]
 
 
-JobCommand = Submit | Exchange | Claim | Cancel | LoseWorker | Tick
+JobCommand = Submit | Exchange | Report | Claim | Cancel | LoseWorker | Tick
 Command = JobCommand | Steer | Retry | AddSchedule | ChangeSchedule | RunSchedule | Announce | EndAside

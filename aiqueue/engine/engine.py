@@ -18,6 +18,7 @@ from aiqueue.engine.commands import (
     EndAside,
     Exchange,
     LoseWorker,
+    Report,
     Retry,
     RunSchedule,
     Steer,
@@ -27,7 +28,7 @@ from aiqueue.engine.commands import (
 from aiqueue.engine.core import HELD, Core
 from aiqueue.engine.counters import SAME_CLOCK_S, ClockMark, Counters, decode_counters
 from aiqueue.engine.effects import Effects
-from aiqueue.engine.exchange import claim, exchange, lose_worker, restore_lease, tick
+from aiqueue.engine.exchange import claim, exchange, lose_worker, report, restore_lease, tick
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.groups import decode_stored_batch
 from aiqueue.engine.policy import EnginePolicy, GatePolicy
@@ -49,6 +50,7 @@ def _tick(core: Core, turn: Turn, command: Tick) -> None:
 _HANDLERS: Mapping[type, Callable[[Core, Turn, Any], Any]] = {
     Submit: admission.submit,
     Exchange: exchange,
+    Report: report,
     Claim: claim,
     Cancel: cancellation.cancel,
     LoseWorker: lose_worker,
@@ -125,6 +127,11 @@ class QueueEngine:
     def ready(self, pool: str, *, now: float) -> int:
         """Return how many jobs a worker of ``pool`` could claim now."""
         return self.core.lanes.queued(pool, self.core.room(now)) + suspects.claimable(self.core, pool, now=now)
+
+    def has_overtaken(self, worker_id: str, number: int) -> bool:
+        """Tell whether a later call of the worker than ``number`` has arrived, or this one before."""
+        worker = self.core.leases.find(worker_id)
+        return worker is not None and worker.has_overtaken(number)
 
     def free_slots(self, worker_id: str) -> int:
         """Return how many more jobs the worker may be given."""

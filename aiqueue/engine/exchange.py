@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aiqueue.engine import batches, suspects
 from aiqueue.engine.cancellation import fail_closed
 from aiqueue.engine.claims import give
-from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Tick
+from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Report, Tick
 from aiqueue.engine.core import Core
 from aiqueue.engine.effects import Granted
 from aiqueue.engine.gates import GateChange, asks_to_wait
@@ -23,13 +23,28 @@ from aiqueue.protocol import Failure, Outcome
 def exchange(core: Core, turn: Turn, command: Exchange) -> Granted:
     """Carry out an Exchange: outcomes first, so that the slots they free are filled again."""
     worker = core.leases.heard(command.worker_id, command.pool, now=turn.now)
-    worker.slots, worker.urgent_slots, worker.most = command.slots, command.urgent_slots, command.most
-    for outcome in command.outcomes:
-        _report(core, turn, worker, outcome, command.draw)
-    if core.links.freed:  # what waited for these jobs may be claimed in this very call
-        batches.settle(core, turn)
+    overtaken = worker.has_overtaken(command.number)
+    if not overtaken:
+        worker.slots, worker.urgent_slots, worker.most = command.slots, command.urgent_slots, command.most
+        worker.calls = command.number or worker.calls
+    _report_all(core, turn, worker, command.outcomes, command.draw)
+    if overtaken:
+        return Granted()
     again = [] if command.running is None else _agree(worker, set(command.running))
     return _grant(core, turn, worker, again=again)
+
+
+def report(core: Core, turn: Turn, command: Report) -> None:
+    """Carry out a Report."""
+    if worker := core.leases.find(command.worker_id):
+        _report_all(core, turn, worker, command.outcomes, command.draw)
+
+
+def _report_all(core: Core, turn: Turn, worker: Worker, outcomes: Sequence[Outcome], draw: float) -> None:
+    for outcome in outcomes:
+        _report(core, turn, worker, outcome, draw)
+    if core.links.freed:  # what waited for these jobs may be claimed in this very call
+        batches.settle(core, turn)
 
 
 def claim(core: Core, turn: Turn, command: Claim) -> Granted:

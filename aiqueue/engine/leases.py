@@ -17,7 +17,7 @@ _MAX_LOST = 1_000  # most never come back
 class Worker:
     """One living worker process, as the queue hears it."""
 
-    __slots__ = ("affinity", "cancels", "held", "id", "most", "pool", "silent_after", "slots", "urgent_slots")
+    __slots__ = ("affinity", "calls", "cancels", "held", "id", "most", "pool", "silent_after", "slots", "urgent_slots")
 
     def __init__(self, worker_id: str, pool: str) -> None:
         self.id = worker_id
@@ -26,6 +26,7 @@ class Worker:
         self.slots = 0
         self.urgent_slots = 0  #: of these, only for jobs of the first level
         self.most = 0  #: jobs it takes from one answer; 0: any number
+        self.calls = 0  #: number of its latest call that has arrived
         self.silent_after = 0.0  #: its leases are lost at this time
         self.held: dict[str, JobRecord] = {}
         self.cancels: list[tuple[str, int]] = []  #: attempts it has yet to be told to stop
@@ -42,6 +43,10 @@ class Worker:
             return self.free
         others = sum(job.level > 0 for job in self.held.values())
         return max(0, min(self.free, self.slots - self.urgent_slots - others))
+
+    def has_overtaken(self, number: int) -> bool:
+        """Tell whether a call of this number comes behind a later one, or a second time."""
+        return 0 < number <= self.calls
 
 
 class Leases:

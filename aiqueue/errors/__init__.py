@@ -37,6 +37,7 @@ AIQueueError
     ├── OutOfMemory        507        retry
     ├── WorkerLost         503        retry
     ├── WorkerFault        500
+    ├── PayloadLost        500  the journal does not have it any more
     ├── ResultTooLarge     502
     ├── PoisonJob          500
     ├── DependencyFailed   424  a job that it needs did not complete
@@ -87,6 +88,7 @@ from aiqueue.errors.job import (
     MalformedResponse,
     ModelUnavailable,
     OutOfMemory,
+    PayloadLost,
     PoisonJob,
     ProviderConnectionError,
     ProviderError,
@@ -125,6 +127,7 @@ __all__ = [
     "ModelUnavailable",
     "OutOfMemory",
     "PartlySubmitted",
+    "PayloadLost",
     "PayloadTooLarge",
     "PoisonJob",
     "ProviderConnectionError",

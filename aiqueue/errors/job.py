@@ -157,6 +157,12 @@ class WorkerFault(JobError):
     kind = "worker_fault"
 
 
+class PayloadLost(JobError):
+    """The journal has the job and not its payload, so that no worker can run it."""
+
+    kind = "payload_lost"
+
+
 class ResultTooLarge(JobError):
     """The provider answered with more than ``limits.max_result_bytes``; the call is paid, and its tokens count."""
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from aiqueue.errors import TooManyPolls
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import END_EVENTS, Event, EventsCall, EventsReply
+from aiqueue.waiting import done_within
 
 _EVENT_BYTES = 500  # about what an event weighs beside its result
 _SLICE = 1_000
@@ -114,9 +115,7 @@ class EventLog:
         group = _Lingering(client_id, set(job_ids), asyncio.get_running_loop().create_future())
         self._lingering.update(dict.fromkeys(group.open, group))
         try:
-            await asyncio.wait_for(group.done, wait_s)
-        except TimeoutError:
-            pass
+            await done_within(group.done, wait_s)
         finally:
             for job_id in group.open:
                 if self._lingering.get(job_id) is group:  # and not another submit of the same job
@@ -165,9 +164,7 @@ class EventLog:
         reader = _Reader(wants, waiter, call.client_id if own_only else None, patient_until)
         self._parked[call.client_id] = reader
         try:
-            await asyncio.wait_for(waiter, call.wait_s)
-        except TimeoutError:
-            pass
+            await done_within(waiter, call.wait_s)
         finally:
             if self._parked.get(call.client_id) is reader:
                 del self._parked[call.client_id]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from aiqueue.engine.effects import Granted
 from aiqueue.service.commits import Committed
+from aiqueue.waiting import done_within
 
 _DEAD_KEPT = 1_000
 Grant = tuple[Granted, Committed]
@@ -35,9 +36,7 @@ class ParkedWorkers:
         future: asyncio.Future[Grant | None] = asyncio.get_running_loop().create_future()
         entry = self._waiting[worker_id] = (pool, future)
         try:
-            return await asyncio.wait_for(future, timeout_s)
-        except TimeoutError:
-            return None
+            return future.result() if await done_within(future, timeout_s) else None
         finally:
             if self._waiting.get(worker_id) is entry:
                 del self._waiting[worker_id]
@@ -64,6 +63,10 @@ class ParkedWorkers:
         return iter(list(self._waiting))
 
     def answer(self, worker_id: str, grant: Grant) -> None:
-        """Let the worker's poll return with ``grant``."""
+        """Let the worker's poll return with ``grant``.
+
+        Where that poll is cancelled in this turn of the loop the grant reaches no worker; the worker's next account of
+        what it runs brings it to light.
+        """
         _, future = self._waiting.pop(worker_id)
         future.set_result(grant)

@@ -7,7 +7,6 @@ that is cancelled cuts nothing in half, and no lock is needed.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,13 +17,10 @@ from aiqueue.config import Settings
 from aiqueue.engine import (
     Announce,
     Cancel,
-    Exchange,
-    LoseWorker,
     QueueEngine,
     Tick,
 )
 from aiqueue.engine.commands import Command, EndAside
-from aiqueue.engine.effects import Granted
 from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal, StoredJob
@@ -33,13 +29,11 @@ from aiqueue.protocol import (
     ANNOUNCED,
     RESTARTED,
     CancelReply,
-    ClaimedJob,
     Event,
     EventsCall,
     EventsReply,
     ExchangeCall,
     ExchangeReply,
-    JobInput,
     JobView,
     ProviderEntry,
     Refusal,
@@ -57,7 +51,6 @@ from aiqueue.service.dead_letters import DeadLetters
 from aiqueue.service.event_log import EventLog
 from aiqueue.service.faults import FaultBook
 from aiqueue.service.intake import Intake
-from aiqueue.service.parking import ParkedWorkers
 from aiqueue.service.payload_cache import PayloadCache
 from aiqueue.service.pool_loads import collect_loads
 from aiqueue.service.recovery import load_engine
@@ -65,7 +58,7 @@ from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
 from aiqueue.service.shown_times import show_events, show_job
 from aiqueue.service.steps import Steps
-from aiqueue.service.waking import Waking
+from aiqueue.service.worker_desk import WorkerDesk
 from aiqueue.views import Stats, moment
 
 _PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
@@ -101,11 +94,11 @@ class QueueService:
         self.dead_letters = DeadLetters(journal, self._commits, self._view)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)
-        self._parked = ParkedWorkers()
-        self._payloads = PayloadCache(settings.journal.payload_cache_bytes)
-        self._step = Steps(self._engine, self._commits, self._payloads, self._clock, self._faults).step
-        self._waking = Waking(self._engine, self._parked, self._step, self._clock)
-        self._park_s = settings.lease.poll_s
+        payloads = PayloadCache(settings.journal.payload_cache_bytes)
+        self._step = Steps(self._engine, self._commits, payloads, self._clock, self._faults).step
+        self._workers = WorkerDesk(
+            self._apply, self._step, self._engine, journal, self._clock, payloads, park_s=settings.lease.poll_s
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._ticked_at = self._clock.now()
         self._closed = False
@@ -150,25 +143,7 @@ class QueueService:
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """Take a worker's outcomes and give it work; wait for some where there is none."""
-        self._parked.send_home(call.worker_id)
-        slots = 0 if self._parked.is_dead(call.worker_id) else call.slots
-        command = Exchange(
-            call.worker_id,
-            call.pool,
-            slots,
-            call.outcomes,
-            call.running,
-            draw=random.random(),
-            urgent_slots=call.urgent_slots,
-            most=call.most,
-        )
-        granted, committed = self._apply(command)
-        if not granted and (slots or not call.outcomes):  # a worker that drains waits for its answer alone
-            grant = await self._parked.wait(call.worker_id, call.pool, self._park_s)
-            if grant is not None:
-                granted, committed = grant
-        await asyncio.shield(committed)
-        return ExchangeReply(await self._claimed(granted), granted.cancels)
+        return await self._workers.exchange(call)
 
     async def events(self, call: EventsCall) -> EventsReply:
         """Long poll on the event log."""
@@ -202,10 +177,7 @@ class QueueService:
 
     async def lose_worker(self, worker_id: str, reason: str, *, crashed: bool) -> int:
         """Take back what a dead worker held; return how many jobs that were. ``crashed``: see LoseWorker."""
-        self._parked.declare_dead(worker_id)
-        count, committed = self._apply(LoseWorker(worker_id, reason, crashed))
-        await asyncio.shield(committed)
-        return int(count)
+        return await self._workers.lose(worker_id, reason, crashed=crashed)
 
     async def announce(self, name: str, data: Mapping[str, Any]) -> int:
         """Put an event that is about no job into the log, in its order; return its number when it is on disk.
@@ -254,41 +226,12 @@ class QueueService:
         self._closed = True
         if self._timer:
             self._timer.cancel()
-        for worker_id in self._parked:
-            self._parked.send_home(worker_id)
+        self._workers.close()
         self._log.close()
         self.batches.close()
         await self._retention.close()
         await self._commits.close()
         self._journal.close()
-
-    async def _claimed(self, granted: Granted) -> list[ClaimedJob]:
-        kept = [self._payloads.take(job.seq) for job in granted.claims]
-        missing = [job.seq for job, payload in zip(granted.claims, kept, strict=True) if payload is None]
-        read = await asyncio.to_thread(self._journal.payloads, missing) if missing else {}
-        inputs = await self._inputs(granted) if granted.needs else {}
-        return [
-            ClaimedJob(
-                job.id,
-                job.attempt,
-                job.type,
-                job.lane.provider,
-                job.lane.model,
-                job.timeout_ms,
-                read[job.seq] if payload is None else payload,
-                inputs.get(job.id),
-                job.level,
-            )
-            for job, payload in zip(granted.claims, kept, strict=True)
-        ]
-
-    async def _inputs(self, granted: Granted) -> dict[str, list[JobInput]]:
-        """Return by job what it waited for."""
-        needed = {need.job_id for needs, _ in granted.needs.values() for need in needs}
-        stored = await asyncio.to_thread(self._journal.jobs, list(needed))
-        return {
-            job_id: lookup.inputs_of(needs, on_error, stored) for job_id, (needs, on_error) in granted.needs.items()
-        }
 
     def _check_open(self) -> None:
         if self._closed:
@@ -300,7 +243,7 @@ class QueueService:
         self._check_open()
         done = self._step(command)
         try:
-            self._waking.wake()
+            self._workers.wake()
             self._arm_timer()
         except QueueUnavailable:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from aiqueue.engine import TERMINAL, Announce, Cancel, Exchange, LoseWorker, QueueEngine, Submit
+from aiqueue.engine import TERMINAL, Announce, Cancel, Exchange, LoseWorker, QueueEngine, Report, Submit
 from aiqueue.engine.commands import AddSchedule, ChangeSchedule, Command, Retry, RunSchedule, Steer
 from aiqueue.engine.effects import Granted
 from aiqueue.errors import QueueFault, QueueUnavailable
@@ -116,7 +116,7 @@ def _hashes(command: Command) -> list[str]:
     match command:
         case Submit():
             return [_hash_of_group(group) for group in command.groups if group.jobs]
-        case Exchange():
+        case Exchange() | Report():
             return [_hash_of_outcome(outcome) for outcome in command.outcomes]
         case Cancel():
             return [hash_of("cancel", job_id) for job_id in command.job_ids]

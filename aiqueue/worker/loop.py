@@ -4,6 +4,11 @@ Up to two polls are under way at once. While one waits at the queue for work, ou
 one, which sends the first home; so an outcome never waits, and under load the calls carry as many outcomes as gather
 while they travel.
 
+Both sides agree now and then on what the worker runs, so that a grant that reached no worker is found whoever failed to
+notice: a call that follows one which brought nothing names all that is held here, and so does one every heartbeat. What
+the queue has granted beside these it grants again. Answers to calls from before such a call are not obeyed, and the
+queue gives nothing to a call that a later one has overtaken.
+
 Half the slots at most turn over in one call. Jobs of equal length that began together also end together, and so do
 those that follow them: an urgent one had to wait for the whole round, and the worker stood still while it was made.
 """
@@ -12,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,6 +29,7 @@ _log = logging.getLogger(__name__)
 _MAX_POLLS = 2
 _RETRY_S = 0.2
 _FULL_PAUSE_S = 0.01  # with no slot free a poll brings nothing but cancels; most often outcomes leave before it does
+_MOST_FAILURES = 5  # of the queue on one outcome, before a failure takes its place
 _STARTED_AT_ONCE = 64  # of many claims; then the loop turns, so that the first to end are on their way early
 
 Attempt = tuple[str, int]
@@ -49,6 +56,7 @@ class WorkerLoop:
         runner: JobRunner,
         between_jobs: Callable[[], None] | None = None,
         urgent_slots: int = 0,
+        agree_every_s: float = 30.0,
     ) -> None:
         self._id, self._pool, self._slots = worker_id, pool, slots
         self._urgent_slots = urgent_slots  # of the slots, kept for urgent jobs
@@ -59,8 +67,13 @@ class WorkerLoop:
         self._outcomes: list[Outcome] = []
         self._undelivered: set[Attempt] = set()  # outcomes in polls under way
         self._polls: set[asyncio.Task[None]] = set()
+        self._calls = 0  # sent so far
         self._disagree = False  # a call was lost: tell the queue all that is held here
+        self._unsure = False  # the newest call brought nothing: let the next one tell it too
         self._agreement = 0  # how often that was done; what was granted before will be granted again
+        self._agree_every_s, self._agreed_at = agree_every_s, 0.0
+        self._alone = 0  # outcomes to be sent one by one: the queue has failed on a call that had them
+        self._failures: Counter[Attempt] = Counter()  # of calls that carried nothing but this outcome
         self._urgent_news = False  # beside outcomes: that this worker takes no more work
         self._kick_due = False
         self._pause: asyncio.TimerHandle | None = None
@@ -68,6 +81,7 @@ class WorkerLoop:
 
     async def run(self) -> None:
         """Work until ``stop`` has been called and all outcomes are delivered."""
+        self._agreed_at = asyncio.get_running_loop().time()  # a new process holds nothing
         self._kick()
         await self._stopped.wait()
         for poll in self._polls:
@@ -136,16 +150,22 @@ class WorkerLoop:
 
     def _next_call(self) -> ExchangeCall:
         """Take what is to be said, in one step: what is neither running nor an outcome was never received."""
-        running, most = None, len(self._outcomes)
-        if self._disagree:
-            self._disagree = False
+        running, most, now = None, len(self._outcomes), asyncio.get_running_loop().time()
+        if self._disagree or self._unsure or now >= self._agreed_at + self._agree_every_s:
+            self._disagree, self._unsure, self._agreed_at = False, False, now
             self._agreement += 1
             running = [*self._running, *self._undelivered]
         elif self._slots:
             most = self._turn
+        if self._alone:
+            most, self._alone = 1, self._alone - 1
+        # An outcome that is not in this call is held here too: it has not been told to the queue.
         outcomes, self._outcomes = self._outcomes[:most], self._outcomes[most:]
+        if running is not None:
+            running += [(outcome.job_id, outcome.attempt) for outcome in self._outcomes]
         self._urgent_news = False
         self._undelivered.update((outcome.job_id, outcome.attempt) for outcome in outcomes)
+        self._calls += 1
         return ExchangeCall(
             self._id,
             self._pool,
@@ -154,6 +174,7 @@ class WorkerLoop:
             running,
             urgent_slots=min(self._urgent_slots, self._slots),
             most=self._turn,
+            number=self._calls,
         )
 
     async def _poll(self, call: ExchangeCall, agreement: int) -> None:
@@ -163,13 +184,32 @@ class WorkerLoop:
             # Whatever went wrong, the outcomes must not be lost: the queue would wait for them for ever.
             _log.warning("worker %s: %s", self._id, error, exc_info=not isinstance(error, QueueUnavailable))
             await asyncio.sleep(_RETRY_S)
+            if not isinstance(error, QueueUnavailable):
+                self._suspect(call.outcomes, error)
             self._outcomes = call.outcomes + self._outcomes
             self._disagree = True
             return
         finally:
             self._undelivered.difference_update((outcome.job_id, outcome.attempt) for outcome in call.outcomes)
-        if agreement == self._agreement:
-            await self._obey(reply)
+        self._failures.clear()
+        if agreement != self._agreement:
+            return
+        await self._obey(reply)
+        self._unsure = not reply.claims and call.number == self._calls
+        self._disagree = self._disagree or (reply.overtaken and call.running is not None)
+
+    def _suspect(self, outcomes: list[Outcome], error: Exception) -> None:
+        """Let no outcome on which the queue fails keep the others from it: send each alone, and then its failure."""
+        if len(outcomes) > 1:
+            self._alone = max(self._alone, len(outcomes))
+            return
+        for at, outcome in enumerate(outcomes):
+            attempt = (outcome.job_id, outcome.attempt)
+            self._failures[attempt] += 1
+            if self._failures[attempt] >= _MOST_FAILURES:
+                del self._failures[attempt]
+                fault = WorkerFault(f"Worker fault: the queue could not take the outcome ({type(error).__name__})")
+                outcomes[at] = Outcome(*attempt, failure=fault.to_failure())
 
     async def _obey(self, reply: ExchangeReply) -> None:
         stop = frozenset(reply.cancels)
@@ -193,10 +233,18 @@ class WorkerLoop:
     def _ended(self, attempt: Attempt, task: asyncio.Task[Outcome]) -> None:
         del self._running[attempt]
         # A task that is cancelled before its first step never reaches the runner.
-        self._outcomes.append(Outcome(*attempt, cancelled=True) if task.cancelled() else sendable(task.result()))
+        self._outcomes.append(Outcome(*attempt, cancelled=True) if task.cancelled() else _outcome_of(attempt, task))
         self._kick_soon()
         if self._between_jobs:
             self._between_jobs()
+
+
+def _outcome_of(attempt: Attempt, task: asyncio.Task[Outcome]) -> Outcome:
+    if error := task.exception():  # the runner lets none out, unless it is one that should end the process
+        _log.error("job %s, attempt %d: bug in the worker", *attempt, exc_info=error)
+        fault = WorkerFault(f"Worker fault: {type(error).__name__}; see the worker's log")
+        return Outcome(*attempt, failure=fault.to_failure())
+    return sendable(task.result())
 
 
 def sendable(outcome: Outcome) -> Outcome:

@@ -134,7 +134,7 @@ async def test_a_cancelled_queued_job_is_gone_and_its_payload_is_forgotten(queue
     (reply,) = await queue.service.cancel(["a"])
     assert (reply.cancelled, reply.status) == (True, "cancelled")
     assert await queue.claim(5) == ["b"]
-    assert queue.service._payloads._bytes == 0
+    assert queue.service._workers.payloads._bytes == 0
 
 
 async def test_a_cancel_reaches_a_worker_that_waits(queue: ServiceHarness) -> None:

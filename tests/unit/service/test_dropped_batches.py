@@ -79,6 +79,6 @@ async def test_a_dropped_chain_leaves_no_event_and_no_job(queue: ServiceHarness)
 
 async def test_the_payloads_of_a_dropped_batch_leave_the_cache(queue: ServiceHarness) -> None:
     assert await queue.service.submit([part("open", "a", "b")]) == [None]
-    assert queue.service._payloads._bytes == 10
+    assert queue.service._workers.payloads._bytes == 10
     await queue.service.batches.call(BatchCall("open", "drop"))
-    assert (queue.service._payloads._bytes, queue.service._payloads._kept) == (0, {})
+    assert (queue.service._workers.payloads._bytes, queue.service._workers.payloads._kept) == (0, {})

@@ -1,69 +1,56 @@
-"""Workers that wait."""
+"""A grant and the end of a poll's time in one turn of the loop: whichever is first, the grant is not dropped."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from aiqueue.engine.effects import Granted
-from aiqueue.service.parking import Grant, ParkedWorkers
+from aiqueue.service.parking import ParkedWorkers
+from aiqueue.waiting import done_within
 from tests.tools.turns import turns
 
 
-def grant() -> Grant:
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    done.set_result(None)
-    return Granted(), done
+class HeldTimers(asyncio.SelectorEventLoop):
+    """A loop whose timers fire when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[tuple[Any, ...]] = []
+
+    def call_at(self, when, callback, *args, context=None):  # type: ignore[no-untyped-def]
+        self.timers.append((callback, *args))
+        return super().call_at(when + 10_000.0, callback, *args, context=context)
+
+    def fire(self) -> None:
+        """Let the newest timer's time be over in the turn that follows this one."""
+        self.call_soon(*self.timers.pop())
 
 
-async def test_a_worker_that_waits_gets_its_grant() -> None:
-    parked = ParkedWorkers()
-    wait = asyncio.create_task(parked.wait("w", "pool", 10.0))
-    await turns()
-    assert (parked.pools(), parked.of_pool("pool"), parked.of_pool("other")) == ({"pool"}, ["w"], [])
-    given = grant()
-    parked.answer("w", given)
-    assert await wait is given
-    assert parked.pools() == set()
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("time_first", [False, True])
+def test_a_grant_made_in_the_turn_in_which_the_time_is_over_reaches_its_worker(time_first: bool) -> None:
+    loop = HeldTimers()
+    parked, grant = ParkedWorkers(), (Granted(), loop.create_future())
+
+    async def race() -> object:
+        poll = asyncio.ensure_future(parked.wait("w", "pool", 30.0))
+        await turns()
+        assert loop.timers
+        events = [loop.fire, lambda: loop.call_soon(parked.answer, "w", grant)]
+        for happens in events if time_first else reversed(events):
+            happens()
+        return await poll
+
+    try:
+        assert loop.run_until_complete(race()) is grant
+    finally:
+        loop.close()
 
 
-async def test_workers_are_listed_by_how_long_they_wait() -> None:
-    parked = ParkedWorkers()
-    waits = [asyncio.create_task(parked.wait(name, "pool", 10.0)) for name in ("c", "a", "b")]
-    await turns()
-    assert parked.of_pool("pool") == ["c", "a", "b"]
-    for name in parked:
-        parked.send_home(name)
-    assert await asyncio.gather(*waits) == [None, None, None]
-
-
-async def test_a_wait_ends_without_a_grant_when_its_time_is_over() -> None:
-    parked = ParkedWorkers()
-    assert await parked.wait("w", "pool", 0.001) is None
-    assert list(parked) == []
-
-
-async def test_a_worker_whose_time_runs_out_in_this_very_turn_is_given_nothing() -> None:
-    parked = ParkedWorkers()
-    wait = asyncio.create_task(parked.wait("w", "pool", 0.0))
-    while not wait.done():
-        # What is granted to a worker that is listed must arrive: otherwise it holds jobs it never hears of.
-        for worker in parked.of_pool("pool"):
-            given = grant()
-            parked.answer(worker, given)
-            assert await wait is given
-        await asyncio.sleep(0)
-    assert parked.pools() == set()
-
-
-async def test_a_second_wait_replaces_the_first_one() -> None:
-    parked = ParkedWorkers()
-    first = asyncio.create_task(parked.wait("w", "pool", 10.0))
-    await turns()
-    parked.send_home("w")
-    second = asyncio.create_task(parked.wait("w", "pool", 10.0))
-    assert await first is None
-    await turns()
-    assert parked.of_pool("pool") == ["w"], "the first one must not remove what the second one left"
-    parked.send_home("w")
-    assert await second is None
-    parked.send_home("nobody")
+async def test_a_wait_for_what_is_never_done_ends_and_cancels_nothing() -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    assert not await done_within(future, 0.0)
+    assert not future.cancelled()

@@ -18,4 +18,4 @@ async def test_the_payload_of_a_job_that_nobody_claimed_is_dropped(queue: Servic
         _, committed = queue.service._apply(Tick())
         await committed
     assert (await queue.view("a")).status == end
-    assert queue.service._payloads._kept == {}
+    assert queue.service._workers.payloads._kept == {}

@@ -100,7 +100,7 @@ async def test_a_new_poll_sends_an_older_one_home(queue: ServiceHarness) -> None
 async def test_a_poll_without_work_comes_back_after_the_heartbeat() -> None:
     queue = ServiceHarness(settings(heartbeat_s=0.001))
     assert (await queue.exchange()).claims == []
-    assert not list(queue.service._parked)
+    assert not list(queue.service._workers.parked)
     await queue.service.close()
 
 

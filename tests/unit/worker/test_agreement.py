@@ -43,6 +43,10 @@ class ByHand:
         given = [ClaimedJob(job_id, at, "chat_completion", "sim", "m", 1_000, b"{}") for job_id, at in claims]
         self._answers[number - 1].set_result(ExchangeReply(given))
 
+    def reply(self, number: int, reply: ExchangeReply) -> None:
+        """Answer a call with all that an answer can say."""
+        self._answers[number - 1].set_result(reply)
+
     def lose(self, number: int) -> None:
         """Let a call go without an answer."""
         self._answers[number - 1].set_exception(QueueUnavailable("lost"))
@@ -55,10 +59,11 @@ class ByHand:
         await asyncio.wait([working])
 
 
-def by_hand(slots: int = 4) -> tuple[ByHand, FakeProvider, asyncio.Task[None]]:
+def by_hand(slots: int = 4, *, agree_every_s: float = 30.0) -> tuple[ByHand, FakeProvider, asyncio.Task[None]]:
     queue, provider = ByHand(), FakeProvider()
     runner = JobRunner(lambda name: provider, max_result_bytes=10_000)
-    return queue, provider, asyncio.create_task(WorkerLoop("w", "pool", slots, queue=queue, runner=runner).run())
+    loop = WorkerLoop("w", "pool", slots, queue=queue, runner=runner, agree_every_s=agree_every_s)
+    return queue, provider, asyncio.create_task(loop.run())
 
 
 async def test_an_outcome_on_its_way_counts_as_held_when_another_call_is_lost() -> None:

@@ -71,7 +71,7 @@ async def test_an_outcome_does_not_wait_for_the_poll_under_way(system: System) -
     system.provider.hold()
     async with system.worker():
         await until(lambda: system.provider.running == 2)
-        await until(lambda: list(system.queue.service._parked))
+        await until(lambda: list(system.queue.service._workers.parked))
         system.provider.release()
         assert await system.ended("a", "b") == ["completed"] * 2
 
@@ -196,7 +196,7 @@ async def test_a_cancel_of_what_a_worker_does_not_run_is_ignored(system: System)
 async def test_an_idle_worker_stops_while_its_poll_waits(system: System) -> None:
     async with asyncio.timeout(10.0):
         async with system.worker() as loop:
-            await until(lambda: list(system.queue.service._parked))
+            await until(lambda: list(system.queue.service._workers.parked))
             await loop.stop(grace_s=10.0)
     await system.queue.submit("a")
     await turns(20)
@@ -262,7 +262,7 @@ async def test_a_worker_can_stop_when_the_queue_comes_back(system: System) -> No
     await system.queue.submit("a")
     system.provider.hold()
     async with system.worker() as loop:
-        await until(lambda: list(system.queue.service._parked) and system.provider.running)
+        await until(lambda: list(system.queue.service._workers.parked) and system.provider.running)
         stop = asyncio.create_task(loop.stop(grace_s=0.0))
         system.transport.lose_calls("exchange", 5)
         await stop

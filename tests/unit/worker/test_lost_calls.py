@@ -39,7 +39,7 @@ async def test_an_outcome_whose_call_was_lost_is_sent_again(system: System) -> N
     await system.queue.submit("a")
     system.provider.hold()
     async with system.worker():
-        await until(lambda: list(system.queue.service._parked) and system.provider.running)
+        await until(lambda: list(system.queue.service._workers.parked) and system.provider.running)
         system.transport.lose_calls("exchange", 3)
         system.provider.release()
         assert await system.ended("a") == ["completed"]
@@ -60,13 +60,13 @@ async def test_a_worker_tells_what_it_holds_after_a_lost_call_and_only_then(syst
     await system.queue.submit("a")
     system.provider.hold()
     async with system.worker():
-        await until(lambda: list(system.queue.service._parked) and system.provider.running)
+        await until(lambda: list(system.queue.service._workers.parked) and system.provider.running)
         system.transport.restart_with(system.queue.service)
         await until(lambda: system.transport.sent[-1].running is not None)
         assert system.transport.sent[-1].running == [("a", 1)]
         await system.queue.submit("b")
         await until(lambda: system.provider.running == 2)
-        await until(lambda: list(system.queue.service._parked))
+        await until(lambda: list(system.queue.service._workers.parked))
         assert system.transport.sent[-1].running is None
         system.provider.release()
         await system.ended("a", "b")
@@ -76,7 +76,7 @@ async def test_a_restart_of_the_queue_repeats_no_call(system: System) -> None:
     await system.queue.submit("a", "b")
     system.provider.hold()
     async with system.worker():
-        await until(lambda: list(system.queue.service._parked) and system.provider.running == 2)
+        await until(lambda: list(system.queue.service._workers.parked) and system.provider.running == 2)
         system.queue = await system.queue.crashed()
         system.transport.restart_with(system.queue.service)
         system.provider.release()

@@ -1,0 +1,137 @@
+"""What workers report and are given: their long polls, and the payloads of what they claim."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiqueue.engine import Exchange, LoseWorker, QueueEngine, Report
+from aiqueue.engine.commands import Command
+from aiqueue.engine.effects import Granted
+from aiqueue.engine.records import JobRecord
+from aiqueue.errors import PayloadLost
+from aiqueue.journal.base import Journal
+from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, JobInput, Outcome
+from aiqueue.service import lookup
+from aiqueue.service.clock import Clock
+from aiqueue.service.commits import Committed
+from aiqueue.service.parking import ParkedWorkers
+from aiqueue.service.payload_cache import PayloadCache
+from aiqueue.service.waking import Waking
+
+_log = logging.getLogger(__name__)
+
+Step = Callable[[Command], tuple[Any, Committed]]
+
+
+class WorkerDesk:
+    """The workers of one queue. ``apply`` carries out a command and hands out what became ready by it, ``step`` only
+    the former."""
+
+    def __init__(
+        self,
+        apply: Step,
+        step: Step,
+        engine: QueueEngine,
+        journal: Journal,
+        clock: Clock,
+        payloads: PayloadCache,
+        *,
+        park_s: float,
+    ) -> None:
+        self._apply, self._engine, self._journal = apply, engine, journal
+        self._park_s = park_s
+        self.parked = ParkedWorkers()
+        self._waking = Waking(engine, self.parked, step, clock)
+        self.payloads = payloads
+
+    async def exchange(self, call: ExchangeCall) -> ExchangeReply:
+        """Take a worker's outcomes and give it work; wait for some where there is none."""
+        overtaken = self._engine.has_overtaken(call.worker_id, call.number)
+        if not overtaken:
+            self.parked.send_home(call.worker_id)
+        slots = 0 if self.parked.is_dead(call.worker_id) else call.slots
+        command = Exchange(
+            call.worker_id,
+            call.pool,
+            slots,
+            call.outcomes,
+            call.running,
+            draw=random.random(),
+            urgent_slots=call.urgent_slots,
+            most=call.most,
+            number=call.number,
+        )
+        granted, committed = self._apply(command)
+        if not granted and not overtaken and (slots or not call.outcomes):  # one that drains waits for its answer alone
+            grant = await self.parked.wait(call.worker_id, call.pool, self._park_s)
+            if grant is not None:
+                granted, committed = grant
+        await asyncio.shield(committed)
+        return ExchangeReply(await self._claimed(call.worker_id, granted), granted.cancels, overtaken)
+
+    async def lose(self, worker_id: str, reason: str, *, crashed: bool) -> int:
+        """Take back what a dead worker held; return how many jobs that were. ``crashed``: see LoseWorker."""
+        self.parked.declare_dead(worker_id)
+        count, committed = self._apply(LoseWorker(worker_id, reason, crashed))
+        await asyncio.shield(committed)
+        return int(count)
+
+    def wake(self) -> None:
+        """Hand what is ready to the workers that wait."""
+        self._waking.wake()
+
+    def close(self) -> None:
+        """Send all waiting polls home."""
+        for worker_id in self.parked:
+            self.parked.send_home(worker_id)
+
+    async def _claimed(self, worker_id: str, granted: Granted) -> list[ClaimedJob]:
+        kept = [self.payloads.take(job.seq) for job in granted.claims]
+        missing = [job.seq for job, payload in zip(granted.claims, kept, strict=True) if payload is None]
+        read = await asyncio.to_thread(self._journal.payloads, missing) if missing else {}
+        inputs = await self._inputs(granted) if granted.needs else {}
+        claimed: list[ClaimedJob] = []
+        lost: list[JobRecord] = []
+        for job, payload in zip(granted.claims, kept, strict=True):
+            body = read.get(job.seq) if payload is None else payload
+            if body is None:
+                lost.append(job)
+                continue
+            claimed.append(
+                ClaimedJob(
+                    job.id,
+                    job.attempt,
+                    job.type,
+                    job.lane.provider,
+                    job.lane.model,
+                    job.timeout_ms,
+                    body,
+                    inputs.get(job.id),
+                    job.level,
+                )
+            )
+        if lost:
+            await self._fail(worker_id, lost)
+        return claimed
+
+    async def _fail(self, worker_id: str, jobs: Sequence[JobRecord]) -> None:
+        """End jobs whose payload the journal does not have: one of them must not keep its worker from all others."""
+        failures = []
+        for job in jobs:
+            _log.error("job %s: the journal has no payload for it", job.id)
+            failure = PayloadLost(f"The journal has no payload of job {job.id}; submit it again").to_failure()
+            failures.append(Outcome(job.id, job.attempt, failure=failure))
+        _, committed = self._apply(Report(worker_id, failures))
+        await asyncio.shield(committed)
+
+    async def _inputs(self, granted: Granted) -> dict[str, list[JobInput]]:
+        """Return by job what it waited for."""
+        needed = {need.job_id for needs, _ in granted.needs.values() for need in needs}
+        stored = await asyncio.to_thread(self._journal.jobs, list(needed))
+        return {
+            job_id: lookup.inputs_of(needs, on_error, stored) for job_id, (needs, on_error) in granted.needs.items()
+        }
