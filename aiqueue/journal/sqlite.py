@@ -124,6 +124,8 @@ class SqliteJournal:
                 writer.execute("ROLLBACK")
             if _says_full(error):
                 self._reserve.release()  # the next try has that room
+            if isinstance(error, (*_NOT_THE_DISK, JournalRefused)):
+                self._check_owner()  # or these rows contradict those of the queue that took it
             if isinstance(error, _NOT_THE_DISK):
                 raise JournalRefused(f"{type(error).__name__}: {error}") from error
             raise
@@ -149,10 +151,7 @@ class SqliteJournal:
             raise OSError(f"the journal {self.path} is closed")
         self._writer.close()
         self._writer = self._open()
-        epoch, number = self._writer.execute("SELECT epoch, number FROM counters").fetchone()
-        if epoch != self._epoch:
-            raise self._taken()
-        self._number = number  # the commit that failed may be there all the same
+        self._number = self._check_owner()  # the commit that failed may be there all the same
 
     @contextmanager
     def recover(self) -> Iterator[Recovered]:
@@ -302,6 +301,13 @@ class SqliteJournal:
         with contextlib.suppress(OSError):  # it can be started without
             if not wal.exists() and checks.is_small(self.path):
                 self._head.write(Mark(self._id, self._epoch, self._number, checksum_of(self.path)))
+
+    def _check_owner(self) -> int:
+        """Return the number of the last commit. Raises JournalTaken if another queue has opened this journal since."""
+        epoch, number = self._writer.execute("SELECT epoch, number FROM counters").fetchone()
+        if epoch != self._epoch:
+            raise self._taken()
+        return int(number)
 
     def _taken(self) -> JournalTaken:
         return JournalTaken(

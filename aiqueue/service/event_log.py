@@ -76,6 +76,7 @@ class EventLog:
     ) -> None:
         self._events: list[Event] = []
         self._first = next_number  #: number of the oldest event kept
+        self.restart = 0  #: number of the event that says that the queue was started again
         self._bytes = 0
         self._max_events, self._max_bytes, self._max_polls = max_events, max_bytes, max_polls
         self._parked: dict[str, _Reader] = {}
@@ -176,7 +177,9 @@ class EventLog:
     def _collect(self, call: EventsCall, wants: _Filter) -> EventsReply:
         start = call.after + 1 - self._first
         if not 0 <= start <= len(self._events):  # behind the window; or ahead of a journal that lost its end
-            return EventsReply([], self.last, gap=True)
+            restart = self._events[self.restart - self._first] if self._first <= self.restart <= self.last else None
+            told = [restart] if restart and restart.number > call.after and wants(restart) else []
+            return EventsReply(told, self.last, gap=True)  # who missed the restart's first events is told of it too
         found: list[Event] = []
         size = 0
         for at in range(start, len(self._events), _SLICE):

@@ -110,7 +110,8 @@ class QueueService:
             self._apply(EndAside(self._engine.aside))
         if self._faults.restart is not None:
             restarts, _, reason = self._faults.restarts
-            self._apply(Announce(RESTARTED, msgspec.json.encode({"reason": reason, "restarts": restarts})))
+            said = msgspec.json.encode({"reason": reason, "restarts": restarts})
+            self._log.restart, _ = self._apply(Announce(RESTARTED, said))
         self._arm_timer()
 
     def welcome(self) -> Welcome:

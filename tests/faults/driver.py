@@ -27,8 +27,9 @@ class Refused(Exception):
 class QueueProcess:
     """A queue in a process of its own. Raises Refused if it does not start."""
 
-    def __init__(self, journal: Path, *, heartbeat_s: float = 30.0) -> None:
+    def __init__(self, journal: Path, *, heartbeat_s: float = 30.0, bug: str = "") -> None:
         command = [sys.executable, "-m", "tests.faults.queue_process", str(journal), str(heartbeat_s)]
+        command += [bug] if bug else []
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
         self._answers: dict[int, queue.Queue[dict[str, Any]]] = {0: queue.Queue()}
@@ -104,9 +105,9 @@ class QueueProcess:
 
 
 @contextmanager
-def running(journal: Path, *, heartbeat_s: float = 30.0) -> Iterator[QueueProcess]:
+def running(journal: Path, *, heartbeat_s: float = 30.0, bug: str = "") -> Iterator[QueueProcess]:
     """A queue process for the length of the block."""
-    process = QueueProcess(journal, heartbeat_s=heartbeat_s)
+    process = QueueProcess(journal, heartbeat_s=heartbeat_s, bug=bug)
     try:
         yield process
     finally:

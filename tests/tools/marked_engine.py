@@ -6,12 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 from aiqueue.engine import QueueEngine
-from aiqueue.engine.states import JobState
-
-SUBMIT = "submit"
 
 
-def break_on(engine: QueueEngine, job_id: str, moves: Collection[JobState] = (), *, submit: bool = False) -> None:
+def break_on(engine: QueueEngine, job_id: str, moves: Collection[str] = (), *, submit: bool = False) -> None:
     """Let ``engine`` raise, half way, when it accepts this job or moves it to one of these states."""
     core = engine.core
     record, move = core.record, core.move
@@ -22,7 +19,7 @@ def break_on(engine: QueueEngine, job_id: str, moves: Collection[JobState] = (),
             raise ZeroDivisionError(f"a bug that {job_id} meets")
         return job
 
-    def marked_move(turn: Any, job: Any, target: JobState, **more: Any) -> None:
+    def marked_move(turn: Any, job: Any, target: Any, **more: Any) -> None:
         if job.id == job_id and target in moves:
             raise ZeroDivisionError(f"a bug that {job_id} meets")
         move(turn, job, target, **more)

@@ -14,7 +14,7 @@ from aiqueue.engine import Tick
 from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueFault, QueueUnavailable
 from aiqueue.journal.base import JournalRefused
-from aiqueue.protocol import BatchSpec, Need, Outcome, SubmitGroup
+from aiqueue.protocol import BatchSpec, EventsCall, Need, Outcome, SubmitGroup
 from aiqueue.testing.jobs import completed, final, group, header, submission
 from tests.tools.marked_engine import break_on
 from tests.tools.service_harness import ServiceHarness
@@ -214,6 +214,21 @@ async def test_a_restart_is_told_with_its_reason_as_an_event_and_in_the_statisti
     quiet = await queue.now.crashed()  # an orderly end, as far as the next one can tell
     assert (quiet.service.stats().adapter.restarts, await quiet.events()) == (1, [])
     await quiet.service.close()
+
+
+async def test_a_reader_that_lost_events_with_the_process_is_told_of_the_restart_too() -> None:
+    queue = Queue(bug("bad", submit=True))
+    await queue.now.submit("a", "b", "c")
+    await queue.send(group("bad"))
+    await queue.now.service.get_jobs([])
+    call = EventsCall("late", after=1, names=["job:completed"], also=["queue:restarted"], wait_s=0.0)
+    reply = await queue.now.service.events(call)
+    assert (reply.gap, [event.name for event in reply.events]) == (True, ["queue:restarted"])
+    call.after = reply.after
+    assert (await queue.now.service.events(call)).events == []
+    call.after, call.also = 1, []
+    assert (await queue.now.service.events(call)).events == []
+    await queue.now.service.close()
 
 
 async def test_a_process_that_was_killed_is_told_of_too() -> None:
