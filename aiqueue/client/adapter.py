@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from aiqueue.client import paging
 from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
@@ -40,7 +41,6 @@ class Session(NamedTuple):
 AnyPayload = Mapping[str, Any] | Payload
 AnyOptions = Mapping[str, Any] | JobOptions | None
 
-_PART = 1_000  # jobs of a list that are accepted together, unless they are a batch
 _FIRST_PART = 256  # of a longer list: workers begin on it before the rest is sent
 
 
@@ -99,11 +99,11 @@ class AsyncAIQueueAdapter:
     ) -> list[str]:
         """Submit many jobs with the same options; return their ids in order.
 
-        All are validated before the first is sent (``index`` in an error names the bad ones). Up to 1,000 jobs, and
-        any number with a ``batch_id`` or an ``idempotency_key``, are accepted whole or not at all. A longer list goes
-        in parts, in order, a small one first so that work begins early; PartlySubmitted names those that were accepted
-        if others were not: submit the rest again, or give the list a key (which is the whole list's) and send all of
-        it again. Raises DuplicateBatch for a ``batch_id`` that another batch has, or had.
+        All are validated before the first is sent (``index`` in an error names the bad ones). Up to 1,000 jobs (20 MiB)
+        and any number with a ``batch_id`` or an ``idempotency_key`` (32 MiB) are accepted whole or not at all. A longer
+        list goes in parts, in order, a small one first so that work begins early; PartlySubmitted names those that were
+        accepted if others were not: submit the rest again, or give the list a key (which is the whole list's) and send
+        all of it again.
         """
         checked = validate_options(options)
         if checked.job_id is not None and len(payloads) > 1:
@@ -115,10 +115,11 @@ class AsyncAIQueueAdapter:
         jobs = group.jobs
         if group.batch and jobs:
             return [await self._accept(group) or jobs[0].id]
-        first = _FIRST_PART if len(jobs) > _PART else len(jobs)
+        parts = paging.parts_of(jobs)
+        first = min(_FIRST_PART, len(parts[0])) if len(parts) > 1 else len(jobs)
         if first:
             await self._accept(replace(group, jobs=jobs[:first]))
-        parts = [jobs[at : at + _PART] for at in range(first, len(jobs), _PART)]
+        parts = paging.parts_of(jobs[first:])
         ends = await asyncio.gather(
             *(self._accept(replace(group, jobs=part)) for part in parts), return_exceptions=True
         )
@@ -177,10 +178,7 @@ class AsyncAIQueueAdapter:
 
     async def wait_all(self, job_ids: Sequence[str], on_end: Callable[[JobInfo], None] | None = None) -> list[JobInfo]:
         """Wait until all jobs have ended and return them in order; ``on_end`` is called as each one ends."""
-        unknown = [job_id for job_id, info in zip(job_ids, await self.get_jobs(job_ids), strict=True) if info is None]
-        if unknown:
-            raise JobNotFound(unknown[0])
-        feed = self._started(self._feed)  # stop() may come in between
+        feed = self._started(self._feed)
         futures = await feed.join(job_ids)
         if on_end:
             for future in futures:
@@ -199,7 +197,7 @@ class AsyncAIQueueAdapter:
 
     async def get_jobs(self, job_ids: Sequence[str]) -> list[JobInfo | None]:
         """Return many jobs in the order of ``job_ids``."""
-        views = await self._transport.get_jobs(list(job_ids))
+        views = await paging.get_jobs(self._transport, job_ids)
         return [job_info(view) if view else None for view in views]
 
     async def cancel_job(self, job_id: str) -> Cancellation:

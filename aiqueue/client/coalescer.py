@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from aiqueue.call_size import MAX_CALL_BYTES, size_of_group
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import (
     AIQueueError,
@@ -22,16 +23,19 @@ from aiqueue.errors import (
     DuplicateJob,
     FieldError,
     IdempotencyConflict,
+    PayloadTooLarge,
     QueueFault,
     QueueFull,
     QueueUnavailable,
     ValidationError,
 )
 from aiqueue.protocol import Event, Refusal, SubmitGroup, SubmitReply
+from aiqueue.submit_format import encode_groups
 
 _MAX_CALLS = 3
 _WORTH_A_CALL = 250  # jobs that leave beside a call under way; fewer wait for its answer and go together
 _MAX_JOBS = 1_000  # of one call, unless a single group has more
+_MAX_BYTES = 24 * 2**20  # the same
 _RETRY_S = (0.1, 2.0)  # first and longest wait between tries
 
 _LINGER_S = 0.025  # how long an answer may wait for the result of a job whose submitter waits for it anyway
@@ -66,6 +70,8 @@ class SubmitCoalescer:
 
         ``linger``: the caller waits for the result anyway, so the answer may come a moment later and bring it.
         """
+        if len(group.jobs) > 1:
+            _check_size(group)
         loop = asyncio.get_running_loop()
         entry = _Entry(group, loop.create_future(), linger)
         self._pending.append(entry)
@@ -99,10 +105,13 @@ class SubmitCoalescer:
 
     def _take(self) -> list[_Entry]:
         taken: list[_Entry] = []
-        jobs = 0
-        while self._pending and (not taken or jobs + len(self._pending[0].group.jobs) <= _MAX_JOBS):
+        jobs = size = 0
+        while self._pending:
+            group = self._pending[0].group
+            jobs, size = jobs + len(group.jobs), size + size_of_group(group)
+            if taken and (jobs > _MAX_JOBS or size > _MAX_BYTES):
+                break
             taken.append(self._pending.popleft())
-            jobs += len(taken[-1].group.jobs)
         return taken
 
     def _sent(self, call: asyncio.Task[None]) -> None:
@@ -141,6 +150,16 @@ class SubmitCoalescer:
                 group.maybe_known = True
             await asyncio.sleep(wait * (0.5 + random.random() / 2))
             wait = min(longest, wait * 2)
+
+
+def _check_size(group: SubmitGroup) -> None:
+    """Raise PayloadTooLarge for a group that is too large for one call: it can't be accepted whole."""
+    if size_of_group(group) > MAX_CALL_BYTES and (size := len(encode_groups([group]))) > MAX_CALL_BYTES:
+        message = (
+            f"have {size} bytes together, and at most {MAX_CALL_BYTES} are accepted whole: submit fewer at once, or "
+            "use the orchestrator's submit_batch_job, which sends a batch in parts"
+        )
+        raise PayloadTooLarge([FieldError("jobs", message)])
 
 
 def _error_of(refusal: Refusal) -> AIQueueError:

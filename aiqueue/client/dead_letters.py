@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from aiqueue.client import paging
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import DeadLetterNotFound, FieldError, ValidationError
@@ -114,10 +115,10 @@ class DeadLetterClient:
 
     async def delete(self, job_ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
-        return await self._transport.delete_dead_letters(list(job_ids))
+        return await paging.delete_dead_letters(self._transport, job_ids)
 
     async def _views(self, job_ids: Sequence[str], *, with_payload: bool) -> list[JobView]:
-        views = await self._transport.get_jobs(list(job_ids), with_payload=with_payload)
+        views = await paging.get_jobs(self._transport, job_ids, with_payload=with_payload)
         dead = [view for view in views if view is not None and view.status == "dead_letter"]
         if len(dead) < len(job_ids):
             known = {view.id for view in dead}

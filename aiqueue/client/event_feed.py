@@ -10,14 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 
+from aiqueue.client.paging import JOBS_AT_ONCE, get_jobs
 from aiqueue.client.subscriptions import Subscription, Subscriptions
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import QueueUnavailable
+from aiqueue.errors import JobNotFound, QueueUnavailable
 from aiqueue.protocol import END_EVENTS, END_STATES, Event, EventsCall, EventsReply, JobHeader, JobView
 from aiqueue.views import JobInfo, event_info, job_info, tells_all
 
 _log = logging.getLogger(__name__)
-_LOOKUP = 1_000  # jobs per call
 _WATCHED = 500  # ids named in each poll; for more, the ends of all jobs cost less
 _RETRY_S = 0.3
 _NO_NAME = "-"  # of no event
@@ -67,12 +67,12 @@ class EventFeed:
     async def join(self, job_ids: Iterable[str]) -> list[asyncio.Future[JobInfo]]:
         """Return futures of the ends of jobs that may be anyone's and may have ended already.
 
-        A job that the queue does not know gives a future that is never done: check the ids first.
+        Raises JobNotFound for one that the queue does not know.
         """
         ids = list(job_ids)
         futures = [self.expect(job_id) for job_id in ids]
         try:
-            if foreign := await self._look_up(ids):
+            if foreign := await self._look_up(ids, all_known=True):
                 self._foreign.update(foreign)
                 self._widen()
                 await self._look_up(foreign)  # one may have ended after the first look and before the wider poll
@@ -259,12 +259,15 @@ class EventFeed:
                 future.set_exception(error)
                 future.exception()  # seen: whoever made it may not have come to await it
 
-    async def _look_up(self, ids: list[str]) -> list[str]:
+    async def _look_up(self, ids: list[str], *, all_known: bool = False) -> list[str]:
         """Resolve those of ``ids`` that have ended; return those that must be watched from now on."""
         watched = []
-        for at in range(0, len(ids), _LOOKUP):
-            for view in await self._transport.get_jobs(ids[at : at + _LOOKUP]):
+        for at in range(0, len(ids), JOBS_AT_ONCE):
+            page = ids[at : at + JOBS_AT_ONCE]
+            for job_id, view in zip(page, await get_jobs(self._transport, page), strict=True):
                 if view is None:
+                    if all_known:
+                        raise JobNotFound(job_id)
                     continue
                 if view.status in END_STATES:
                     self._show(view)

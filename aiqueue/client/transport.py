@@ -40,7 +40,7 @@ class QueueTransport(Protocol):
         ...
 
     async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
-        """Return jobs in the order of ``ids``."""
+        """Return jobs in the order of ``ids``; of many large ones only the first, see ``paging``."""
         ...
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:

@@ -124,6 +124,10 @@ class Journal(Protocol):
         """Return jobs between two seqs that have ended, by seq."""
         ...
 
+    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
+        """Return how many bytes ``jobs`` would read of each job that is known. Reads none of them."""
+        ...
+
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         """Return how many bytes the payloads and results of jobs have, by seq. Reads neither."""
         ...

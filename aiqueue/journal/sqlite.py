@@ -21,9 +21,8 @@ from typing import Any, TypeVar
 from aiqueue.config import Durability
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow
-from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
-from aiqueue.journal import checks, schema
+from aiqueue.journal import checks, queries, schema
 from aiqueue.journal.base import EndedRow, JournalRefused, JournalTaken, PartRow, Recovered, StoredJob, StoredKey
 from aiqueue.journal.head import Head, Mark, checksum_of
 from aiqueue.journal.lock import lock
@@ -52,30 +51,6 @@ _NOT_THE_DISK = (
     TypeError,
     ValueError,
 )  #: a commit that fails so fails every time
-_ENDED = "({})".format(", ".join(f"'{state}'" for state in sorted(TERMINAL)))
-_LIVE = f"""
-    SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
-    FROM jobs LEFT JOIN states USING (seq) WHERE state IS NULL OR state NOT IN {_ENDED} ORDER BY jobs.seq
-"""
-_SHARED = """
-    SELECT CASE WHEN last_seq >= jobs.seq THEN metadata END
-    FROM shared WHERE first_seq <= jobs.seq ORDER BY first_seq DESC LIMIT 1
-"""
-_STORED = f"""
-    SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {{payload}},
-        coalesce(({_SHARED}), x'')
-    FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
-"""
-_HAS_OLDER = """
-    SELECT EXISTS (SELECT 1 FROM idempotency WHERE at < ?)
-        OR EXISTS (SELECT 1 FROM batch_states WHERE ended_at > 0 AND ended_at < ?)
-"""
-_SIZES = """
-    SELECT jobs.seq, length(payload) + coalesce(length(body), 0)
-    FROM jobs LEFT JOIN results USING (seq) WHERE jobs.seq IN {}
-"""
-_SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (id) ORDER BY id"
-_BATCHES = "SELECT no, spec, body FROM batches JOIN batch_states USING (no)"
 
 
 class SqliteJournal:
@@ -159,9 +134,9 @@ class SqliteJournal:
         with self._reading:
             found = self._reader.execute("SELECT body FROM counters").fetchone()
             gates = self._reader.execute("SELECT key, body FROM gates").fetchall()
-            schedules = self._reader.execute(_SCHEDULES).fetchall()
-            batches = self._reader.execute(f"{_BATCHES} WHERE ended_at = 0").fetchall()
-            yield Recovered(found[0] if found else b"", self._reader.execute(_LIVE), gates, schedules, batches)
+            schedules = self._reader.execute(queries.SCHEDULES).fetchall()
+            batches = self._reader.execute(f"{queries.BATCHES} WHERE ended_at = 0").fetchall()
+            yield Recovered(found[0] if found else b"", self._reader.execute(queries.LIVE), gates, schedules, batches)
 
     def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return payloads by seq."""
@@ -169,7 +144,7 @@ class SqliteJournal:
 
     def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
         """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
-        query = _STORED.format(payload="payload" if with_payload else "x''") + " WHERE id IN {}"
+        query = queries.STORED.format(payload="payload" if with_payload else "x''") + " WHERE id IN {}"
         return {row[1]: StoredJob(*row) for row in self._select(query, list(ids))}
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
@@ -192,15 +167,19 @@ class SqliteJournal:
     def ended(self, *, after_seq: int, before_seq: int, limit: int) -> list[EndedRow]:
         """Return jobs between two seqs that have ended, by seq."""
         query = (
-            f"SELECT seq, state, progress FROM states WHERE seq > ? AND seq < ? AND state IN {_ENDED} "
+            f"SELECT seq, state, progress FROM states WHERE seq > ? AND seq < ? AND state IN {queries.ENDED} "
             "ORDER BY seq LIMIT ?"
         )
         with self._reading:
             return [EndedRow(*row) for row in self._reader.execute(query, (after_seq, before_seq, limit))]
 
+    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
+        """Return how many bytes ``jobs`` would read of each job that is known. Reads none of them."""
+        return dict(self._select(queries.WEIGHTS.format(payload="length(payload)" if with_payload else "0"), ids))
+
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         """Return how many bytes the payloads and results of jobs have, by seq. Reads neither."""
-        return dict(self._select(_SIZES, seqs))
+        return dict(self._select(queries.SIZES, seqs))
 
     def count_jobs(self) -> int:
         """Return how many jobs are kept, whatever their state."""
@@ -218,12 +197,14 @@ class SqliteJournal:
     def has_older(self, *, keys_before: float, batches_before: float) -> bool:
         """Tell whether there are idempotency keys or ended batches for a commit with these times to forget."""
         with self._reading:
-            (found,) = self._reader.execute(_HAS_OLDER, (keys_before, batches_before)).fetchone()
+            (found,) = self._reader.execute(queries.HAS_OLDER, (keys_before, batches_before)).fetchone()
         return bool(found)
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
         """Return dead letters, the newest first, without payloads."""
-        query = _STORED.format(payload="x''") + " WHERE state = 'dead_letter' AND seq < ? ORDER BY seq DESC LIMIT ?"
+        query = (
+            queries.STORED.format(payload="x''") + " WHERE state = 'dead_letter' AND seq < ? ORDER BY seq DESC LIMIT ?"
+        )
         with self._reading:
             return [StoredJob(*row) for row in self._reader.execute(query, (before_seq, limit))]
 
@@ -236,7 +217,7 @@ class SqliteJournal:
     def batch(self, batch_id: str) -> BatchRow | None:
         """Return a batch, whether it has ended or not."""
         with self._reading:
-            row: BatchRow | None = self._reader.execute(f"{_BATCHES} WHERE id = ?", (batch_id,)).fetchone()
+            row: BatchRow | None = self._reader.execute(f"{queries.BATCHES} WHERE id = ?", (batch_id,)).fetchone()
         return row
 
     def parts(self, number: int) -> list[PartRow]:
@@ -253,7 +234,7 @@ class SqliteJournal:
 
     def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
         """Return the jobs that are known, in the order of ``seqs``."""
-        query = _STORED.format(payload="payload" if with_payload else "x''") + " WHERE jobs.seq IN {}"
+        query = queries.STORED.format(payload="payload" if with_payload else "x''") + " WHERE jobs.seq IN {}"
         found = {row[0]: StoredJob(*row) for row in self._select(query, seqs)}
         return [found[seq] for seq in seqs if seq in found]
 

@@ -10,7 +10,7 @@ from aiqueue.batch_protocol import BatchCall, ResultsCall, ResultsReply
 from aiqueue.batch_views import BatchInfo, BatchResult, GraphInfo, batch_info, graph_info, results_of
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.headers import DEFAULT_SCOPE, scoped_key
-from aiqueue.errors import DependencyFailed, JobNotFound, StartError
+from aiqueue.errors import StartError
 from aiqueue.ids import ids_from, new_id, new_job_ids
 from aiqueue.models import BatchOptions, GraphOptions
 from aiqueue.orchestrator import mapping
@@ -28,7 +28,8 @@ from aiqueue.orchestrator.handles import (
 )
 from aiqueue.orchestrator.rows import AnyRows, chunks_of
 from aiqueue.orchestrator.submitting import Linked, PartSender, options_of, submit_linked
-from aiqueue.protocol import END_STATES, JobView, Need
+from aiqueue.orchestrator.waiting import wait_for
+from aiqueue.protocol import JobView, Need
 from aiqueue.views import OrchestratorStats
 
 _PAGE = 500
@@ -252,7 +253,7 @@ class AsyncAIJobOrchestrator:
 
         check_inputs(job_ids, on_error)
         async with asyncio.timeout(timeout):
-            await self._ended(job_ids, stop_on_error=on_error == "fail")
+            await wait_for(self._adapter, job_ids, stop_on_error=on_error == "fail")
             return await aggregate(self._namespace(), job_ids, fn, on_error=on_error)
 
     async def fan_in_job(
@@ -286,25 +287,6 @@ class AsyncAIJobOrchestrator:
         return result_ref(self._namespace(), job_id)
 
     # --- helpers ---
-
-    async def _ended(self, job_ids: Sequence[str], *, stop_on_error: bool) -> None:
-        """Wait until jobs have ended, without their results. Raises JobNotFound, DependencyFailed."""
-        transport, left, wait = self._adapter.session.transport, list(job_ids), _LOOK_S[0]
-        while left:
-            states = dict(zip(left, await transport.get_states(left), strict=True))
-            for job_id, state in states.items():
-                if not state:
-                    raise JobNotFound(job_id)
-                if stop_on_error and state in END_STATES and state != "completed":
-                    raise await self._dependency_failed(job_id, state)
-            if left := [job_id for job_id in left if states[job_id] not in END_STATES]:
-                await asyncio.sleep(wait)
-                wait = min(_LOOK_S[1], wait * 1.5)
-
-    async def _dependency_failed(self, job_id: str, state: str) -> DependencyFailed:
-        info = await self._adapter.get_job_status(job_id)
-        why = f": {info.error.kind}: {info.error.message}" if info and info.error else ""
-        return DependencyFailed(f"Dependency failed: job {job_id} ended as {state}{why}")
 
     async def _submit_rows(self, jobs: AnyRows, options: Options, more: Mapping[str, Any], *, keep_ids: bool) -> FanOut:
         batch_id, ids = new_id("batch"), list[str]()

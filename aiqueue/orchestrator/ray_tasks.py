@@ -15,6 +15,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
 
+from aiqueue.client import paging
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.errors import AggregationFailed, AIQueueError, FieldError, JobNotFound, ValidationError
 from aiqueue.orchestrator.result_reader import ResultReader, Value, value_of
@@ -106,7 +107,7 @@ async def _values(namespace: str, job_ids: list[str], on_error: str) -> list[Val
     found: list[Value] = []
     for at in range(0, len(job_ids), _PAGE):
         part = job_ids[at : at + _PAGE]
-        for job_id, view in zip(part, await transport.get_jobs(part), strict=True):
+        for job_id, view in zip(part, await paging.get_jobs(transport, part), strict=True):
             if view is None:
                 raise JobNotFound(job_id)
             value = value_of(view)

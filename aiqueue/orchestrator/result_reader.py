@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from aiqueue.client import paging
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import JobError, JobNotFound
 from aiqueue.protocol import END_STATES, JobView
@@ -47,7 +48,7 @@ class ResultReader:
         try:
             while self._waiting:
                 ids = list(self._waiting)
-                for job_id, state in zip(ids, await self._transport.get_states(ids), strict=True):
+                for job_id, state in zip(ids, await paging.get_states(self._transport, ids), strict=True):
                     if state in END_STATES or not state:
                         self._waiting.pop(job_id).set_result(None)
                 if self._waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from aiqueue.call_size import PART_BYTES, size_of_view
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.states import JobState
 from aiqueue.ids import ids_from, is_job_id
@@ -13,7 +14,7 @@ from aiqueue.protocol import DeadLettersCall, DeadLettersReply, JobView, decode_
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
 
-_PAGE = 500  # rows read at once
+_PAGE = 100  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
 
 ViewOf = Callable[[StoredJob, list[bytes] | None], JobView]
@@ -29,18 +30,22 @@ class DeadLetters:
         """Return those that pass the filters, the newest first, with their attempts."""
         await asyncio.shield(self._commits.settled())
         found: list[StoredJob] = []
-        before, looked_at = call.before_seq, 0
-        while len(found) < call.limit and looked_at < _MOST_READ:
+        before, looked_at, size, is_full = call.before_seq, 0, 0, False
+        while looked_at < _MOST_READ:
             page = await asyncio.to_thread(self._journal.dead_letters, before_seq=before, limit=_PAGE)
             looked_at += len(page)
             for row in page:
                 before = row.seq
-                if lookup.is_wanted(self._view_of(row, None), call):
+                view = self._view_of(row, None)
+                if lookup.is_wanted(view, call):
                     found.append(row)
-                    if len(found) == call.limit:
+                    size += size_of_view(view)
+                    if is_full := len(found) == call.limit or size > PART_BYTES:
                         break
+            if is_full:
+                break
             if len(page) < _PAGE:
-                before = before if len(found) == call.limit else 0
+                before = 0
                 break
         attempts = await asyncio.to_thread(self._journal.attempts, [row.seq for row in found])
         return DeadLettersReply([self._view_of(row, attempts.get(row.seq)) for row in found], before)

@@ -54,13 +54,19 @@ class _Lingering:
         self.client_id = client_id
         self.open = job_ids
         self.events: list[Event] = []
+        self.size = 0  #: of all that came, in bytes
         self.done = done
 
-    def add(self, event: Event) -> None:
-        self.events.append(event)
+    def takes(self, event: Event) -> bool:
+        """Take the end of one of the jobs. False: the answer is full, and its client polls for the rest."""
         self.open.discard(event.job_id)
-        if not self.open and not self.done.done():
+        self.size += _weight(event)
+        fits = self.size <= _REPLY_BYTES or not self.events
+        if fits:
+            self.events.append(event)
+        if not (fits and self.open) and not self.done.done():
             self.done.set_result(None)
+        return fits
 
 
 class EventLog:
@@ -130,8 +136,8 @@ class EventLog:
             group = self._lingering.get(event.job_id)
             if group is not None and event.name in END_EVENTS:
                 del self._lingering[event.job_id]
-                group.add(event)
-                told.setdefault(group.client_id, set()).add(event.number)
+                if group.takes(event):
+                    told.setdefault(group.client_id, set()).add(event.number)
         return told
 
     async def poll(self, call: EventsCall) -> EventsReply:

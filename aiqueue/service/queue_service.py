@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.config import Settings
 from aiqueue.engine import (
     Announce,
@@ -152,13 +153,20 @@ class QueueService:
         return await self._log.poll(call)
 
     async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
-        """Return jobs as they are on disk, in the order of ``ids``; None for those unknown."""
+        """Return jobs as they are on disk, in the order of ``ids``; None for those unknown.
+
+        Of many large ones it returns the first: the caller asks for the others next.
+        """
         self._check_open()
+        if len(ids) > 1:
+            weights = await asyncio.to_thread(self._journal.weights, ids, with_payload=with_payload)
+            ids = ids[: count_within((weights.get(job_id, 1) for job_id in ids), PART_BYTES)]
         read = partial(self._journal.jobs, with_payload=with_payload)
         stored = await lookup.kept_jobs(ids, read, self._commits.settled, self._engine, self.batches.drops)
         tried = [job.seq for job in stored.values() if lookup.has_history(job)]
         attempts = await asyncio.to_thread(self._journal.attempts, tried) if tried else {}
-        return [self._view(job, attempts.get(job.seq)) if (job := stored.get(job_id)) else None for job_id in ids]
+        views = [self._view(job, attempts.get(job.seq)) if (job := stored.get(job_id)) else None for job_id in ids]
+        return views[: count_within(map(size_of_view, views), PART_BYTES)]
 
     def _view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
         view = lookup.view_of(stored, self._engine.core.policy.sla_ms, attempts)
@@ -172,8 +180,9 @@ class QueueService:
         replies, committed = self._apply(Cancel(ids))
         await asyncio.shield(committed)
         ended = [reply.job_id for reply in replies if not reply.status]
-        for reply, view in zip((r for r in replies if not r.status), await self.get_jobs(ended), strict=True):
-            reply.status = view.status if view else ""
+        states = await self.batches.states(ended) if ended else []
+        for reply, state in zip((r for r in replies if not r.status), states, strict=True):
+            reply.status = state
         return list(replies)
 
     async def lose_worker(self, worker_id: str, reason: str, *, crashed: bool) -> int:

@@ -154,6 +154,14 @@ class MemoryJournal:
             rows = [EndedRow(seq, *row) for seq, row in sorted(self._disk.states.items()) if row[0] in TERMINAL]
         return [row for row in rows if after_seq < row.seq < before_seq][:limit]
 
+    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
+        """Return how many bytes ``jobs`` would read of each job that is known."""
+        found = self.jobs(ids, with_payload=with_payload)
+        return {
+            job_id: len(job.header) + len(job.result) + len(job.payload) + len(job.metadata)
+            for job_id, job in found.items()
+        }
+
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         """Return how many bytes the payloads and results of jobs have, by seq."""
         with self._lock:

@@ -116,4 +116,4 @@ async def test_a_look_up_that_gets_no_answer_is_made_again(system: ClientHarness
     system.transport.lose_answers("get_jobs", 2)
     await cancel_after_an_attempt(system, job_id)
     assert (await asyncio.wait_for(wait, 10.0)).status == "cancelled"
-    assert system.transport.calls["get_jobs"] >= 5
+    assert system.transport.calls["get_jobs"] >= 4

@@ -1,0 +1,34 @@
+"""What the journal reads, as SQL. ``{}`` stands for the list that a question is about."""
+
+from __future__ import annotations
+
+from aiqueue.engine.states import TERMINAL
+
+ENDED = "({})".format(", ".join(f"'{state}'" for state in sorted(TERMINAL)))
+LIVE = f"""
+    SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
+    FROM jobs LEFT JOIN states USING (seq) WHERE state IS NULL OR state NOT IN {ENDED} ORDER BY jobs.seq
+"""
+SHARED = """
+    SELECT CASE WHEN last_seq >= jobs.seq THEN metadata END
+    FROM shared WHERE first_seq <= jobs.seq ORDER BY first_seq DESC LIMIT 1
+"""
+STORED = f"""
+    SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {{payload}},
+        coalesce(({SHARED}), x'')
+    FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
+"""
+HAS_OLDER = """
+    SELECT EXISTS (SELECT 1 FROM idempotency WHERE at < ?)
+        OR EXISTS (SELECT 1 FROM batch_states WHERE ended_at > 0 AND ended_at < ?)
+"""
+SIZES = """
+    SELECT jobs.seq, length(payload) + coalesce(length(body), 0)
+    FROM jobs LEFT JOIN results USING (seq) WHERE jobs.seq IN {}
+"""
+WEIGHTS = f"""
+    SELECT id, length(header) + coalesce(length(body), 0) + {{payload}} + coalesce(length(({SHARED})), 0)
+    FROM jobs LEFT JOIN results USING (seq) WHERE id IN {{{{}}}}
+"""
+SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (id) ORDER BY id"
+BATCHES = "SELECT no, spec, body FROM batches JOIN batch_states USING (no)"

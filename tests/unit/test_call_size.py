@@ -1,0 +1,212 @@
+"""No call and no answer has more than 32 MiB, whatever the sizes of jobs and results, and none is missing from one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiqueue import call_size, protocol, submit_format
+from aiqueue.call_size import MAX_CALL_BYTES, count_within, parts_within, size_of_group
+from aiqueue.client import event_feed, paging
+from aiqueue.client.coalescer import SubmitCoalescer
+from aiqueue.engine.effects import Rows
+from aiqueue.errors import JobNotFound, PayloadTooLarge
+from aiqueue.protocol import BatchSpec, JobHeader, Need, SubmitGroup, SubmitReply
+from aiqueue.service import event_log
+from aiqueue.testing.jobs import chat, completed, group, header, result, submission
+from tests.tools.client_harness import ClientHarness
+from tests.tools.service_harness import ServiceHarness
+from tests.unit.service.test_event_log import event
+
+MIB = 2**20
+SIZES = st.lists(st.sampled_from([0, 10, 1_000, 100_000, 2 * MIB, 4 * MIB]), min_size=1, max_size=30)
+
+
+@given(SIZES, st.integers(1, 8 * MIB), st.integers(1, 10))
+def test_parts_keep_order_and_limits_and_leave_nothing_out(sizes: list[int], limit: int, most: int) -> None:
+    parts = parts_within(sizes, lambda size: size, limit=limit, most=most)
+    assert [size for part in parts for size in part] == sizes
+    for part in parts:
+        assert 1 <= len(part) <= most
+        assert len(part) == 1 or sum(part) <= limit
+        assert count_within(part, limit) == len(part)
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64)
+HEADERS = st.builds(
+    JobHeader,
+    type=st.just("chat_completion"),
+    provider=TEXTS,
+    model=TEXTS.map(lambda text: text * 4),
+    level=st.just(2),
+    owner=st.just("client-1"),
+    tags=st.lists(TEXTS, max_size=32).map(tuple),
+    metadata=st.binary(max_size=500),
+    idempotency_key=TEXTS,
+)
+
+
+@given(st.lists(HEADERS, min_size=1, max_size=4), st.binary(max_size=300), st.booleans())
+def test_a_group_is_never_larger_than_it_is_counted(headers: list[JobHeader], metadata: bytes, linked: bool) -> None:
+    first, *others = headers
+    for each in others:  # jobs of a group share their options
+        each.tags, each.metadata, each.idempotency_key = first.tags, first.metadata, ""
+    if linked:
+        for at, each in enumerate(headers):
+            each.needs = tuple(Need(f"job-{n}", ("previous", "steps.0")) for n in range(at * 50))
+    jobs = [submission(f"job-{at}", each, b"x" * 100 * at) for at, each in enumerate(headers)]
+    sent = SubmitGroup(jobs, batch=BatchSpec("b", names=("a",) * 9) if linked else None, metadata=metadata)
+    assert len(submit_format.encode_groups([sent])) <= size_of_group(sent)
+
+
+class Recorder:
+    """A transport that answers every submit at once and keeps the sizes of the calls."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.ids: list[str] = []
+
+    async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
+        self.sizes.append(len(submit_format.encode_groups(groups)))
+        self.ids += [job.id for each in groups for job in each.jobs]
+        await asyncio.sleep(0)
+        return SubmitReply([None] * len(groups))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(SIZES, min_size=1, max_size=6))
+def test_any_mix_of_groups_is_sent_whole_in_calls_within_the_limit(mix: list[list[int]]) -> None:
+    recorder = Recorder()
+    groups = [
+        group(*(submission("", header(), b"x" * size) for size in part))
+        for sizes in mix
+        for part in parts_within(sizes, lambda size: size, limit=20 * MIB, most=1_000)
+    ]
+
+    async def send() -> None:
+        sender = SubmitCoalescer(recorder, lambda events: None)  # type: ignore[arg-type]
+        await asyncio.gather(*map(sender.submit, groups))
+
+    asyncio.run(send())
+    assert max(recorder.sizes) <= MAX_CALL_BYTES
+    assert sorted(recorder.ids) == sorted(job.id for each in groups for job in each.jobs)
+
+
+async def test_a_thousand_large_jobs_of_a_list_go_in_several_calls() -> None:
+    recorder, jobs = Recorder(), [submission("", header(), b"x" * 3 * MIB) for _ in range(30)]
+    sender = SubmitCoalescer(recorder, lambda events: None)  # type: ignore[arg-type]
+    await asyncio.gather(*(sender.submit(group(job)) for job in jobs))
+    assert max(recorder.sizes) <= MAX_CALL_BYTES
+    assert [len(part) for part in paging.parts_of(jobs)] == [6] * 5
+
+
+async def test_a_group_too_large_to_be_accepted_whole_is_refused_and_says_what_to_do() -> None:
+    recorder = Recorder()
+    sender = SubmitCoalescer(recorder, lambda events: None)  # type: ignore[arg-type]
+    jobs = [submission("", header(), b"x" * 4 * MIB) for _ in range(9)]
+    with pytest.raises(PayloadTooLarge, match=r"jobs: have \d+ bytes together.*submit_batch_job"):
+        await sender.submit(group(*jobs))
+    assert not recorder.sizes
+
+
+class Counted(ClientHarness):
+    """A client whose calls are weighed."""
+
+    async def __aenter__(self) -> Counted:
+        self.answers: list[int] = []
+        call: Callable[..., Any] = self.transport._call
+
+        async def weighed(method: str, answer: Any) -> Any:
+            given = await call(method, answer)
+            self.answers.append(len(protocol.encode(given)))
+            return given
+
+        self.transport._call = weighed  # type: ignore[method-assign]
+        return self
+
+
+@pytest.fixture
+async def counted() -> AsyncIterator[Counted]:
+    """Return a client and a queue without a worker."""
+    async with Counted() as made:
+        yield made
+
+
+async def ended(queue: ServiceHarness, ids: Sequence[str], size: int) -> None:
+    """Let jobs end with results of ``size`` bytes."""
+    for job_id in ids:
+        await queue.claim(1)
+        outcome = completed(job_id)
+        outcome.result = msgspec.json.encode(result("x" * size))
+        await queue.exchange(outcome, slots=0)
+
+
+async def test_large_results_come_in_pages_and_all_of_them(counted: Counted) -> None:
+    adapter = await counted.client()
+    ids = await adapter.submit_jobs([chat()] * 12)
+    await ended(counted.queue, ids, 5 * MIB)
+    counted.answers.clear()
+    found = await adapter.get_jobs(["nobody", *ids, "nobody"])
+    assert [info and info.job_id for info in found] == [None, *ids, None]
+    answers = [info.result.response for info in found if info and info.result]
+    assert [len(str(each.choices[0].message.content)) for each in answers if each] == [5 * MIB] * 12
+    assert max(counted.answers) <= 2 * call_size.PART_BYTES
+    assert len(counted.answers) > 3
+    assert [info.job_id for info in await adapter.wait_all(ids)] == ids
+    assert max(counted.answers) <= MAX_CALL_BYTES
+
+
+async def test_waiting_for_many_jobs_asks_in_pages_and_once(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "JOBS_AT_ONCE", 100)
+    monkeypatch.setattr(event_feed, "JOBS_AT_ONCE", 100)
+    adapter = await counted.client()
+    ids = await adapter.submit_jobs([chat()] * 950)
+    await counted.work(slots=100)
+    assert [info.job_id for info in await adapter.wait_all(ids)] == ids
+    assert 10 <= counted.transport.calls["get_jobs"] <= 12
+    with pytest.raises(JobNotFound, match="nobody"):
+        await adapter.wait_all([*ids, "nobody"])
+    assert not adapter._started(adapter._feed)._waiting
+
+
+async def test_a_cancel_of_ended_jobs_reads_no_results(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = await counted.client()
+    ids = await adapter.submit_jobs([chat()] * 3)
+    await ended(counted.queue, ids[:2], 1_000)
+    monkeypatch.setattr(counted.queue.service, "get_jobs", lambda *_, **__: pytest.fail("results were read"))
+    replies = await counted.queue.service.cancel([*ids, "nobody"])
+    assert [reply.status for reply in replies] == ["completed", "completed", "cancelled", ""]
+
+
+async def test_dead_letters_are_listed_in_pages_of_bounded_size(counted: Counted) -> None:
+    adapter = await counted.client()
+    ids = await adapter.submit_jobs([chat()] * 9, {"max_retries": 0})
+    await _dead(counted.queue, ids, 3 * MIB)
+    found = await adapter.dead_letters.find(limit=20)
+    assert sorted(info.job_id for info in found) == sorted(ids)
+    assert max(counted.answers) <= 2 * call_size.PART_BYTES
+
+
+async def _dead(queue: ServiceHarness, ids: Sequence[str], size: int) -> None:
+    seqs = [queue.memory.jobs([job_id])[job_id].seq for job_id in ids]
+    body = msgspec.json.encode(result("x" * size))
+    queue.memory.commit(Rows(states=[(seq, "dead_letter", b"") for seq in seqs], results=[(seq, body) for seq in seqs]))
+
+
+def test_an_answer_that_lingers_is_bounded() -> None:
+    waiter: Any = asyncio.new_event_loop().create_future()
+    group_of = event_log._Lingering("client-a", {f"job-{n}" for n in range(9)}, waiter)
+    taken = []
+    for number in range(9):
+        told = event(number)
+        told.result = b"x" * MIB
+        taken.append(group_of.takes(told))
+    assert taken == [True] * 3 + [False] * 6
+    assert waiter.done()
+    assert len(group_of.events) == 3
