@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from aiqueue.errors import (
 from aiqueue.protocol import Event, Refusal, SubmitGroup, SubmitReply
 from aiqueue.submit_format import encode_groups
 
+_log = logging.getLogger(__name__)
 _MAX_CALLS = 3
 _WORTH_A_CALL = 250  # jobs that leave beside a call under way; fewer wait for its answer and go together
 _MAX_JOBS = 1_000  # of one call, unless a single group has more
@@ -122,19 +124,18 @@ class SubmitCoalescer:
     async def _send(self, entries: list[_Entry], linger_s: float) -> None:
         try:
             reply = await self._submit_until_answered([entry.group for entry in entries], linger_s)
-        except Exception as error:
+            self._tell(reply.events)
+            _answer(entries, reply)
+        except Exception as error:  # also of an answer that does not fit: who submitted must not wait for ever
             for entry in entries:
                 if not entry.accepted.done():
                     entry.accepted.set_exception(error)
-            return
-        self._on_events(reply.events)
-        for at, (entry, refusal) in enumerate(zip(entries, reply.groups, strict=True)):
-            if entry.accepted.done():  # its caller has gone away
-                continue
-            if refusal is None:
-                entry.accepted.set_result(reply.known.get(at))
-            else:
-                entry.accepted.set_exception(_error_of(refusal))
+
+    def _tell(self, events: list[Event]) -> None:
+        try:
+            self._on_events(events)
+        except Exception:  # the jobs are accepted all the same
+            _log.exception("the ends that came with an answer to submits can't be told")
 
     async def _submit_until_answered(self, groups: list[SubmitGroup], linger_s: float) -> SubmitReply:
         loop = asyncio.get_running_loop()
@@ -160,6 +161,16 @@ def _check_size(group: SubmitGroup) -> None:
             "use the orchestrator's submit_batch_job, which sends a batch in parts"
         )
         raise PayloadTooLarge([FieldError("jobs", message)])
+
+
+def _answer(entries: list[_Entry], reply: SubmitReply) -> None:
+    for at, (entry, refusal) in enumerate(zip(entries, reply.groups, strict=True)):
+        if entry.accepted.done():  # its caller has gone away
+            continue
+        if refusal is None:
+            entry.accepted.set_result(reply.known.get(at))
+        else:
+            entry.accepted.set_exception(_error_of(refusal))
 
 
 def _error_of(refusal: Refusal) -> AIQueueError:

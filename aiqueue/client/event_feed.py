@@ -10,7 +10,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 
-from aiqueue.client.paging import JOBS_AT_ONCE, get_jobs
+from aiqueue.client.look_ups import look_up
+from aiqueue.client.paging import JOBS_AT_ONCE
 from aiqueue.client.subscriptions import Subscription, Subscriptions
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import JobNotFound, QueueUnavailable
@@ -204,17 +205,20 @@ class EventFeed:
         An event that can't be read (a result that is none) ends the wait for its job with that error.
         """
         for event in events:
-            try:
-                self._dispatch(event)
-            except Exception as error:
-                _log.exception("event feed: event %d can't be read", event.number)
-                self._fail(event.job_id, error)
+            self._end_wait(event, self._dispatch)
 
     def resolve(self, events: Iterable[Event]) -> None:
         """Resolve whoever waits for the end of a job. Listeners hear of the same events in their order, by the poll."""
         for event in events:
             if event.job_id in self._waiting:
-                self._ended(event)
+                self._end_wait(event, self._ended)
+
+    def _end_wait(self, event: Event, how: Callable[[Event], None]) -> None:
+        try:
+            how(event)
+        except Exception as error:
+            _log.exception("event feed: event %d can't be read", event.number)
+            self._fail(event.job_id, error)
 
     def _dispatch(self, event: Event) -> None:
         if event.status in END_STATES and event.job_id in self._waiting:
@@ -226,25 +230,33 @@ class EventFeed:
 
     def _ended(self, event: Event) -> None:
         if tells_all(event):
-            self._resolve(event_info(event, self._headers.get(event.job_id)))
+            self._show_end(event)
             return
         self._unsure[event.job_id] = event
         if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle())
 
     async def _settle(self) -> None:
-        """Look up the jobs whose end does not tell all; so a waiter sees the same job as who looks it up."""
+        """Look up the jobs whose end does not tell all; so a waiter sees the same job as who looks it up.
+
+        One that can't be looked up is shown as its end says.
+        """
         while unsure := self._unsure:
             self._unsure = {}
             try:
-                await self._look_up(list(unsure))
-            except QueueUnavailable:
+                await self._look_up(list(unsure), told=unsure)
+            except Exception as error:
+                # Whatever it was: without this task those that wait for these ends would wait for ever.
+                _log.info("event feed: %s", error, exc_info=not isinstance(error, QueueUnavailable))
                 self._unsure = unsure | self._unsure
                 await asyncio.sleep(_RETRY_S)
                 continue
             for job_id, event in unsure.items():
-                if job_id in self._waiting:  # forgotten by the queue since
-                    self._resolve(event_info(event, self._headers.get(job_id)))
+                if job_id in self._waiting:  # forgotten by the queue since, or not to be looked up
+                    self._end_wait(event, self._show_end)
+
+    def _show_end(self, event: Event) -> None:
+        self._resolve(event_info(event, self._headers.get(event.job_id)))
 
     def _resolve(self, info: JobInfo) -> None:
         self._let_go(info.job_id)
@@ -259,12 +271,19 @@ class EventFeed:
                 future.set_exception(error)
                 future.exception()  # seen: whoever made it may not have come to await it
 
-    async def _look_up(self, ids: list[str], *, all_known: bool = False) -> list[str]:
-        """Resolve those of ``ids`` that have ended; return those that must be watched from now on."""
+    async def _look_up(self, ids: list[str], *, all_known: bool = False, told: Collection[str] = ()) -> list[str]:
+        """Resolve those of ``ids`` that have ended; return those that must be watched from now on.
+
+        The wait for a job on which the queue fails ends with that error, unless its end was ``told``.
+        """
         watched = []
         for at in range(0, len(ids), JOBS_AT_ONCE):
             page = ids[at : at + JOBS_AT_ONCE]
-            for job_id, view in zip(page, await get_jobs(self._transport, page), strict=True):
+            for job_id, view in zip(page, await look_up(self._transport, page, retry_s=_RETRY_S), strict=True):
+                if isinstance(view, Exception):
+                    if job_id not in told:
+                        self._fail(job_id, view)
+                    continue
                 if view is None:
                     if all_known:
                         raise JobNotFound(job_id)

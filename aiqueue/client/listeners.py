@@ -171,10 +171,10 @@ class Listeners:
         told = [(name, entry) for name in names for entry in self._by_name.get(name, ())]
         if not told:
             return
+        seen = seen_event(event)
         over = [(name, entry) for name, entry in told if entry.once]
         for name, entry in over:  # before they are called: whatever a listener does then, it is not called again
             self._drop(name, entry)
-        seen = seen_event(event)
         for _, entry in told:
             self._call(entry.listener, seen)
         if over:

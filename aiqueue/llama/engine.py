@@ -6,6 +6,7 @@ Not a thread of its own and not safe for several: see ``engine_thread.py``.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from aiqueue.llama.planner import plan_step
 from aiqueue.llama.requests import EndReason, Generation, GenerationRequest, PromptTooLong
 from aiqueue.llama.sequence import NOWHERE, OnEnd, Sequence
 from aiqueue.llama.slots import Join, Slots
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +166,16 @@ class BatchingEngine:
 
     def _report(self, sequence: Sequence, reason: EndReason | Exception) -> None:
         self._pins.discard(sequence.number)
-        sequence.sampler.close()
         outcome: Generation | Exception
         try:
+            sequence.sampler.close()
             outcome = reason if isinstance(reason, Exception) else sequence.finish(reason)
         except Exception as error:
             outcome = error
-        sequence.on_end(outcome)
+        try:
+            sequence.on_end(outcome)
+        except Exception:  # of this request; the others that end with it are still to be told
+            _log.exception("the end of a request can't be told")
 
     def fail_all(self, error: Exception) -> None:
         """End every request with ``error`` and forget all that was read."""

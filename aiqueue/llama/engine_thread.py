@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TypeVar
 
 from aiqueue.llama.engine import BatchingEngine
@@ -59,6 +60,7 @@ class EngineThread:
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._work: deque[tuple[Future[object], Callable[[], object]]] = deque()
         self._closing = self._closed = False
+        self._refusing = Lock()
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -88,14 +90,16 @@ class EngineThread:
         return future
 
     def tell(self, command: Callable[[], None]) -> None:
-        """Have ``command``, which must be quick and not raise, run before the next step. Raises EngineClosed."""
+        """Have ``command``, which must be quick, run before the next step. Raises EngineClosed."""
         if self._closed:
             raise EngineClosed("the model was closed")
         self._inbox.put(command)
+        if self._closed:  # meanwhile: it may be behind the thread's last look
+            self._refuse_all()
 
     def close(self) -> None:
         """End the thread; what waits or runs ends with EngineClosed. Returns when the model is free."""
-        if not self._closed:
+        with contextlib.suppress(EngineClosed):
             self.tell(self._stop)
         self._thread.join()
 
@@ -109,23 +113,28 @@ class EngineThread:
             ticket.resolve(error)
 
     def _run(self) -> None:
-        while not self._closing:
-            self._take_commands()
-            if self._work:
-                self._do(*self._work.popleft())
-            if self.engine.busy:
-                try:
-                    self.engine.step()
-                except Exception:
-                    # Whoever waited has been told; the next requests begin with an empty cache.
-                    _log.exception("a step of the model failed")
-        self._refuse_all()
+        try:
+            while not self._closing:
+                self._take_commands()
+                if self._work:
+                    self._do(*self._work.popleft())
+                if self.engine.busy:
+                    self._step()
+        finally:
+            self._refuse_all()
+
+    def _step(self) -> None:
+        try:
+            self.engine.step()
+        except Exception:
+            # Whoever waited has been told; the next requests begin with an empty cache.
+            _log.exception("a step of the model failed")
 
     def _take_commands(self) -> None:
         idle = not (self._work or self.engine.busy)
         try:
             while True:
-                self._inbox.get(block=idle)()
+                _carry_out(self._inbox.get(block=idle))
                 idle = False
         except Empty:
             return
@@ -141,9 +150,18 @@ class EngineThread:
     def _refuse_all(self) -> None:
         closed = EngineClosed("the model was closed")
         self._closed = True
-        while not self._inbox.empty():  # what was handed in meanwhile
-            self._inbox.get()()
-        self.engine.fail_all(closed)
-        for future, _ in self._work:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(closed)
+        with self._refusing:
+            while not self._inbox.empty():  # what was handed in meanwhile
+                _carry_out(self._inbox.get())
+            self.engine.fail_all(closed)
+            while self._work:
+                future, _ = self._work.popleft()
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(closed)
+
+
+def _carry_out(command: Callable[[], None]) -> None:
+    try:
+        command()
+    except Exception:  # without this thread all who wait for the model would wait for ever
+        _log.exception("a command to the model failed")

@@ -139,6 +139,7 @@ async def test_a_client_holds_one_poll_however_many_jobs_it_waits_for(
     waits = [asyncio.create_task(client.submit_job_with_callback(chat())) for _ in range(100)]
     await system.polled()
     await turns(50)
+    await system.polled()  # between two polls there is none for a moment
     before = system.transport.calls["events"]
     assert len(system.queue.service._log._parked) == 1
     await system.work(slots=100)

@@ -61,6 +61,7 @@ async def test_streams_of_one_client_hold_one_poll(system: ClientHarness, client
     await client.submit_jobs([chat()] * 3)
     for stream in streams:
         assert await numbers(stream, 3) == [1, 2, 3]
+    await system.polled()  # it pauses between an answer and the next poll
     assert len(system.queue.service._log._parked) == 1
     assert system.transport.calls["events"] < 10
 
