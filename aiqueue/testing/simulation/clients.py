@@ -291,7 +291,7 @@ class SimulatedClient:
         if ids and self._world.draws.random() < 0.6:
             self._promises.accepted("redrive", *await self.adapter.dead_letters.redrive(ids))
         elif ids:
-            await self.adapter.dead_letters.delete(ids)
+            self._promises.thrown_away.update(await self.adapter.dead_letters.delete(ids))
 
     async def schedule(self) -> None:
         """Add a schedule that fires soon, and remove it."""

@@ -24,6 +24,7 @@ class Promises:
     stopped: dict[str, float] = field(
         default_factory=dict
     )  #: batches whose cancel was answered, until they are retried
+    thrown_away: set[str] = field(default_factory=set)  #: dead letters that a client deleted
     retried_at: dict[str, float] = field(default_factory=dict)  #: by batch: when a retry last arrived
 
     def accepted(self, how: str, *job_ids: str) -> None:
@@ -39,7 +40,7 @@ class Promises:
         known_body, known = self.keys.get(key, (body, job_id))
         if known != job_id and known_body == body and known in self.history.seqs and not self.history.end_of(known):
             self.world.violated("key forgotten while its job lives", key, known[-12:], job_id[-12:])
-        if job_id not in self.history.seqs and job_id not in self.acked:
+        if job_id in self.thrown_away:
             self.world.violated("key names a job that is unknown", key, job_id[-12:])
         self.keys[key] = (body, job_id)
 

@@ -31,7 +31,7 @@ from aiqueue.testing.simulation.provider import Bill
 from aiqueue.testing.simulation.system import QueueHost, WorkerHost
 from aiqueue.testing.simulation.world import Line, World
 
-_STORM_S = 12.0
+_STORM_S = 9.0
 _CALM_S = 240  # within which everything ends
 _SHIFTS_S = (3_600.0, -3_600.0, 86_400.0, -86_400.0, 31_536_000.0, -31_536_000.0, 60.0, -5.0)
 _REMOTE_IS_FINE = ("OSError",)
@@ -96,7 +96,7 @@ def _settings() -> list[Settings]:
             },
             pools={POOL: PoolConfig(providers=(PROVIDER,), slots=4, workers=1)},
             retry=RetryConfig(base_s=0.2, cap_s=2.0, jitter=0.0, max_refusals=4),
-            lease=LeaseConfig(heartbeat_s=2.0),
+            lease=LeaseConfig(heartbeat_s=3.0),
             retention=retention,
         )
         for retention in retentions
@@ -135,7 +135,7 @@ class _Scenario:
             worker.start()
         for client in self._clients:
             client.start()
-        for _ in range(world.draws.randint(3, 9)):
+        for _ in range(world.draws.randint(2, 5)):
             world.draws.choice(self._clients).begin(world.draws.choice(ACTS), world.draws.random() * _STORM_S * 0.8)
         world.loop.create_task(self._trouble())
         await asyncio.sleep(_STORM_S)
