@@ -9,19 +9,20 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 from aiqueue.testing.simulation.run import Report, simulate
+from aiqueue.testing.simulation.world import FAULTS
 
 _CHUNK = 100
 
 
-def run_chunk(first: int, count: int) -> list[Report]:
+def run_chunk(first: int, count: int, only: Collection[str] = ()) -> list[Report]:
     """Return the reports of the seeds that broke a promise."""
     with quiet():
-        return [report for seed in range(first, first + count) if (report := simulate(seed)).violations]
+        return [report for seed in range(first, first + count) if (report := simulate(seed, only)).violations]
 
 
 @contextmanager
@@ -35,11 +36,11 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def failures(first: int, count: int, jobs: int) -> Iterator[Report]:
+def failures(first: int, count: int, jobs: int, only: Collection[str] = ()) -> Iterator[Report]:
     """Run seeds in several processes; yield the reports of those that broke a promise."""
     chunks = [(at, min(_CHUNK, first + count - at)) for at in range(first, first + count, _CHUNK)]
     with ProcessPoolExecutor(jobs) as pool:
-        for reports in pool.map(run_chunk, *zip(*chunks, strict=True)):
+        for reports in pool.map(run_chunk, *zip(*((*chunk, only) for chunk in chunks), strict=True)):
             yield from reports
 
 
@@ -54,12 +55,13 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, help="run this one alone")
     parser.add_argument("--trace", action="store_true", help="print all that happened")
+    parser.add_argument("--only", nargs="+", default=(), metavar="FAULT", choices=FAULTS, help="no other faults")
     given = parser.parse_args()
     if given.seed is not None:
         with quiet():
-            return _show(simulate(given.seed), trace=given.trace)
+            return _show(simulate(given.seed, given.only), trace=given.trace)
     started, kinds, broken = time.monotonic(), Counter[str](), 0
-    for report in failures(given.first, given.seeds, given.jobs):
+    for report in failures(given.first, given.seeds, given.jobs, given.only):
         broken += 1
         for kind in {_kind(violation) for violation in report.violations}:
             if kind not in kinds:

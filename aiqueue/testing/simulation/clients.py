@@ -199,7 +199,9 @@ class SimulatedClient:
         fan = await self.made.fan_out(payloads, self._options(max_retries=0))
         self._batch(fan.batch_id, "batch", fan.job_ids)
         await self.made.wait_batch(fan.batch_id)
-        acts = [self._act(fan.batch_id, draws.choice(("retry_failed", "retry_failed", "cancel"))) for _ in range(2)]
+        acts = [self._act(fan.batch_id, "retry_failed") for _ in range(draws.randint(1, 2))]
+        if draws.random() < 0.4:
+            acts.append(self._act(fan.batch_id, "cancel", draws.choice((0.003, 0.006, 0.5))))
         await asyncio.gather(*acts, return_exceptions=True)
         await self.made.wait_batch(fan.batch_id)
 
@@ -224,7 +226,8 @@ class SimulatedClient:
         else:
             await sender.drop()
 
-    async def _act(self, batch_id: str, action: str) -> None:
+    async def _act(self, batch_id: str, action: str, after_s: float = 0.0) -> None:
+        await asyncio.sleep(after_s)
         if action == "cancel":
             asked_at = self._world.loop.time()
             info = await self.made.cancel_batch_job(batch_id)

@@ -90,6 +90,8 @@ class Network:
     def _back(
         self, queue: Served, who: str, method: str, answer: _Answer, give: Callable[[_Answer, Any], None], what: Any
     ) -> None:
+        if not queue.node.alive:  # it ended itself during this call
+            return
         queue.pending.pop(answer, None)
         world = self.world
         if world.strikes("lost answer", 0.03):

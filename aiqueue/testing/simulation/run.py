@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -47,9 +47,9 @@ class Report:
     happened: dict[str, int]  #: faults by name
 
 
-def simulate(seed: int) -> Report:
-    """Run one seed."""
-    world = World(seed)
+def simulate(seed: int, only: Collection[str] = ()) -> Report:
+    """Run one seed; ``only``: with these faults and no others."""
+    world = World(seed, only)
     with _same_draws(world):
         try:
             world.loop.run_until_complete(_Scenario(world).run())
@@ -111,7 +111,7 @@ class _Scenario:
         self._world = world
         if not _SETTINGS:
             _SETTINGS.extend(_settings())
-        settings = world.draws.choice(_SETTINGS)
+        settings = self._settings = world.draws.choice(_SETTINGS)
         self._network = Network(world)
         self._network.on_fault = self._queue_raised
         self._network.on_batch_call = self._batch_called
@@ -144,6 +144,7 @@ class _Scenario:
         world.note("--- the storm is over ---")
         await self._calm()
         if self._queue.service is not None:
+            await self._check_ages()
             check_all(world, self._queue, self._promises, self._bill, self._clients)
 
     async def _trouble(self) -> None:
@@ -195,6 +196,18 @@ class _Scenario:
             await asyncio.sleep(1.0)
             if not good.busy:
                 break
+
+    async def _check_ages(self) -> None:
+        """See that what is older than the system keeps is forgotten."""
+        service, history, age = self._queue.service, self._queue.history, self._settings.retention.max_age_s
+        if service is None or age > 100.0:
+            return
+        await asyncio.sleep(age + 2.0)
+        service._retention._next_pass_at = 0.0
+        await asyncio.sleep(4.0)
+        for seq, ended_at in history.ended_at.items():
+            if seq not in history.deleted and ended_at < self._world.loop.time() - age - 6.0:
+                self._world.violated("kept beyond its age", seq)
 
     def _is_far(self, job_id: str) -> bool:
         """Tell whether a job waits for a time that a wrong clock made far away."""

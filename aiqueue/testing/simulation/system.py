@@ -11,6 +11,7 @@ from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Effects
 from aiqueue.protocol import ClaimedJob
 from aiqueue.service.clock import SteadyClock
+from aiqueue.service.faults import jobs_to_set_aside
 from aiqueue.service.queue_service import QueueService
 from aiqueue.service.recovery import last_mark, policy_of
 from aiqueue.testing.jobs import POOL
@@ -75,21 +76,33 @@ class QueueHost:
         self._network.drop(queue)
         self.service = None
 
-    def load(self, now: float) -> QueueEngine:
+    def load(self, now: float, mark: ClockMark) -> QueueEngine:
         """Return the engine as the disk has it."""
+        return self._load(QueueEngine, now, mark)
+
+    def _load(self, kind: type[QueueEngine], now: float, mark: ClockMark) -> QueueEngine:
+        aside = jobs_to_set_aside(self.disk, now)
         with self.disk.recover() as recovered:
-            return QueueEngine.load(policy_of(self._settings), **recovered._asdict(), now=now)
+            return kind.load(policy_of(self._settings), **recovered._asdict(), now=now, without=aside, clock=mark)
 
     def _open(self) -> QueueService:
         world = self._world
-        clock = self.clock = SteadyClock(world.wall, world.counted, lambda: "the only boot")
+        clock = self.clock = SteadyClock(world.wall, world.counted, world.boot)
         with self.disk.recover() as recovered:
             mark = clock.resume(last_mark(recovered.counters))
-            engine = WatchedEngine.load(policy_of(self._settings), **recovered._asdict(), now=clock.now(), clock=mark)
+        engine = self._load(WatchedEngine, clock.now(), mark)
         assert isinstance(engine, WatchedEngine)
         engine.world = world
         writer: Any = partial(SimulatedWriter, world=world)
-        service = QueueService(self._settings, self.disk, engine=engine, clock=clock, writer=writer)
+        service = QueueService(
+            self._settings,
+            self.disk,
+            engine=engine,
+            clock=clock,
+            writer=writer,
+            restarted=self.lives > 1,
+            end=self.crash,
+        )
         service.batches.retries.at_once = _RETRIED_AT_ONCE
         return service
 

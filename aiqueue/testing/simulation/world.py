@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiqueue.testing.manual_clock import START
@@ -17,7 +17,7 @@ Line = tuple[float, tuple[Any, ...]]
 class World:
     """One simulated run. Faults happen while ``storm`` is set."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, only: Collection[str] = ()) -> None:
         self.seed = seed
         self.draws = random.Random(seed)
         self.storm = True
@@ -32,6 +32,8 @@ class World:
         draws = self.draws
         #: What kind of storm this is: most runs have a few kinds of trouble, so that each is seen alone as well.
         self.odds = {name: draws.choice((0.0, 0.0, 1.0, 3.0)) for name in FAULTS}
+        for name in FAULTS if only else ():
+            self.odds[name] = 3.0 if name in only else 0.0
         self.loop = SimulatedLoop(self._stall_s, self._read_s)
         self.crash_queue: Callable[[], None] = lambda: None
 
