@@ -10,6 +10,8 @@ from typing import Any
 from aiqueue.testing.manual_clock import START
 from aiqueue.testing.simulation.loop import Node, SimulatedLoop
 
+_DELAYS_S = (0.0, 0.25, 0.5, 0.5, 1.0, 1.0, 2.0, 5.0)
+_WORK_S = (0.001, 0.001, 0.001, 0.001, 0.25, 0.5, 1.0, 2.0)
 _NO_NODE = contextvars.Context()
 Line = tuple[float, tuple[Any, ...]]
 
@@ -78,11 +80,12 @@ class World:
         return struck
 
     def delay_s(self) -> float:
-        """Return a time that something takes: mostly none, and often the same, so that things meet in one moment."""
-        draw = self.draws.random()
-        if draw < 0.6 or not self.storm:
-            return 0.001
-        return self.draws.choice((0.0, 0.25, 0.5, 0.5, 1.0, 1.0, 2.0)) if draw < 0.97 else 5.0
+        """Return how long a call travels."""
+        return self.draws.choice(_DELAYS_S) if self.strikes("slow call", 0.15) else 0.001
+
+    def work_s(self) -> float:
+        """Return how long an answer takes: often the same, so that things meet in one moment."""
+        return self.draws.choice(_WORK_S) if self.storm else 0.001
 
     def later(self, wait_s: float, what: Callable[..., object], *args: object) -> None:
         """Let something happen after a time, whoever dies until then."""
@@ -107,6 +110,7 @@ class World:
 
 FAULTS = (
     "stall",
+    "slow call",
     "slow reads",
     "failed read",
     "slow commit",
