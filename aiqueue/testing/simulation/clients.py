@@ -285,9 +285,10 @@ class SimulatedClient:
 
     async def dead_letters(self) -> None:
         """Redrive or delete dead letters."""
+        heirs = dict(self._promises.history.heirs)
         found = await self.adapter.dead_letters.find(limit=10)
         for info in found:
-            heir = self._promises.history.heirs.get(info.job_id)
+            heir = heirs.get(info.job_id)
             if heir is not None and info.batch_id and self._promises.history.headers[heir].batch_id == info.batch_id:
                 self._world.violated("dead letter that was retried is listed", info.job_id[-12:])
         ids = [info.job_id for info in found[: self._world.draws.randint(1, 3)]]
