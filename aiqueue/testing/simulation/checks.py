@@ -94,7 +94,7 @@ def _check_memory(world: World, queue: QueueHost) -> None:
     assert service is not None
     assert clock is not None
     mine = service._engine.fingerprint()
-    disk = queue.load(clock.now()).fingerprint()
+    disk = queue.load(clock.now(), service._engine.core.counters.clock).fingerprint()
     for name, value in mine.items():
         if value != disk[name]:
             world.violated("memory is not disk", name, str(value)[:200], "on disk", str(disk[name])[:200])

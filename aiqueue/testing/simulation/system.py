@@ -8,6 +8,7 @@ from typing import Any
 from aiqueue.config import Settings
 from aiqueue.engine import QueueEngine
 from aiqueue.engine.commands import Command
+from aiqueue.engine.counters import ClockMark
 from aiqueue.engine.effects import Effects
 from aiqueue.protocol import ClaimedJob
 from aiqueue.service.clock import SteadyClock
@@ -71,6 +72,8 @@ class QueueHost:
         self._world.note("queue dies", self.lives)
         self._world.later(self._world.draws.choice((0.0, 0.1, 1.0, 3.0)), self.start)
         self._network.queue = None
+        if self._world.strikes("reboot", 0.3):
+            self._world.reboot()
         self._world.loop.kill(queue.node)
         self.disk = self.disk.crash()
         self._network.drop(queue)

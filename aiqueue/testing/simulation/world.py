@@ -27,6 +27,7 @@ class World:
         self.set_s = 0.0  #: by how much the machine's clock was set wrong
         self.latest = 0.0  #: that the machine's clock ever said
         self.clock_changed_at = -1e9
+        self.booted_s = 0.0
         self.slept_s = 0.0  #: for how long the machine slept, which no timer noticed
         self.lines: list[Line] = []
         self.violations: list[str] = []
@@ -53,7 +54,16 @@ class World:
 
     def counted(self) -> float:
         """Return the seconds since the machine booted: nobody can set them."""
-        return self.loop.time() + self.slept_s
+        return self.loop.time() + self.slept_s - self.booted_s
+
+    def boot(self) -> str:
+        """Return what names this boot of the machine."""
+        return f"boot {self.booted_s}"
+
+    def reboot(self) -> None:
+        """Begin to count anew."""
+        self.booted_s += self.counted() - 1.0
+        self.note("reboot")
 
     def wall_ns(self) -> int:
         """Return what the machine's clock says, in nanoseconds."""
@@ -124,6 +134,7 @@ FAULTS = (
     "worker death",
     "worker stop",
     "client death",
+    "reboot",
     "clock set",
     "sleep",
     "bad answer",
