@@ -67,6 +67,9 @@ class FaultBook:
     ) -> None:
         self._journal, self._clock, self._end = journal, clock, end
         self._note = _read(journal, clock.now())
+        faults = self._note.faults
+        self._suspects = {call: fault.at for fault in faults for call in fault.inputs}  # when last
+        self._guilty = {call for fault in faults if fault.alone for call in fault.inputs}
         self.failed = ""  #: why nothing more may be asked of the engine
         self.restart = self._count_restart() if restarted or self._note.pending else None
 
@@ -77,15 +80,16 @@ class FaultBook:
 
     def is_empty(self) -> bool:
         """Return True if no call needs a look: the usual case."""
-        return not self._note.faults
+        return not self._suspects
 
     def is_guilty(self, call: str) -> bool:
         """Return True if this call alone ended the process."""
-        return any(fault.alone and call in fault.inputs for fault in self._recent())
+        return call in self._guilty and self.is_suspect(call)
 
     def is_suspect(self, call: str) -> bool:
         """Return True if this call was one of those under way when the process ended."""
-        return any(call in fault.inputs for fault in self._recent())
+        at = self._suspects.get(call)
+        return at is not None and abs(self._clock.now() - at) < _BLAMED_S
 
     def had(self, what: str) -> bool:
         """Return True if a fault of this kind is remembered."""
