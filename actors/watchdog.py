@@ -9,11 +9,10 @@ import os
 import signal
 
 import ray
-from ray.exceptions import RayTaskError
 
 from actors import cluster
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME, RayTransport
-from aiqueue.errors import QueueUnavailable
+from aiqueue.errors import AIQueueError, QueueUnavailable
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 2.0
@@ -46,8 +45,8 @@ class Watchdog:
             return await self._queue.commit_waits_s(limit_s=_LIMIT_S) < _STUCK_S
         except QueueUnavailable:
             return await asyncio.to_thread(self._is_starting)
-        except RayTaskError as error:
-            _log.error("the queue answers with an error: %s", error.cause)
+        except AIQueueError as error:
+            _log.error("the queue answers with an error: %s", error)
             return True  # that is an answer: its loop turns
 
     def _is_starting(self) -> bool:

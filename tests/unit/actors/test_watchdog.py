@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 import pytest
-from ray.exceptions import RayTaskError, RpcError
+from ray.exceptions import RpcError
 
 from actors import watchdog as module
 from actors.cluster import ALIVE, RESTARTING
 from actors.watchdog import Watchdog
-from aiqueue.errors import QueueNotRunning, QueueSilent, QueueUnavailable
+from aiqueue.errors import AIQueueError, QueueNotRunning, QueueSilent, QueueUnavailable
 from tests.tools.turns import until
 
 _SILENT, _UNREACHABLE, _NONE = QueueSilent("silent"), QueueUnavailable("unreachable"), QueueNotRunning("none")
@@ -88,7 +88,7 @@ async def test_a_queue_that_is_not_there_is_not_ended(monkeypatch: pytest.Monkey
 async def test_a_queue_that_answers_with_an_error_is_watched_on_and_counts_as_answering(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fault = RayTaskError("commit_waits_s", "Traceback …", KeyError("seq"))
+    fault = AIQueueError("the queue failed on commit_waits_s (KeyError)")
     assert await ends(monkeypatch, [fault] * 20) == 0
     assert await ends(monkeypatch, [_SILENT] * 4 + [fault] + [_SILENT] * 4) == 0
     assert await ends(monkeypatch, [fault] + [_SILENT] * 5) == 1

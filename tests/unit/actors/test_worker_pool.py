@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorUnavailableError, RayTaskError, RpcError
+from ray.exceptions import ActorUnavailableError, RpcError
 
 from actors import cluster, worker_pool
 from actors.worker_pool import WorkerPool
 from aiqueue.config import Settings
-from aiqueue.errors import QueueUnavailable
+from aiqueue.errors import AIQueueError, QueueUnavailable
 from aiqueue.protocol import encode
 from aiqueue.scaling import GiveBack, WorkerReport
 from tests.tools.turns import until
@@ -71,7 +71,7 @@ class FakeQueue:
             raise QueueUnavailable("down")
         if self.faults.get(about, 0):
             self.faults[about] -= 1
-            raise RayTaskError("lose_worker", "Traceback …", KeyError(about))
+            raise AIQueueError("the queue failed on lose_worker (KeyError)")
 
 
 class Bench:

@@ -19,7 +19,7 @@ from ray.exceptions import (
 )
 
 from aiqueue.client.ray_transport import RayTransport
-from aiqueue.errors import JobNotFound, QueueNotRunning, QueueSilent, QueueUnavailable
+from aiqueue.errors import AIQueueError, JobNotFound, QueueNotRunning, QueueSilent, QueueUnavailable
 
 Ask = Callable[[Exception], Any]
 
@@ -78,9 +78,10 @@ async def test_an_error_that_the_queue_raised_is_not_taken_for_its_absence_or_si
     monkeypatch: pytest.MonkeyPatch, cause: Exception
 ) -> None:
     Names(monkeypatch, Actor(raised_by_the_queue(cause)))
-    with pytest.raises(RayTaskError) as raised:
+    with pytest.raises(AIQueueError, match=f"failed on commit_waits_s.*{type(cause).__name__}") as raised:
         await ask(RayTransport("ns"))
-    assert raised.value.cause is cause
+    assert not isinstance(raised.value, QueueUnavailable | type(cause)), "it would be handled as if it came from here"
+    assert isinstance(raised.value.__cause__, type(cause)), "with the queue's traceback"
 
 
 async def test_an_error_of_ours_that_the_queue_raised_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
