@@ -195,6 +195,19 @@ def _is_said_elsewhere(node: FunctionNode, declared: set[str]) -> bool:
     return is_half or ("self" in {arg.arg for arg in node.args.args} and node.name in declared)
 
 
+def test_no_wait_with_a_limit_drops_what_it_was_given() -> None:
+    report(
+        (
+            f"{source}:{call.lineno}: {ast.unparse(call)}"
+            for source in python_files(*SHIPPED)
+            for call in source.calls
+            if called_name(call) == "asyncio.wait_for"
+        ),
+        "Python 3.12 drops what it was given in the turn in which its time is over: use done_within in aiqueue.waiting "
+        "for a future, asyncio.timeout for a call that only this waits for.",
+    )
+
+
 # --- tests -----------------------------------------------------------------------------------------------------------
 
 

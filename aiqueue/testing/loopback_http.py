@@ -60,7 +60,8 @@ class Connection:
             return
         try:
             # A client that waits for its answer sends nothing: what can be read is the end of its stream.
-            await asyncio.wait_for(self._reader.read(1), seconds)
+            async with asyncio.timeout(seconds):
+                await self._reader.read(1)
         except TimeoutError:
             return
         except ConnectionError:
