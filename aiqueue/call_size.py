@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from aiqueue.protocol import JobHeader, JobView, Submission, SubmitGroup, encode
+from aiqueue.protocol import JobHeader, JobView, Outcome, Submission, SubmitGroup, encode
 
 T = TypeVar("T")
 
@@ -58,6 +58,11 @@ def size_of_view(view: JobView | None) -> int:
     texts = len(view.result) + len(view.payload) + len(view.header.metadata) + sum(map(len, view.attempts))
     failure = 4 * len(view.failure.message) if view.failure else 0
     return texts + failure + sum(4 * len(tag) for tag in view.header.tags) + _VIEW_BYTES
+
+
+def size_of_outcome(outcome: Outcome) -> int:
+    """Return at most how many bytes a worker's report of a job takes."""
+    return len(outcome.result) + (4 * len(outcome.failure.message) if outcome.failure else 0) + _VIEW_BYTES
 
 
 def size_of_group(group: SubmitGroup) -> int:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from aiqueue.call_size import PART_BYTES, count_within, size_of_outcome
 from aiqueue.errors import QueueUnavailable, WorkerFault
 from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome, encode
 from aiqueue.worker.runner import JobRunner
@@ -159,6 +160,8 @@ class WorkerLoop:
             most = self._turn
         if self._alone:
             most, self._alone = 1, self._alone - 1
+        if len(self._outcomes) > 1:
+            most = min(most, count_within(map(size_of_outcome, self._outcomes[:most]), PART_BYTES))
         # An outcome that is not in this call is held here too: it has not been told to the queue.
         outcomes, self._outcomes = self._outcomes[:most], self._outcomes[most:]
         if running is not None:

@@ -19,9 +19,11 @@ from aiqueue.engine.effects import Rows
 from aiqueue.errors import JobNotFound, PayloadTooLarge
 from aiqueue.protocol import BatchSpec, JobHeader, Need, SubmitGroup, SubmitReply
 from aiqueue.service import event_log
+from aiqueue.testing.in_process import worker_beside
 from aiqueue.testing.jobs import chat, completed, group, header, result, submission
 from tests.tools.client_harness import ClientHarness
 from tests.tools.service_harness import ServiceHarness
+from tests.tools.turns import until
 from tests.unit.service.test_event_log import event
 
 MIB = 2**20
@@ -197,6 +199,25 @@ async def _dead(queue: ServiceHarness, ids: Sequence[str], size: int) -> None:
     seqs = [queue.memory.jobs([job_id])[job_id].seq for job_id in ids]
     body = msgspec.json.encode(result("x" * size))
     queue.memory.commit(Rows(states=[(seq, "dead_letter", b"") for seq in seqs], results=[(seq, body) for seq in seqs]))
+
+
+@pytest.mark.parametrize("drains", [False, True])
+async def test_a_worker_reports_large_results_in_several_calls_and_all_of_them(drains: bool) -> None:
+    async with ClientHarness() as harness:
+        adapter = await harness.client()
+        ids = await adapter.submit_jobs([chat()] * 12)
+        harness.provider.text = "x" * 3 * MIB
+        harness.provider.hold()
+        transport, provider = harness.transport, {"sim": harness.provider}
+        async with worker_beside(transport, provider, slots=12, max_result_bytes=16 * MIB) as loop:
+            await until(lambda: len(harness.provider.calls) == 12)
+            stopping = asyncio.create_task(loop.stop(grace_s=60.0)) if drains else None
+            harness.provider.release()
+            assert [info.status for info in await adapter.wait_all(ids)] == ["completed"] * 12
+            if stopping:
+                await stopping
+        assert max(len(protocol.encode(call)) for call in transport.sent) <= 2 * call_size.PART_BYTES
+        assert max(len(call.outcomes) for call in transport.sent) > 1
 
 
 def test_an_answer_that_lingers_is_bounded() -> None:
