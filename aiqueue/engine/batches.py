@@ -11,7 +11,7 @@ from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import ON_ERROR, broken, failure_of, unknown
 from aiqueue.engine.groups import Group, StoredBatch, encode_batch, end_phase
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
-from aiqueue.engine.records import JobRecord
+from aiqueue.engine.records import JobRecord, decode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.errors import BatchNotFound, DuplicateBatch, ValidationError
 from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGroup, encode
@@ -280,7 +280,8 @@ def retry(core: Core, turn: Turn, command: Retry) -> Refusal | None:
     stored.total -= len(command.jobs)  # they take the places of others
     group.replaced |= seqs
     turn.rows.states += [
-        (seq, JobState.FAILED.value, progress)  # no dead letter any more: nobody is to redrive it too
+        # No dead letter any more: nobody is to redrive it too.
+        (seq, JobState.FAILED.value, progress, decode_progress(progress).finished_at)
         for seq, state, progress in command.replaced
         if state == JobState.DEAD_LETTER
     ]

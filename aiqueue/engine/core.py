@@ -275,7 +275,7 @@ class Core(Publisher):
             job.blamed,
             job.lane.company,
         )
-        turn.rows.states.append((job.seq, job.state._value_, encode_progress(progress)))
+        turn.rows.states.append((job.seq, job.state._value_, encode_progress(progress), progress.finished_at))
         if result:
             turn.rows.results.append((job.seq, result))
 

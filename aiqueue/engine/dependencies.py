@@ -20,11 +20,14 @@ class Links:
         self.on_error: dict[str, str] = {}
         self._missing: dict[str, int] = {}  #: blocked job -> jobs it still waits for
         self._children: dict[str, list[str]] = {}  #: live job -> who waits for it
+        self._needed: dict[str, int] = {}  #: job, ended or not -> live jobs that need it
         self.freed: list[tuple[JobRecord, list[str]]] = []  #: jobs that ended in this turn, and who waited for them
 
     def add(self, job_id: str, needs: Sequence[Need], on_error: str, live: Mapping[str, JobRecord]) -> bool:
         """Take a new or loaded job; tell whether it must wait."""
         self.needs[job_id], self.on_error[job_id] = needs, on_error
+        for need in needs:
+            self._needed[need.job_id] = self._needed.get(need.job_id, 0) + 1
         waits_for = {need.job_id for need in needs if need.job_id in live}
         for parent in waits_for:
             self._children.setdefault(parent, []).append(job_id)
@@ -49,9 +52,16 @@ class Links:
 
     def drop(self, job_id: str) -> None:
         """Forget a job that is gone."""
-        self.needs.pop(job_id, None)
+        for need in self.needs.pop(job_id, ()):
+            self._needed[need.job_id] -= 1
+            if not self._needed[need.job_id]:
+                del self._needed[need.job_id]
         self.on_error.pop(job_id, None)
         self._missing.pop(job_id, None)
+
+    def is_needed(self, job_id: str) -> bool:
+        """Return True if a job that has not ended needs this one, or its result."""
+        return job_id in self._needed
 
     def met(self, child: str) -> bool:
         """One of the jobs that ``child`` needs has ended; tell whether it was the last one."""

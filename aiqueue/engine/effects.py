@@ -20,7 +20,8 @@ class Rows:
     jobs: list[tuple[int, str, bytes, bytes]] = field(default_factory=list)  #: seq, id, header, payload
     shared: list[tuple[int, int, bytes]] = field(default_factory=list)
     """First and last seq of jobs that were accepted together, and the metadata that all of them have."""
-    states: list[tuple[int, str, bytes]] = field(default_factory=list)  #: seq, state, Progress; the last one counts
+    states: list[tuple[int, str, bytes, float]] = field(default_factory=list)
+    """Seq, state, Progress, when the job ended (0: it has not); the last one counts."""
     results: list[tuple[int, bytes]] = field(default_factory=list)  #: seq, result
     attempts: list[tuple[int, int, bytes]] = field(default_factory=list)  #: seq, attempt, AttemptRecord
     gates: list[tuple[str, bytes]] = field(default_factory=list)  #: key, StoredGate; the last one counts
@@ -35,12 +36,14 @@ class Rows:
     ends: list[tuple[int, int, int]] = field(default_factory=list)  #: batch, how manieth end, seq
     dropped: list[int] = field(default_factory=list)  #: numbers of batches to forget
     batches_before: float = 0.0  #: batches that ended earlier are forgotten, so many rows of them per commit
-    keys_before: float = 0.0  #: idempotency keys older than this are forgotten, so many per commit
+    key_times: list[tuple[float, str, str]] = field(default_factory=list)  #: time, key, the job that the key must have
     counters: bytes = b""  #: Counters; the last one counts
 
     def __bool__(self) -> bool:
         changed = self.jobs or self.states or self.results or self.gates or self.deletes
-        return bool(changed or self.schedules or self.counters or self.keys_before or self._batches_changed)
+        return bool(
+            changed or self.schedules or self.counters or self.key_times or self.free_keys or self._batches_changed
+        )
 
     def extend(self, later: Rows) -> None:
         """Append ``later``, which was made after these."""
@@ -56,7 +59,7 @@ class Rows:
         self.free_keys += later.free_keys
         if later._batches_changed:
             self._extend_batches(later)
-        self.keys_before = max(self.keys_before, later.keys_before)
+        self.key_times += later.key_times
         self.counters = later.counters or self.counters
 
     @property

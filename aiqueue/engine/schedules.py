@@ -152,7 +152,7 @@ def fire_due(core: Core, turn: Turn) -> None:
 def note_ends(core: Core, turn: Turn) -> None:
     """Write down the ends of scheduled jobs among the rows of this turn. Called only while there are such jobs."""
     watched = core.schedules.watched
-    ended = [(seq, state) for seq, state, _ in turn.rows.states if seq in watched and state in TERMINAL]
+    ended = [(seq, state) for seq, state, _, _ in turn.rows.states if seq in watched and state in TERMINAL]
     for seq, state in ended:
         schedule, run = watched.pop(seq)
         run.status, run.ended_at = str(state), turn.now + core.ahead_s

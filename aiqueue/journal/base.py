@@ -67,9 +67,18 @@ class PartRow(NamedTuple):
 class EndedRow(NamedTuple):
     """A job that has ended, as retention sees it."""
 
+    at: float
     seq: int
-    state: str
-    progress: bytes
+    id: str
+
+
+class OldKey(NamedTuple):
+    """An idempotency key that was used long ago, and its job as it is now."""
+
+    key: str
+    job_id: str
+    header: bytes  #: empty: the job is not kept
+    ended_at: float  #: 0: it has not ended
 
 
 class Journal(Protocol):
@@ -120,8 +129,8 @@ class Journal(Protocol):
         """Return the idempotency keys that are known."""
         ...
 
-    def ended(self, *, after_seq: int, before_seq: int, limit: int) -> list[EndedRow]:
-        """Return jobs between two seqs that have ended, by seq."""
+    def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
+        """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
         ...
 
     def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
@@ -136,12 +145,12 @@ class Journal(Protocol):
         """Return how many jobs are kept, whatever their state. Reads one row."""
         ...
 
-    def first_header(self, *, from_seq: int) -> tuple[int, bytes] | None:
-        """Return seq and header of the first job at or after ``from_seq``."""
+    def old_keys(self, *, before: float, limit: int) -> list[OldKey]:
+        """Return idempotency keys whose time is before another, the oldest first."""
         ...
 
-    def has_older(self, *, keys_before: float, batches_before: float) -> bool:
-        """Tell whether there are idempotency keys or ended batches for a commit with these times to forget."""
+    def has_older(self, *, batches_before: float) -> bool:
+        """Tell whether there are ended batches for a commit with this time to forget."""
         ...
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:

@@ -18,9 +18,14 @@ STORED = f"""
         coalesce(({SHARED}), x'')
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
-HAS_OLDER = """
-    SELECT EXISTS (SELECT 1 FROM idempotency WHERE at < ?)
-        OR EXISTS (SELECT 1 FROM batch_states WHERE ended_at > 0 AND ended_at < ?)
+HAS_OLDER = "SELECT EXISTS (SELECT 1 FROM batch_states WHERE ended_at > 0 AND ended_at < ?)"
+BY_END = """
+    SELECT ended_at, seq, id FROM states JOIN jobs USING (seq)
+    WHERE ended_at > 0 AND (ended_at, seq) > (?, ?) AND ended_at < ? ORDER BY ended_at, seq LIMIT ?
+"""
+OLD_KEYS = """
+    SELECT key, job_id, coalesce(header, x''), coalesce(ended_at, 0.0)
+    FROM idempotency LEFT JOIN jobs ON jobs.id = job_id LEFT JOIN states USING (seq) WHERE at < ? ORDER BY at LIMIT ?
 """
 SIZES = """
     SELECT jobs.seq, length(payload) + coalesce(length(body), 0)

@@ -32,7 +32,7 @@ _FORGET_SHARED = """
     WHERE first_seq IN (SELECT (SELECT max(first_seq) FROM shared WHERE first_seq <= column1) FROM (VALUES {}))
     AND NOT EXISTS (SELECT 1 FROM jobs WHERE seq BETWEEN first_seq AND last_seq)
 """
-_PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress")
+_PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress, ended_at")
 _PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
 _PUT_ATTEMPTS = _statements("INSERT OR REPLACE", "attempts", "seq, attempt, body")
 _PUT_GATES = _statements("INSERT OR REPLACE", "gates", "key, body")
@@ -41,7 +41,7 @@ _INSERT_BATCHES = _statements("INSERT", "batches", "no, id, spec", "ON CONFLICT 
 _PUT_BATCH_STATES = _statements("INSERT OR REPLACE", "batch_states", "no, body, ended_at")
 _PUT_PARTS = _statements("INSERT OR REPLACE", "parts", "no, first_seq, count, first_index")
 _PUT_ENDS = _statements("INSERT OR REPLACE", "ends", "no, n, seq")
-_FORGET_KEYS = "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE at < ? ORDER BY at LIMIT ?)"
+_KEEP_KEY = "UPDATE idempotency SET at = ? WHERE key = ? AND job_id = ?"
 _OLD_BATCHES = "SELECT no FROM batch_states WHERE ended_at > 0 AND ended_at < ? ORDER BY ended_at LIMIT ?"
 _FORGET_OF_BATCH = (
     "DELETE FROM parts WHERE no = ? AND first_seq IN (SELECT first_seq FROM parts WHERE no = ? LIMIT ?)",
@@ -78,8 +78,8 @@ def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
     _write_schedules(writer, rows.schedules)
     if rows.batch_states or rows.dropped or rows.batches_before:
         _write_batches(writer, rows)
-    if rows.keys_before:
-        writer.execute(_FORGET_KEYS, (rows.keys_before, FORGOTTEN_AT_ONCE))
+    if rows.key_times:
+        writer.executemany(_KEEP_KEY, rows.key_times)
     return stored
 
 

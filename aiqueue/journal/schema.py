@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+from aiqueue.engine.records import decode_progress
+from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
 
 #: ``jobs`` is written once per job, in the order of acceptance, so that a submit only appends (payload last: reading a
@@ -51,6 +54,12 @@ STEPS = (
     """,
     "CREATE INDEX batches_by_end ON batch_states (ended_at) WHERE ended_at > 0;",
     "CREATE TABLE shared (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, metadata BLOB NOT NULL);",
+    f"""
+    ALTER TABLE states ADD COLUMN ended_at REAL NOT NULL DEFAULT 0;
+    UPDATE states SET ended_at = end_in(progress)
+        WHERE state IN ({", ".join(f"'{state}'" for state in sorted(TERMINAL))});
+    CREATE INDEX states_by_end ON states (ended_at, seq) WHERE ended_at > 0;
+    """,
 )
 VERSION = len(STEPS)
 
@@ -66,8 +75,15 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         return
     if found and connection.execute("SELECT 1 FROM jobs LIMIT 1").fetchone():
         _back_up(connection, path.with_name(f"{path.name}.schema-{found}"))
+    now = time.time()
+    connection.create_function("end_in", 1, lambda progress: _end_in(progress, now), deterministic=True)
     steps = "".join(STEPS[found:])
     connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+def _end_in(progress: bytes, now: float) -> float:
+    """Return when a job ended: not later than now, whatever clock it was written under; never 0."""
+    return min(decode_progress(progress).finished_at or now, now)
 
 
 def refuse_newer(found: int, path: Path) -> None:

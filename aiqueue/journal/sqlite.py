@@ -23,7 +23,16 @@ from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow
 from aiqueue.errors import StartError
 from aiqueue.journal import checks, queries, schema
-from aiqueue.journal.base import EndedRow, JournalRefused, JournalTaken, PartRow, Recovered, StoredJob, StoredKey
+from aiqueue.journal.base import (
+    EndedRow,
+    JournalRefused,
+    JournalTaken,
+    OldKey,
+    PartRow,
+    Recovered,
+    StoredJob,
+    StoredKey,
+)
 from aiqueue.journal.head import Head, Mark, checksum_of
 from aiqueue.journal.lock import lock
 from aiqueue.journal.log_space import fill_log
@@ -164,14 +173,10 @@ class SqliteJournal:
         rows = self._select("SELECT key, job_id, digest, at FROM idempotency WHERE key IN {}", keys)
         return {key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows}
 
-    def ended(self, *, after_seq: int, before_seq: int, limit: int) -> list[EndedRow]:
-        """Return jobs between two seqs that have ended, by seq."""
-        query = (
-            f"SELECT seq, state, progress FROM states WHERE seq > ? AND seq < ? AND state IN {queries.ENDED} "
-            "ORDER BY seq LIMIT ?"
-        )
+    def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
+        """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
         with self._reading:
-            return [EndedRow(*row) for row in self._reader.execute(query, (after_seq, before_seq, limit))]
+            return [EndedRow(*row) for row in self._reader.execute(queries.BY_END, (*after, before, limit))]
 
     def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
         """Return how many bytes ``jobs`` would read of each job that is known. Reads none of them."""
@@ -187,17 +192,15 @@ class SqliteJournal:
             (count,) = self._reader.execute("SELECT stored FROM counters").fetchone()
         return int(count)
 
-    def first_header(self, *, from_seq: int) -> tuple[int, bytes] | None:
-        """Return seq and header of the first job at or after ``from_seq``."""
-        query = "SELECT seq, header FROM jobs WHERE seq >= ? ORDER BY seq LIMIT 1"
+    def old_keys(self, *, before: float, limit: int) -> list[OldKey]:
+        """Return idempotency keys whose time is before another, the oldest first."""
         with self._reading:
-            found: tuple[int, bytes] | None = self._reader.execute(query, (from_seq,)).fetchone()
-        return found
+            return [OldKey(*row) for row in self._reader.execute(queries.OLD_KEYS, (before, limit))]
 
-    def has_older(self, *, keys_before: float, batches_before: float) -> bool:
-        """Tell whether there are idempotency keys or ended batches for a commit with these times to forget."""
+    def has_older(self, *, batches_before: float) -> bool:
+        """Tell whether there are ended batches for a commit with this time to forget."""
         with self._reading:
-            (found,) = self._reader.execute(queries.HAS_OLDER, (keys_before, batches_before)).fetchone()
+            (found,) = self._reader.execute(queries.HAS_OLDER, (batches_before,)).fetchone()
         return bool(found)
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:

@@ -91,7 +91,14 @@ class QueueService:
         self._commits = CommitPipeline(journal, self._publish, writer=writer, on_fault=self._faults.trip)
         self._intake = Intake(self._apply, self._engine, journal, self._commits)
         live = self._engine.core.live
-        self._retention = Retention(settings.retention, journal, self._commits, self._clock, lambda: len(live))
+        self._retention = Retention(
+            settings.retention,
+            journal,
+            self._commits,
+            self._clock,
+            lambda: len(live),
+            self._engine.core.links.is_needed,
+        )
         self.dead_letters = DeadLetters(journal, self._commits, self._view)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)

@@ -1,35 +1,36 @@
 """Forgetting jobs that have ended: by age and by count, so few rows and bytes per commit that nothing else waits.
 
-Nor does it read what it will not delete: no job ends before it was accepted, and seqs are in the order of acceptance.
-So what may be too old ends at a seq that a few look-ups find, and how many jobs are kept is a number the journal has.
+What ended first goes first, in the order of an index by end; so what is not over is not read. A job whose result a live
+one needs is passed over, however old. An idempotency key is kept while its job, or its job's batch, lives, and for a
+day after the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from functools import partial
+import math
+from collections.abc import Callable, Sequence
 
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
-from aiqueue.engine.records import decode_progress
-from aiqueue.journal.base import EndedRow, Journal
+from aiqueue.engine.groups import decode_stored_batch
+from aiqueue.journal.base import EndedRow, Journal, OldKey
 from aiqueue.protocol import decode_header
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline
 
 _log = logging.getLogger(__name__)
-_STEP = 500  # jobs read, and at most deleted, at once
+_STEP = 500  # jobs read, and at most deleted, at once; keys too
 _STEP_BYTES = 8 * 2**20  # of payloads and results; some 40 ms
 _REST_S = 60.0  # between two passes
-_ALL = 2**62  # more than any seq
+_FIRST = (0.0, 0)
 
 
 class Retention:
-    """Walks over the oldest ended jobs in the order they were accepted, again and again. ``tick`` starts the next step.
+    """Walks over the ended jobs in the order of their ends, again and again. ``tick`` starts the next pass.
 
-    ``count_live`` says how many jobs have not ended.
+    ``count_live`` says how many jobs have not ended, ``is_needed`` whether one of them needs the job of an id.
     """
 
     def __init__(
@@ -39,20 +40,20 @@ class Retention:
         commits: CommitPipeline,
         clock: Clock,
         count_live: Callable[[], int],
+        is_needed: Callable[[str], bool] = lambda job_id: False,
     ) -> None:
         self._config, self._journal, self._commits, self._clock = config, journal, commits, clock
-        self._count_live = count_live
-        self._after_seq = 0
-        self._young_seq = 0  #: jobs from here on were accepted too late to be too old
-        self._excess = 0  # jobs beyond the limit of their number, at the start of this pass
+        self._count_live, self._is_needed = count_live, is_needed
+        self._after = _FIRST  #: time and seq of the last job looked at
+        self._excess = 0  # jobs beyond the limit of their number, still to be deleted in this pass
         self._next_pass_at = 0.0
         self._step_task: asyncio.Task[None] | None = None
 
     def tick(self) -> None:
-        """Start a step if it is time for one and none is under way."""
+        """Start a pass if it is time for one and none is under way."""
         idle = self._step_task is None or self._step_task.done()
         if idle and self._clock.now() >= self._next_pass_at:
-            self._step_task = asyncio.create_task(self._steps())
+            self._step_task = asyncio.create_task(self._pass())
 
     async def close(self) -> None:
         """End the step under way: what it would delete could not be committed any more."""
@@ -60,78 +61,85 @@ class Retention:
             self._step_task.cancel()
             await asyncio.wait([self._step_task])
 
-    async def _steps(self) -> None:
-        while await self._step():  # a step full of deletes: more is waiting than one per tick can keep up with
-            pass
+    async def _pass(self) -> None:
+        try:
+            kept = await asyncio.to_thread(self._journal.count_jobs) - self._count_live()
+            self._excess, self._after = max(0, kept - self._config.max_jobs), _FIRST
+            while await self._step():
+                pass
+            await self._forget_keys()
+            await self._forget_batches()
+        except Exception as error:  # the journal's own: OSError, the database's error
+            _log.warning("ended jobs could not be deleted, the next try is in %g s: %s", _REST_S, error)
+        self._next_pass_at = self._clock.now() + _REST_S
 
     async def _step(self) -> bool:
-        """Look at the next rows; return whether all of them were deleted and there may be more."""
-        try:
-            if self._after_seq == 0:
-                kept = await asyncio.to_thread(self._journal.count_jobs) - self._count_live()
-                self._excess = max(0, kept - self._config.max_jobs)
-                accepted_by = self._clock.now() - self._config.max_age_s
-                self._young_seq = await asyncio.to_thread(self._first_accepted_after, accepted_by)
-            before = _ALL if self._excess else self._young_seq
-            rows = await asyncio.to_thread(
-                self._journal.ended, after_seq=self._after_seq, before_seq=before, limit=_STEP
-            )
-            self._after_seq = rows[-1].seq if len(rows) == _STEP else 0
-            if not self._after_seq:
-                self._next_pass_at = self._clock.now() + _REST_S
-            over = [row.seq for row in rows if self._is_over(row)]
-            await self._forget_jobs(over)
-            if not self._after_seq:
-                await self._forget_keys_and_batches()
-            return len(over) == _STEP and bool(self._after_seq)
-        except Exception as error:  # the journal's own: OSError, the database's error
-            self._next_pass_at = self._clock.now() + _REST_S
-            _log.warning("ended jobs could not be deleted, the next try is in %g s: %s", _REST_S, error)
-            return False
+        """Delete the next jobs; return whether there may be more."""
+        too_old = self._clock.now() - self._config.max_age_s
+        before = math.inf if self._excess else too_old
+        rows = await asyncio.to_thread(self._journal.ended, after=self._after, before=before, limit=_STEP)
+        over: list[EndedRow] = []
+        for row in rows:
+            if self._is_needed(row.id):
+                continue
+            if row.at >= too_old and not self._excess:
+                return await self._forget_jobs(over)
+            self._excess -= self._excess > 0
+            over.append(row)
+        await self._forget_jobs(over)
+        if rows:
+            self._after = rows[-1].at, rows[-1].seq
+        return len(rows) == _STEP
 
-    def _first_accepted_after(self, at: float) -> int:
-        """Return the seq from which on jobs were accepted after ``at``: a few look-ups from where it was before."""
-        low, step = self._young_seq, 1  # all before low were accepted earlier
-        while (found := self._journal.first_header(from_seq=low + step)) and decode_header(found[1]).created_at <= at:
-            low, step = found[0], step * 2
-        high = low + step
-        while low < high:
-            middle = (low + high) // 2
-            found = self._journal.first_header(from_seq=middle)
-            if found and decode_header(found[1]).created_at <= at:
-                low = found[0] + 1
-            else:
-                high = middle
-        return low
-
-    def _is_over(self, row: EndedRow) -> bool:
-        if self._excess > 0:
-            self._excess -= 1
-            return True
-        return decode_progress(row.progress).finished_at < self._clock.now() - self._config.max_age_s
-
-    async def _forget_jobs(self, seqs: list[int]) -> None:
+    async def _forget_jobs(self, rows: Sequence[EndedRow]) -> bool:
         """Delete jobs, those with large payloads or results a few at a time: their pages are freed one by one."""
-        sizes = await asyncio.to_thread(self._journal.sizes, seqs) if seqs else {}
-        part: list[int] = []
+        sizes = await asyncio.to_thread(self._journal.sizes, [row.seq for row in rows]) if rows else {}
+        part: list[EndedRow] = []
         weight = 0
-        for seq in seqs:
-            size = sizes.get(seq, 0)
+        for row in rows:
+            size = sizes.get(row.seq, 0)
             if part and weight + size > _STEP_BYTES:
-                await self._forget(Rows(deletes=part))
+                await self._forget_part(part)
                 part, weight = [], 0
-            part.append(seq)
+            part.append(row)
             weight += size
-        if part:
-            await self._forget(Rows(deletes=part))
+        await self._forget_part(part)
+        return False
+
+    async def _forget_part(self, part: Sequence[EndedRow]) -> None:
+        """Delete some jobs in one commit, but for those that a job needs which was accepted since they were read."""
+        if seqs := [row.seq for row in part if not self._is_needed(row.id)]:
+            await self._forget(Rows(deletes=seqs))
 
     async def _forget(self, rows: Rows) -> None:
         await asyncio.shield(self._commits.append(Effects(rows=rows)))
 
-    async def _forget_keys_and_batches(self) -> None:
-        """After a pass over the jobs: a commit forgets only so many, so again and again until there are no more."""
-        keys_before = max(0.0, self._clock.now() - self._config.idempotency_s)
-        batches_before = max(0.0, self._clock.now() - self._config.max_age_s)
-        has_older = partial(self._journal.has_older, keys_before=keys_before, batches_before=batches_before)
-        while await asyncio.to_thread(has_older):
-            await self._forget(Rows(keys_before=keys_before, batches_before=batches_before))
+    async def _forget_keys(self) -> None:
+        """Forget the keys whose day is over. One whose day began later than noted is noted anew, and not read again."""
+        now = self._clock.now()
+        before = max(0.0, now - self._config.idempotency_s)
+        while old := await asyncio.to_thread(self._journal.old_keys, before=before, limit=_STEP):
+            rows = Rows()
+            for key, end in zip(old, await asyncio.to_thread(self._ends_of, old), strict=True):
+                if end is not None and end < before:
+                    rows.free_keys.append((key.key, key.job_id))
+                else:
+                    rows.key_times.append((now if end is None else end, key.key, key.job_id))
+            await self._forget(rows)
+
+    def _ends_of(self, keys: Sequence[OldKey]) -> list[float | None]:
+        return [self._end_of(key) for key in keys]
+
+    def _end_of(self, key: OldKey) -> float | None:
+        """Return when what the key stands for ended; None while it lives, 0 if it is not kept."""
+        if not key.header:
+            return 0.0
+        batch_id = decode_header(key.header).batch_id
+        batch = self._journal.batch(batch_id) if batch_id else None
+        return (decode_stored_batch(batch[2]).ended_at if batch else key.ended_at) or None
+
+    async def _forget_batches(self) -> None:
+        """A commit forgets only so many rows of ended batches, so again and again until there are no more."""
+        before = max(0.0, self._clock.now() - self._config.max_age_s)
+        while await asyncio.to_thread(self._journal.has_older, batches_before=before):
+            await self._forget(Rows(batches_before=before))

@@ -50,7 +50,7 @@ class Steps:
             effects = self._engine.handle(command, now=self._clock.now())
             for seq, _, _, payload in effects.rows.jobs:
                 self._payloads.put(seq, payload)
-            self._payloads.drop(seq for seq, state, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
+            self._payloads.drop(seq for seq, state, _, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
             self._payloads.drop(effects.rows.deletes)
             return effects.reply, self._commits.append(effects)
         except Exception as error:

@@ -26,6 +26,7 @@ class Disk:
     seqs: dict[str, int] = field(default_factory=dict)
     shared: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     states: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    ended_at: dict[int, float] = field(default_factory=dict)
     results: dict[int, bytes] = field(default_factory=dict)
     attempts: dict[tuple[int, int], bytes] = field(default_factory=dict)
     gates: dict[str, bytes] = field(default_factory=dict)
@@ -52,7 +53,8 @@ class Disk:
         self.shared.update({first: (last, metadata) for first, last, metadata in rows.shared})
         if rows.deletes:
             self._forget_shared()
-        self.states.update({seq: (state, progress) for seq, state, progress in rows.states})
+        self.states.update({seq: (state, progress) for seq, state, progress, _ in rows.states})
+        self.ended_at.update({seq: ended_at for seq, _, _, ended_at in rows.states})
         self.results.update(rows.results)
         self.attempts.update({(seq, attempt): body for seq, attempt, body in rows.attempts})
         self.gates.update(rows.gates)
@@ -64,8 +66,9 @@ class Disk:
             known, _ = self.schedules.pop(schedule_id, (b"", b""))
             if state and (spec or known):
                 self.schedules[schedule_id] = (spec or known, state)
-        for name in [name for name, key in self.keys.items() if key.at < rows.keys_before][:FORGOTTEN_AT_ONCE]:
-            del self.keys[name]
+        for at, name, job_id in rows.key_times:
+            if name in self.keys and self.keys[name].job_id == job_id:
+                self.keys[name] = self.keys[name]._replace(at=at)
         self._write_batches(rows)
         self.counters = rows.counters or self.counters
 
@@ -90,6 +93,7 @@ class Disk:
         if row is not None:
             del self.seqs[row.id]
         self.states.pop(seq, None)
+        self.ended_at.pop(seq, None)
         self.results.pop(seq, None)
         for key in [key for key in self.attempts if key[0] == seq]:
             del self.attempts[key]

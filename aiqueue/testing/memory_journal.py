@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import EndedRow, PartRow, Recovered, StoredJob, StoredKey
+from aiqueue.journal.base import EndedRow, OldKey, PartRow, Recovered, StoredJob, StoredKey
 from aiqueue.testing.memory_disk import Disk
 
 
@@ -148,11 +148,11 @@ class MemoryJournal:
         with self._lock:
             return {key: self._disk.keys[key] for key in keys if key in self._disk.keys}
 
-    def ended(self, *, after_seq: int, before_seq: int, limit: int) -> list[EndedRow]:
-        """Return jobs between two seqs that have ended, by seq."""
+    def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
+        """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
         with self._lock:
-            rows = [EndedRow(seq, *row) for seq, row in sorted(self._disk.states.items()) if row[0] in TERMINAL]
-        return [row for row in rows if after_seq < row.seq < before_seq][:limit]
+            ends = sorted((at, seq) for seq, at in self._disk.ended_at.items() if 0 < at < before and (at, seq) > after)
+            return [EndedRow(at, seq, self._disk.jobs[seq].id) for at, seq in ends if seq in self._disk.jobs][:limit]
 
     def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
         """Return how many bytes ``jobs`` would read of each job that is known."""
@@ -172,19 +172,22 @@ class MemoryJournal:
         """Return how many jobs are kept, whatever their state."""
         return len(self._disk.jobs)
 
-    def first_header(self, *, from_seq: int) -> tuple[int, bytes] | None:
-        """Return seq and header of the first job at or after ``from_seq``."""
+    def old_keys(self, *, before: float, limit: int) -> list[OldKey]:
+        """Return idempotency keys whose time is before another, the oldest first."""
         with self._lock:
-            seq = min((seq for seq in self._disk.jobs if seq >= from_seq), default=None)
-            return None if seq is None else (seq, self._disk.jobs[seq].header)
+            disk = self._disk
+            old = sorted((key.at, name) for name, key in disk.keys.items() if key.at < before)[:limit]
+            found = [(name, disk.keys[name].job_id) for _, name in old]
+            rows = [(name, job_id, disk.seqs.get(job_id, 0)) for name, job_id in found]
+            return [
+                OldKey(name, job_id, disk.jobs[seq].header if seq else b"", disk.ended_at.get(seq, 0.0))
+                for name, job_id, seq in rows
+            ]
 
-    def has_older(self, *, keys_before: float, batches_before: float) -> bool:
-        """Tell whether there are idempotency keys or ended batches for a commit with these times to forget."""
+    def has_older(self, *, batches_before: float) -> bool:
+        """Tell whether there are ended batches for a commit with this time to forget."""
         with self._lock:
-            ends = [ended_at for _, ended_at in self._disk.batch_states.values()]
-            return any(key.at < keys_before for key in self._disk.keys.values()) or any(
-                0 < ended_at < batches_before for ended_at in ends
-            )
+            return any(0 < ended_at < batches_before for _, ended_at in self._disk.batch_states.values())
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
         """Return dead letters, the newest first, without payloads."""

@@ -44,7 +44,7 @@ class History:
             self.headers[job_id] = decoded = decode_header(header)
             if decoded.redriven_from:
                 self.heirs[decoded.redriven_from] = job_id
-        last = {seq: (state, progress) for seq, state, progress in rows.states}  # a commit may be made again
+        last = {seq: (state, progress) for seq, state, progress, _ in rows.states}  # a commit may be made again
         for seq, (state, progress) in last.items():
             known_end = self.ends.get(seq)
             if known_end and known_end[0] == "dead_letter" and state == "failed" and self.ids[seq] in self.heirs:

@@ -93,10 +93,10 @@ def test_strings_that_jobs_share_are_stored_once(queue: QueueHarness) -> None:
 
 
 def test_rows_that_are_joined_keep_the_later_counters() -> None:
-    rows = Rows(states=[(1, "processing", b"")], counters=b"one")
-    rows.extend(Rows(states=[(1, "completed", b"")], results=[(1, b"r")]))
+    rows = Rows(states=[(1, "processing", b"", 0.0)], counters=b"one")
+    rows.extend(Rows(states=[(1, "completed", b"", 9.0)], results=[(1, b"r")]))
     assert rows.counters == b"one"
     rows.extend(Rows(counters=b"two"))
-    assert (rows.counters, rows.states) == (b"two", [(1, "processing", b""), (1, "completed", b"")])
+    assert (rows.counters, rows.states) == (b"two", [(1, "processing", b"", 0.0), (1, "completed", b"", 9.0)])
     assert not Rows()
     assert Rows(counters=b"x")

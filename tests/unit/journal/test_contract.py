@@ -17,7 +17,7 @@ def row(seq: int, payload: bytes = b"payload") -> tuple[int, str, bytes, bytes]:
 
 
 def state(seq: int, name: str, progress: bytes = b"p") -> Rows:
-    return Rows(states=[(seq, name, progress)])
+    return Rows(states=[(seq, name, progress, 0.0)])
 
 
 def recovered(journal: Journal) -> tuple[bytes, list[tuple[int, str, bytes, str, bytes]]]:
@@ -42,16 +42,16 @@ def test_a_committed_job_is_found_by_id_and_by_seq(journal: Journal) -> None:
 
 def test_the_last_state_and_the_result_are_what_a_job_shows(journal: Journal) -> None:
     journal.commit(Rows(jobs=[row(1)]))
-    journal.commit(Rows(states=[(1, "processing", b"one"), (1, "scheduled", b"two")]))
+    journal.commit(Rows(states=[(1, "processing", b"one", 0.0), (1, "scheduled", b"two", 0.0)]))
     assert journal.jobs(["job-1"])["job-1"][3:6] == ("scheduled", b"two", b"")
-    journal.commit(Rows(states=[(1, "completed", b"three")], results=[(1, b"result")]))
+    journal.commit(Rows(states=[(1, "completed", b"three", 9.0)], results=[(1, b"result")]))
     assert journal.jobs(["job-1"])["job-1"][3:6] == ("completed", b"three", b"result")
 
 
 def test_recovery_gives_what_has_not_ended_in_the_order_of_acceptance(journal: Journal) -> None:
     journal.commit(Rows(jobs=[row(3), row(1), row(2)], counters=b"old"))
     for number, name in enumerate(JobState, start=4):
-        journal.commit(Rows(jobs=[row(number)], states=[(number, name.value, b"p")], counters=b"new"))
+        journal.commit(Rows(jobs=[row(number)], states=[(number, name.value, b"p", 0.0)], counters=b"new"))
     counters, rows = recovered(journal)
     assert counters == b"new"
     assert [found[0] for found in rows] == sorted(found[0] for found in rows)
@@ -86,7 +86,7 @@ def test_a_reopened_journal_has_what_was_committed_and_takes_more(journal: Journ
 
 
 def test_a_commit_tried_again_after_it_was_in_doubt_changes_nothing(journal: Journal) -> None:
-    rows = Rows(jobs=[row(1)], states=[(1, "completed", b"p")], results=[(1, b"r")], counters=b"c")
+    rows = Rows(jobs=[row(1)], states=[(1, "completed", b"p", 9.0)], results=[(1, b"r")], counters=b"c")
     journal.commit(rows)
     before = journal.jobs(["job-1"], with_payload=True)
     journal.commit(rows)
@@ -99,7 +99,7 @@ def test_commits_and_reads_of_any_size_lose_nothing(journal: Journal, count: int
     journal.commit(
         Rows(
             jobs=[row(seq, f"p{seq}".encode()) for seq in seqs],
-            states=[(seq, "processing", f"s{seq}".encode()) for seq in seqs],
+            states=[(seq, "processing", f"s{seq}".encode(), 0.0) for seq in seqs],
             results=[(seq, f"r{seq}".encode()) for seq in seqs],
         )
     )

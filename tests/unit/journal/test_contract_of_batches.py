@@ -19,7 +19,7 @@ def journal(journal: Journal) -> Journal:
             batch_states=[(1, b"open", 0.0), (1, stored(4), 0.0), (2, stored(1), 50.0)],
             parts=[(1, 4, 3, 3), (1, 1, 3, 0), (2, 7, 1, 0)],
             ends=[(1, 2, 3), (1, 1, 5), (2, 1, 7)],
-            states=[(3, "completed", b"p"), (5, "failed", b"p"), (7, "completed", b"p")],
+            states=[(3, "completed", b"p", 9.0), (5, "failed", b"p", 9.0), (7, "completed", b"p", 9.0)],
         )
     )
     return journal
@@ -99,9 +99,9 @@ def test_one_commit_forgets_so_many_rows_of_ended_batches_and_the_batch_with_its
     assert journal.batch("large") is not None
     left = len(journal.batch_ends(3, after=0, limit=10_000))
     assert large - FORGOTTEN_AT_ONCE <= left < large
-    assert journal.has_older(keys_before=0.0, batches_before=70.0)
+    assert journal.has_older(batches_before=70.0)
     journal.commit(Rows(batches_before=70.0))
     assert (journal.batch("large"), journal.batch("small")) == (None, None)
     assert (journal.batch_ends(3, after=0, limit=9), journal.batch_ends(4, after=0, limit=9)) == ([], [])
-    assert (journal.parts(3), journal.has_older(keys_before=0.0, batches_before=70.0)) == ([], False)
+    assert (journal.parts(3), journal.has_older(batches_before=70.0)) == ([], False)
     assert journal.batch("batch-1") is not None

@@ -47,13 +47,13 @@ def test_a_batch_whose_id_or_number_is_taken_is_refused(journal: Journal, second
 
 def test_the_id_of_a_job_that_is_deleted_in_the_same_commit_is_free(journal: Journal) -> None:
     journal.commit(rows(1, "a"))
-    merged = Rows(deletes=[1], states=[(1, "failed", b"p")])
+    merged = Rows(deletes=[1], states=[(1, "failed", b"p", 9.0)])
     merged.extend(rows(2, "a", payload=b"second"))
     merged.extend(Rows(deletes=[2]))
     merged.extend(rows(3, "a", payload=b"third"))
     journal.commit(merged)
     assert journal.jobs(["a"], with_payload=True)["a"][:7:6] == (3, b"third")
-    assert (journal.count_jobs(), journal.ended(after_seq=0, before_seq=9, limit=9)) == (1, [])
+    assert (journal.count_jobs(), journal.ended(after=(0.0, 0), before=99.0, limit=9)) == (1, [])
 
 
 def test_the_id_of_a_batch_that_is_dropped_in_the_same_commit_is_free(journal: Journal) -> None:

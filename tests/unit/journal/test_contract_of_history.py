@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import FORGOTTEN_AT_ONCE, EndedRow, Journal, StoredKey
+from aiqueue.journal.base import EndedRow, Journal, OldKey, StoredKey
 from tests.unit.journal.conftest import Reopen
 
 
 def jobs(*seqs: int, state: str = "completed") -> Rows:
     return Rows(
         jobs=[(seq, f"job-{seq}", b"h", b"payload") for seq in seqs],
-        states=[(seq, state, b"p%d" % seq) for seq in seqs],
+        states=[(seq, state, b"p%d" % seq, 1e6 - seq if state in TERMINAL else 0.0) for seq in seqs],
         results=[(seq, b"r") for seq in seqs],
         attempts=[(seq, attempt, b"a%d" % attempt) for seq in seqs for attempt in (1, 2)],
     )
@@ -54,21 +56,31 @@ def test_keys_are_found_with_their_job_digest_and_time(journal: Journal, after_a
     assert other.keys([]) == {}
 
 
-def test_keys_older_than_a_time_are_forgotten_and_no_others(journal: Journal) -> None:
-    journal.commit(Rows(keys=[("old", "job-1", b"d", 1.0), ("just", "job-2", b"d", 2.0), ("new", "job-3", b"d", 3.0)]))
-    journal.commit(Rows(keys_before=2.0))
-    assert set(journal.keys(["old", "just", "new"])) == {"just", "new"}
+def test_old_keys_are_read_with_their_jobs_the_oldest_first(journal: Journal) -> None:
+    journal.commit(jobs(1))
+    journal.commit(jobs(2, state="processing"))
+    journal.commit(
+        Rows(
+            keys=[
+                ("live", "job-2", b"d", 2.0),
+                ("gone", "job-9", b"d", 3.0),
+                ("old", "job-1", b"d", 1.0),
+                ("new", "job-2", b"d", 4.0),
+            ]
+        )
+    )
+    assert journal.old_keys(before=4.0, limit=9) == [
+        OldKey("old", "job-1", b"h", 1e6 - 1),
+        OldKey("live", "job-2", b"h", 0.0),
+        OldKey("gone", "job-9", b"", 0.0),
+    ]
+    assert [row.key for row in journal.old_keys(before=4.0, limit=1)] == ["old"]
 
 
-def test_one_commit_forgets_so_many_keys_and_no_more_the_oldest_first(journal: Journal) -> None:
-    count = 2 * FORGOTTEN_AT_ONCE + 1
-    names = [f"key-{number}" for number in range(count)]
-    journal.commit(Rows(keys=[(name, "job", b"d", 1.0 + at) for at, name in enumerate(names)]))
-    for left in (FORGOTTEN_AT_ONCE + 1, 1, 0):
-        assert journal.has_older(keys_before=9e9, batches_before=0.0)
-        journal.commit(Rows(keys_before=9e9))
-        assert sorted(journal.keys(names)) == sorted(names[count - left :])
-    assert not journal.has_older(keys_before=9e9, batches_before=9e9)
+def test_a_key_is_kept_longer_only_if_it_is_of_that_job(journal: Journal) -> None:
+    journal.commit(Rows(keys=[("a", "job-1", b"d", 1.0), ("b", "job-2", b"d", 1.0)]))
+    journal.commit(Rows(key_times=[(5.0, "a", "job-1"), (5.0, "b", "job-9"), (5.0, "none", "job-1")]))
+    assert {key: found.at for key, found in journal.keys(["a", "b", "none"]).items()} == {"a": 5.0, "b": 1.0}
 
 
 def test_the_sizes_of_jobs_are_those_of_their_payloads_and_results(journal: Journal) -> None:
@@ -83,7 +95,7 @@ def test_a_forgotten_job_leaves_nothing(journal: Journal, count: int) -> None:
     journal.commit(Rows(deletes=list(gone)))
     names = [f"job-{seq}" for seq in gone]
     assert (journal.jobs(names), journal.payloads(list(gone)), journal.attempts(list(gone))) == ({}, {}, {})
-    assert [row.seq for row in journal.ended(after_seq=0, before_seq=2**62, limit=10)] == [count + 1]
+    assert [row.seq for row in journal.ended(after=(-1e9, 0), before=2e9, limit=10)] == [count + 1]
     kept = journal.jobs([f"job-{count + 1}"])[f"job-{count + 1}"]
     assert (kept.state, kept.result) == ("completed", b"r")
     assert journal.attempts([count + 1]) == {count + 1: [b"a1", b"a2"]}
@@ -102,26 +114,40 @@ def test_the_id_of_a_forgotten_job_can_be_used_again(journal: Journal) -> None:
     assert (found.seq, found.state, found.result, found.payload) == (2, "", b"", b"second")
 
 
-def test_ended_jobs_are_read_page_by_page_in_the_order_of_acceptance(journal: Journal) -> None:
+def test_ended_jobs_are_read_page_by_page_in_the_order_of_their_ends(journal: Journal) -> None:
     for seq, state in enumerate(sorted(TERMINAL), start=1):
         journal.commit(jobs(seq, state=state))
     for seq, state in enumerate(sorted(set(JobState) - TERMINAL), start=len(TERMINAL) + 1):
         journal.commit(jobs(seq, state=state))
-    first = journal.ended(after_seq=0, before_seq=2**62, limit=3)
-    assert first[0] == EndedRow(1, min(TERMINAL), b"p1")
-    rest = journal.ended(after_seq=first[-1].seq, before_seq=2**62, limit=100)
-    assert [row.seq for row in (*first, *rest)] == list(range(1, len(TERMINAL) + 1))
-    assert [row.seq for row in journal.ended(after_seq=0, before_seq=2, limit=9)] == [1]
+    count = len(TERMINAL)
+    first = journal.ended(after=(0.0, 0), before=math.inf, limit=3)
+    assert first[0] == EndedRow(1e6 - count, count, f"job-{count}"), "the last one accepted ended first"
+    rest = journal.ended(after=(first[-1].at, first[-1].seq), before=math.inf, limit=100)
+    assert [row.seq for row in (*first, *rest)] == list(range(count, 0, -1))
+    assert [row.seq for row in journal.ended(after=(0.0, 0), before=1e6 - count + 1, limit=9)] == [count]
 
 
-def test_jobs_are_counted_and_found_by_their_place(journal: Journal, after_a_crash: Reopen) -> None:
-    assert (journal.count_jobs(), journal.first_header(from_seq=0)) == (0, None)
+def test_jobs_that_ended_at_once_are_read_page_by_page_too(journal: Journal) -> None:
+    journal.commit(
+        Rows(
+            jobs=[(seq, f"job-{seq}", b"h", b"") for seq in range(1, 8)],
+            states=[(seq, "expired", b"p", 5.0) for seq in range(1, 8)],
+        )
+    )
+    seen: list[int] = []
+    after = (0.0, 0)
+    while page := journal.ended(after=after, before=9.0, limit=3):
+        seen += [row.seq for row in page]
+        after = page[-1].at, page[-1].seq
+    assert seen == list(range(1, 8))
+
+
+def test_jobs_are_counted(journal: Journal, after_a_crash: Reopen) -> None:
+    assert journal.count_jobs() == 0
     journal.commit(jobs(*range(1, 701)))
     journal.commit(jobs(3))  # again, as after a commit whose end was in doubt
     journal.commit(Rows(deletes=[1, 2, 3, 700, 900]))
     assert journal.count_jobs() == 696
-    assert journal.first_header(from_seq=1) == (4, b"h")
-    assert journal.first_header(from_seq=700) is None
     assert after_a_crash(journal).count_jobs() == 696
 
 

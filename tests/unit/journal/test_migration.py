@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -88,8 +89,23 @@ def test_an_old_database_is_brought_to_the_newest_schema_with_all_it_holds(old: 
     assert {job.payload for job in found.values()} == {b"payload"}
     assert found["job-4"].result == b"{}"
     assert [job.id for job in old.dead_letters(before_seq=9, limit=9)] == ["job-5"]
-    assert [row.seq for row in old.ended(after_seq=0, before_seq=9, limit=9)] == [4, 5]
+    assert [(row.at, row.seq) for row in old.ended(after=(0.0, 0), before=9e9, limit=9)] == [
+        (START + 1.0, 4),
+        (START + 9.0, 5),
+    ]
     assert old.count_jobs() == 5
+
+
+def test_a_job_that_ended_under_a_clock_a_year_ahead_counts_as_ended_when_the_schema_changes(tmp_path: Path) -> None:
+    path, ahead = tmp_path / "journal.db", time.time() + 365 * 86_400.0
+    progress = msgspec.msgpack.encode([1, 0, 0, WORKER, ahead, ahead, 0.0, None])
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(f"{SCHEMAS[2]} PRAGMA user_version = 2; INSERT INTO jobs VALUES (1, 'a', x'', x'');")
+        database.execute("INSERT INTO states VALUES (1, 'completed', ?)", (progress,))
+        database.commit()
+    with closing(SqliteJournal(path)) as journal:
+        (row,) = journal.ended(after=(0.0, 0), before=9e9, limit=9)
+        assert row.at <= time.time()
 
 
 def test_what_the_earlier_release_can_read_is_kept_as_a_copy(old: SqliteJournal, schema_of_old: int) -> None:

@@ -139,7 +139,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.
 
 def test_a_commit_that_fails_in_the_middle_is_undone_whole(journal: SqliteJournal) -> None:
     journal.commit(Rows(jobs=[(1, "a", b"h", b"p")], counters=b"before"))
-    broken = Rows(jobs=[(2, "b", b"h", b"p")], states=[(1, "processing", None)], counters=b"after")  # type: ignore[list-item]
+    broken = Rows(jobs=[(2, "b", b"h", b"p")], states=[(1, "processing", None, 0.0)], counters=b"after")  # type: ignore[list-item]
     with pytest.raises(JournalRefused, match="IntegrityError: NOT NULL"):
         journal.commit(broken)
     assert set(journal.jobs(["a", "b"])) == {"a"}

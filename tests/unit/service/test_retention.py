@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from aiqueue import protocol
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Rows
+from aiqueue.engine.groups import StoredBatch, encode_batch
 from aiqueue.engine.records import Progress, encode_progress
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import EndedRow
@@ -33,7 +34,15 @@ class Kept:
         self.journal, self.clock = MemoryJournal(), ManualClock()
         self.commits = CommitPipeline(self.journal, lambda events: None)
         self.live = 0
-        self.retention = Retention(RetentionConfig(**config), self.journal, self.commits, self.clock, lambda: self.live)
+        self.needed: set[str] = set()
+        self.retention = Retention(
+            RetentionConfig(**config),
+            self.journal,
+            self.commits,
+            self.clock,
+            lambda: self.live,
+            lambda job_id: job_id in self.needed,
+        )
         self.deleted: list[list[int]] = []
         self.journal.on_commit = lambda rows: self.deleted.append(rows.deletes) if rows.deletes else None
 
@@ -42,13 +51,14 @@ class Kept:
         first = len(self.journal._disk.jobs) + sum(map(len, self.deleted)) + 1
         seqs = range(first, first + count)
         ended_at = self.clock.now() - ended_ago_s
+        column = ended_at if state in TERMINAL else 0.0
         progress = encode_progress(Progress(finished_at=ended_at))
         accepted = protocol.encode(replace(header(), created_at=ended_at - took_s))
         self.live += 0 if state in TERMINAL else count
         self.journal.commit(
             Rows(
                 jobs=[(seq, f"job-{seq}", accepted, b"p") for seq in seqs],
-                states=[(seq, state, progress) for seq in seqs] if state else [],
+                states=[(seq, state, progress, column) for seq in seqs] if state else [],
                 attempts=[(seq, 1, b"a") for seq in seqs],
             )
         )
@@ -126,46 +136,51 @@ async def test_a_pass_goes_in_small_steps_and_does_not_wait_for_the_next_tick_wh
     assert [len(step) for step in many.deleted] == [500, 500, 500, 200]
 
 
-async def test_where_nothing_is_over_a_step_is_one_read_per_tick(kept: Callable[..., Kept]) -> None:
-    many = kept()
-    many.add(1_000, took_s=2 * DAY_S)  # old, but ended just now
-    many.add(1, ended_ago_s=2 * DAY_S)
-    await many.tick()
-    await many.tick()
-    assert len(many.seqs) == 1_001
-    await many.tick()
-    assert len(many.seqs) == 1_000
-
-
-@pytest.mark.parametrize("old", [0, 1, 2, 3, 255, 256, 257, 700])
-async def test_what_was_accepted_too_late_to_be_too_old_is_never_read(kept: Callable[..., Kept], old: int) -> None:
+@pytest.mark.parametrize("old", [0, 1, 2, 3, 499, 500, 501, 700])
+async def test_what_ended_too_late_to_be_too_old_is_never_read(kept: Callable[..., Kept], old: int) -> None:
     many = kept(max_age_s=100.0)
-    many.add(old, ended_ago_s=101.0)
+    many.add(3_000, took_s=2 * DAY_S)  # accepted long ago
     many.add(5, "processing", ended_ago_s=101.0)
-    many.add(3_000)
+    many.add(old, ended_ago_s=101.0)
     read: list[int] = []
-    looked_up: list[int] = []
-    ended, first_header = many.journal.ended, many.journal.first_header
+    ended = many.journal.ended
 
-    def reading(**page: int) -> list[EndedRow]:
+    def reading(**page: Any) -> list[EndedRow]:
         rows = ended(**page)
         read.extend(row.seq for row in rows)
         return rows
 
-    def looking_up(*, from_seq: int) -> tuple[int, bytes] | None:
-        looked_up.append(from_seq)
-        return first_header(from_seq=from_seq)
-
-    many.journal.ended, many.journal.first_header = reading, looking_up  # type: ignore[method-assign]
+    many.journal.ended = reading  # type: ignore[method-assign]
     await many.tick()
-    await many.tick()  # a step that was full has another after it
-    assert read == list(range(1, old + 1))
-    assert many.seqs == list(range(old + 1, old + 3_006))
-    assert len(looked_up) < 45  # and not one for each job
+    assert read == list(range(3_006, 3_006 + old))
+    assert many.seqs == list(range(1, 3_006))
     many.clock.advance(200.0)
-    for _ in range(7):
-        await many.tick()
-    assert many.seqs == list(range(old + 1, old + 6))
+    await many.tick()
+    assert many.seqs == list(range(3_001, 3_006))
+
+
+async def test_beyond_the_count_what_ended_first_goes_first_whenever_it_was_accepted(kept: Callable[..., Kept]) -> None:
+    many = kept(max_jobs=10)
+    many.add(1, ended_ago_s=1.0, took_s=DAY_S)  # waited long, and ended just now
+    many.add(1_000, ended_ago_s=50.0)
+    many.add(9, ended_ago_s=20.0)
+    await many.tick()
+    assert many.seqs == [1, *range(1_002, 1_011)]
+
+
+@pytest.mark.parametrize("config", [{"max_age_s": 100.0}, {"max_jobs": 0}])
+async def test_what_a_live_job_needs_is_passed_over_and_goes_when_it_does_not(
+    kept: Callable[..., Kept], config: dict[str, Any]
+) -> None:
+    many = kept(**config)
+    many.add(1_100, ended_ago_s=101.0)
+    many.needed = {f"job-{seq}" for seq in (1, 2, 499, 500, 501, 1_100)}
+    await many.tick()
+    assert many.seqs == [1, 2, 499, 500, 501, 1_100]
+    many.needed.clear()
+    many.clock.advance(60.0)
+    await many.tick()
+    assert many.seqs == []
 
 
 async def test_jobs_that_are_live_do_not_count_against_the_number_kept(kept: Callable[..., Kept]) -> None:
@@ -188,12 +203,57 @@ async def test_passes_are_a_minute_apart(kept: Callable[..., Kept]) -> None:
     assert old.seqs == []
 
 
-async def test_keys_are_forgotten_by_their_own_age(kept: Callable[..., Kept]) -> None:
-    old = kept(idempotency_s=100.0)
-    now = old.clock.now()
-    old.journal.commit(Rows(keys=[("old", "job-1", b"d", now - 101.0), ("new", "job-2", b"d", now - 99.0)]))
+async def test_a_key_is_forgotten_so_long_after_the_end_of_its_job_and_never_while_it_lives(
+    kept: Callable[..., Kept],
+) -> None:
+    old = kept(idempotency_s=100.0, max_age_s=1_000.0)
+    old.add(1, "scheduled")
+    old.add(1, ended_ago_s=99.0)
+    old.add(1, ended_ago_s=101.0)
+    long_ago = old.clock.now() - 5_000.0
+    old.journal.commit(Rows(keys=[(f"key-{seq}", f"job-{seq}", b"d", long_ago) for seq in (1, 2, 3, 4)]))
+    names = [f"key-{seq}" for seq in (1, 2, 3, 4)]
     await old.tick()
-    assert set(old.journal.keys(["old", "new"])) == {"new"}
+    assert set(old.journal.keys(names)) == {"key-1", "key-2"}
+    old.clock.advance(60.0)
+    await old.tick()
+    assert set(old.journal.keys(names)) == {"key-1"}
+    ended = encode_progress(Progress(finished_at=old.clock.now()))
+    old.journal.commit(Rows(states=[(1, "completed", ended, old.clock.now())]))
+    old.live -= 1
+    old.clock.advance(99.0)
+    await old.tick()
+    assert set(old.journal.keys(names)) == {"key-1"}
+    old.clock.advance(101.0)
+    await old.tick()
+    assert old.journal.keys(names) == {}
+
+
+async def test_the_key_of_a_batch_is_kept_while_the_batch_lives_though_its_first_job_ended_long_ago(
+    kept: Callable[..., Kept],
+) -> None:
+    old = kept(idempotency_s=100.0, max_age_s=10_000.0)
+    long_ago = old.clock.now() - 5_000.0
+    progress = encode_progress(Progress(finished_at=long_ago))
+
+    def batch(ended_at: float) -> list[tuple[int, bytes, float]]:
+        return [(1, encode_batch(StoredBatch(phase="running", ended_at=ended_at)), ended_at)]
+
+    old.journal.commit(
+        Rows(
+            jobs=[(1, "job-1", protocol.encode(header(batch_id="nightly")), b"p")],
+            states=[(1, "completed", progress, long_ago)],
+            keys=[("key", "job-1", b"d", long_ago)],
+            batches=[(1, "nightly", b"spec")],
+            batch_states=batch(0.0),
+        )
+    )
+    await old.tick()
+    assert set(old.journal.keys(["key"])) == {"key"}
+    old.journal.commit(Rows(batch_states=batch(old.clock.now())))
+    old.clock.advance(101.0)
+    await old.tick()
+    assert old.journal.keys(["key"]) == {}
 
 
 async def test_large_jobs_go_a_few_at_a_time(kept: Callable[..., Kept]) -> None:
@@ -223,11 +283,14 @@ async def test_keys_and_batches_go_in_small_steps_however_many_are_over(kept: Ca
 
     old.journal.on_commit = note
     await old.tick()
-    assert sizes == [(1_200, 1_800), (700, 1_300), (200, 800), (0, 300), (0, 0)]
+    assert sizes == [
+        *((left, 2_300) for left in (1_200, 700, 200, 0)),
+        *((0, left) for left in (1_800, 1_300, 800, 300, 0)),
+    ]
     assert old.journal.batch("batch") is None
     old.clock.advance(60.0)
     await old.tick()
-    assert len(sizes) == 5, "what is not there costs no commit"
+    assert len(sizes) == 9, "what is not there costs no commit"
 
 
 async def test_only_one_step_is_under_way_while_the_disk_does_not_answer(kept: Callable[..., Kept]) -> None:
