@@ -10,7 +10,7 @@ from aiqueue.protocol import BatchSpec, JobView, Wire
 class BatchCall(Wire):
     """What is asked of a batch: ``status``, ``seal``, ``drop``, ``cancel``, ``pause``, ``resume``, ``retry_failed``.
 
-    With ``drop_run`` the id is that of a run.
+    With ``drop_run`` the id is that of a run. ``touch``: its submitter lives, though its next part takes long.
     """
 
     batch_id: str

@@ -136,6 +136,9 @@ def steer(core: Core, turn: Turn, command: Steer) -> Refusal | None:
                 said = f"holds {stored.total} jobs, but {command.count} were counted; submit it again"
                 return Refusal(ValidationError.kind, said)
             _seal(core, turn, group)
+        case "touch":
+            group.touched_at = turn.now
+            return None
         case "drop" if group.is_open:
             drop(core, turn, group)
             return None

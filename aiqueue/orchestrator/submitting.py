@@ -19,6 +19,7 @@ from aiqueue.orchestrator.rows import shifted
 from aiqueue.protocol import BatchSpec, JobHeader, Need, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload, field_errors
 
+_TOUCH_S = 60.0  # between two signs of life while a part takes long: the queue drops an open batch after ten minutes
 _UNDER_WAY = 3  # parts that are sent and not yet answered
 _PART_BYTES = 8 * 2**20  # of payloads in one part: a call may not carry gigabytes
 
@@ -48,6 +49,7 @@ class PartSender:
             options, owner=session.owner, default_retries=session.default_retries, batch_id=batch_id
         )
         self._parts: set[asyncio.Task[Any]] = set()
+        self._keeper: asyncio.Task[None] | None = None
         self.count = 0
         self._may_run = False  #: the queue may have been told that it is whole
 
@@ -66,6 +68,7 @@ class PartSender:
             group.metadata = self.spec.metadata
             self._parts.add(asyncio.ensure_future(self._session.submit(group)))
             await self._answered(0 if first else _UNDER_WAY)  # the batch must be there before its further parts are
+            self._keeper = self._keeper or asyncio.create_task(self._keep_open())
         return ids
 
     async def seal(self) -> None:
@@ -73,6 +76,7 @@ class PartSender:
         await self._answered(0)
         if not self.count:
             raise ValidationError([FieldError("jobs", "is empty: a batch has at least one job")])
+        await self._stop_keeping()
         self._may_run = True
         await self._session.transport.batch(BatchCall(self.spec.id, "seal", self.count))
 
@@ -84,11 +88,24 @@ class PartSender:
         for part in self._parts:
             part.cancel()
         await asyncio.gather(*self._parts, return_exceptions=True)
+        await self._stop_keeping()
         if self.count:
             with suppress(AIQueueError):
                 await self._session.transport.batch(BatchCall(self.spec.id, "drop"))
                 if self._may_run:
                     await self._session.transport.batch(BatchCall(self.spec.id, "cancel"))
+
+    async def _keep_open(self) -> None:
+        """Tell the queue once a minute that more is to come: rows may be slow, as those of a batch that still runs."""
+        while True:
+            await asyncio.sleep(_TOUCH_S)
+            with suppress(AIQueueError):  # whatever it is, the next part meets it too
+                await self._session.transport.batch(BatchCall(self.spec.id, "touch"))
+
+    async def _stop_keeping(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
 
     async def _answered(self, most: int) -> None:
         """Wait until at most ``most`` parts are under way. Raises what refused one."""

@@ -198,7 +198,9 @@ async def test_dead_letters_are_listed_in_pages_of_bounded_size(counted: Counted
 async def _dead(queue: ServiceHarness, ids: Sequence[str], size: int) -> None:
     seqs = [queue.memory.jobs([job_id])[job_id].seq for job_id in ids]
     body = msgspec.json.encode(result("x" * size))
-    queue.memory.commit(Rows(states=[(seq, "dead_letter", b"") for seq in seqs], results=[(seq, body) for seq in seqs]))
+    queue.memory.commit(
+        Rows(states=[(seq, "dead_letter", b"", 9.0) for seq in seqs], results=[(seq, body) for seq in seqs])
+    )
 
 
 @pytest.mark.parametrize("drains", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +322,25 @@ async def test_large_payloads_go_in_smaller_parts(
     stored = system.queue.journal.batch(batch_id)
     assert stored is not None
     assert [part.jobs for part in system.queue.journal.parts(stored[0])] == [2, 2, 2, 2, 1]
+
+
+async def test_rows_that_come_slowly_keep_their_batch(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiqueue.orchestrator.submitting._TOUCH_S", 0.001, raising=False)
+    queue = system.queue
+    groups = queue.service._engine.core.groups.live
+
+    async def slow_rows() -> AsyncIterator[dict[str, Any]]:
+        for row in rows(1_001):
+            yield row
+        for _ in range(5):  # nine minutes each
+            queue.clock.advance(540.0)
+            queue.service._ticked_at = queue.clock.now()
+            await until(lambda: [each.touched_at for each in groups.values()] == [queue.clock.now()])
+            queue.service._on_timer()
+        yield rows(1)[0]
+
+    batch_id = await orchestrator.submit_batch_job(slow_rows())
+    status = await orchestrator.get_batch_job_status(batch_id)
+    assert (status.status, status.total) == ("processing", 1_002)

@@ -159,6 +159,8 @@ async def test_a_key_is_free_when_its_time_is_over() -> None:
     config = settings().model_copy(update={"retention": RetentionConfig(idempotency_s=100.0)})
     queue = ServiceHarness(config)
     await send(queue, keyed("a"))
+    await queue.claim()
+    await queue.exchange(completed("a"), slots=0)
     for waited_s, known in ((99.0, {0: "a"}), (60.0, {})):
         queue.clock.advance(waited_s)
         queue.service._retention.tick()
