@@ -1,7 +1,7 @@
 """The real llama.cpp with many requests in one context: nobody's answer depends on who else is there.
 
-Bit for bit this holds with one thread, f32 weights and flash attention off: other kernels round a chunk of many tokens
-differently from single ones.
+Token by token this holds with one thread, f32 weights and flash attention off: other kernels round a chunk of many
+tokens differently from single ones, by enough to turn an answer.
 """
 
 from __future__ import annotations
