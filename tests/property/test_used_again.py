@@ -21,6 +21,7 @@ from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import BatchSpec, Need, Submission, SubmitGroup
 from aiqueue.service.recovery import load_engine
 from aiqueue.testing.jobs import completed, failed, final, header, submission
+from aiqueue.testing.manual_clock import ManualClock
 from aiqueue.testing.memory_journal import MemoryJournal
 from tests.tools.service_harness import ServiceHarness
 
@@ -38,6 +39,7 @@ class UsedAgain(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.used: set[str] = set()
+        self.clock = ManualClock()
         self.queue = self.run(self.start(self.make_journal()))
 
     def make_journal(self) -> Journal:
@@ -54,7 +56,7 @@ class UsedAgain(RuleBasedStateMachine):
 
     async def start(self, journal: Journal) -> ServiceHarness:
         """Return a queue on this machine's loop."""
-        return ServiceHarness(journal=journal)
+        return ServiceHarness(journal=journal, clock=self.clock)
 
     # --- what callers do ---
 
@@ -131,9 +133,7 @@ class UsedAgain(RuleBasedStateMachine):
         self.run(self.settle())
         survivor = self.reopen()
         self.run(self.queue.service.close())
-        now = self.queue.clock.now()
         self.queue = self.run(self.start(survivor))
-        self.queue.clock.advance(now - self.queue.clock.now())
 
     # --- what must always hold ---
 

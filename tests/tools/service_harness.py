@@ -21,11 +21,16 @@ class ServiceHarness:
     """One service; ``restarted`` gives the one that comes after a crash. Make it inside a running loop."""
 
     def __init__(
-        self, config: Settings | None = None, journal: Journal | None = None, *, restarted: bool = False
+        self,
+        config: Settings | None = None,
+        journal: Journal | None = None,
+        *,
+        restarted: bool = False,
+        clock: ManualClock | None = None,
     ) -> None:
         self.settings = config or settings()
         self.journal = journal or MemoryJournal()
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.service = QueueService(self.settings, self.journal, clock=self.clock, restarted=restarted)
 
     @property
