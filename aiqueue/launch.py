@@ -10,7 +10,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -20,6 +20,9 @@ from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
 from aiqueue.presets import complete
+
+if TYPE_CHECKING:
+    from serve.ports import HeldPorts
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 5.0  # for running jobs, when the system stops
@@ -31,9 +34,11 @@ class System:
     ``adapter`` submits jobs; ``url`` is where HTTP is served (None without); ``settings`` are those it runs with.
     """
 
-    def __init__(self, settings: Settings, adapter: AIQueueAdapter, url: str | None, *, owns_ray: bool) -> None:
+    def __init__(
+        self, settings: Settings, adapter: AIQueueAdapter, url: str | None, *, owns_ray: bool, ports: HeldPorts
+    ) -> None:
         self.settings, self.adapter, self.url = settings, adapter, url
-        self._owns_ray = owns_ray
+        self._owns_ray, self._ports = owns_ray, ports
         self._stopped = False
 
     def stop(self) -> None:
@@ -45,6 +50,7 @@ class System:
         stop(self.settings.namespace, http=self.url is not None)
         if self._owns_ray:
             ray.shutdown()
+        self._ports.release()
 
     def trouble(self) -> str:
         """Return what keeps a queue that died from starting again; empty while nothing does."""
@@ -74,6 +80,7 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
     """
     # The actors and Serve load only where a system is started.
     from actors.system import has_queue, start_actors, stop_actors
+    from serve.ports import HeldPorts
 
     settings = complete(settings or Settings(), os.environ)
     if not settings.providers:
@@ -81,19 +88,27 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
             "no provider is configured: set OPENAI_API_KEY or ANTHROPIC_API_KEY, install the demo model, "
             "or name providers in the file that AIQUEUE_CONFIG points to"
         )
-    owns_ray = _join_ray(settings.namespace, address, begin=True)
+    ports = HeldPorts()
+    if http and settings.http.port and _begins_ray(address):
+        ports.hold(settings.http.host, settings.http.port)  # a port in use is said before Ray starts
+    try:
+        owns_ray = _join_ray(settings.namespace, address, begin=True)
+    except BaseException:
+        ports.release()
+        raise
     found = has_queue(settings.namespace)
     try:
         start_actors(settings)
-        url = _start_http(settings) if http else None
+        url = _start_http(settings, ports) if http else None
         adapter = _connected(settings.namespace)
     except BaseException:
+        ports.release()
         if owns_ray:
             ray.shutdown()
         elif not found:  # what ran before this call goes on
             stop_actors(settings.namespace, grace_s=0.0)
         raise
-    return System(settings, adapter, url, owns_ray=owns_ray)
+    return System(settings, adapter, url, owns_ray=owns_ray, ports=ports)
 
 
 def connect(namespace: str | None = None, *, address: str | None = None) -> AIQueueAdapter:
@@ -135,21 +150,22 @@ def _connected(namespace: str) -> AIQueueAdapter:
     return adapter
 
 
-def _start_http(settings: Settings) -> str:
+def _start_http(settings: Settings, ports: HeldPorts) -> str:
     from serve.deployment import adapter_over_ray, run
     from serve.running import app_name, running_serve
 
     folder, namespace = _http_folder(), settings.namespace
     if running_serve() is None:
         shutil.rmtree(folder, ignore_errors=True)
-    return run(settings.http, partial(adapter_over_ray, namespace), private_dir=folder, name=app_name(namespace))
+    make_adapter = partial(adapter_over_ray, namespace)
+    return run(settings.http, make_adapter, private_dir=folder, ports=ports, name=app_name(namespace))
 
 
 def _stop_http(namespace: str) -> None:
     from serve.deployment import shutdown
     from serve.running import app_name
 
-    if shutdown(app_name(namespace)):
+    if shutdown(app_name(namespace), _http_folder()):
         shutil.rmtree(_http_folder(), ignore_errors=True)
 
 
@@ -159,11 +175,20 @@ def _http_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"aiq-{hashlib.sha256(session.encode()).hexdigest()[:12]}"
 
 
+def _begins_ray(address: str | None) -> bool:
+    """Tell whether ``start`` will begin a Ray."""
+    return not ray.is_initialized() and _address(address, begin=True) == "local"
+
+
+def _address(address: str | None, *, begin: bool) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or ("local" if begin else "auto")
+
+
 def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:
     """Join or begin a Ray; tell whether one was begun."""
     if ray.is_initialized():
         return False
-    address = address or os.environ.get("RAY_ADDRESS") or ("local" if begin else "auto")
+    address = _address(address, begin=begin)
     new = address == "local"
     options: dict[str, Any] = {"include_dashboard": False} if new else {}
     before = os.umask(0o077)  # Ray writes its token file with whatever the umask leaves readable

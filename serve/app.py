@@ -22,6 +22,7 @@ from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.views import Cancellation, JobInfo, Stats
 from serve.hosts import HostGuard
 from serve.http_errors import handle_error
+from serve.island import Island
 from serve.limits import DEADLINE_S, EdgeLimits
 from serve.openapi import Operation, install_schema
 from serve.routes import batches, chains, dead_letters, events, fan_in, graphs, jobs, schedules, socket_io, stats
@@ -78,11 +79,16 @@ _PARTS: tuple[tuple[str, tuple[Operation, ...]], ...] = (
 
 
 def create_app(
-    make_adapter: Callable[[], QueueAdapter], http: HttpConfig, *, deadline_s: float = DEADLINE_S
+    make_adapter: Callable[[], QueueAdapter],
+    http: HttpConfig,
+    *,
+    deadline_s: float = DEADLINE_S,
+    secret: str | None = None,
 ) -> FastAPI:
     """Return the application. It makes and starts its adapter when it starts, in the process that will serve.
 
     ``deadline_s`` is the longest that a request may take, its body's arrival included. Event streams end when they end.
+    ``secret`` is what requests must carry that came through the system's own proxy; None: there is no such proxy.
     """
 
     @asynccontextmanager
@@ -102,7 +108,9 @@ def create_app(
     app.router.route_class = RawRoute
     app.add_middleware(ExactRoutes, operations=[found for _, part in _PARTS for found in part])
     app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)
-    app.add_middleware(HostGuard, hosts=(http.host, *http.hosts), origins=http.origins)  # the last one added is first
+    app.add_middleware(HostGuard, hosts=(http.host, *http.hosts), origins=http.origins)
+    if secret is not None:
+        app.add_middleware(Island, secret=secret)  # the last one added is first
     app.add_exception_handler(HTTPException, handle_error)
     for tag, operations in _PARTS:
         for operation in operations:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray import serve as ray_serve
@@ -21,13 +22,17 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.deployment import Application, Deployment
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import HostName, HttpConfig, Origin
 from aiqueue.errors import StartError
 from serve.app import create_app
-from serve.environment import free_ports, http_environment, is_loopback
+from serve.draining import drain
+from serve.environment import http_environment, is_loopback
+from serve.island import prepare_node, replica_secret
+from serve.ports import HeldPorts
 from serve.routes.shared import QueueAdapter
 from serve.running import APP_NAME, check_address, prefix_for, running_serve
 
@@ -49,7 +54,7 @@ class HttpFront:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; called by Serve once, in the replica's process."""
-        self._app = create_app(self._make_adapter, self._http)
+        self._app = create_app(self._make_adapter, self._http, secret=replica_secret())
         return self._app
 
     async def check_health(self) -> None:
@@ -82,6 +87,7 @@ def run(
     make_adapter: AdapterFactory,
     *,
     private_dir: Path,
+    ports: HeldPorts,
     drain_s: float = 0.0,
     name: str = APP_NAME,
     timeout_s: float = START_TIMEOUT_S,
@@ -90,7 +96,8 @@ def run(
 
     Beside another application it is served under a path of its own, on the address that Serve has. ``make_adapter``
     must be picklable: a function of a module, or ``functools.partial`` of one. ``private_dir`` is a folder for
-    HAProxy's files, used by who starts Serve. Raises StartError, which says what to do.
+    HAProxy's files, used by who starts Serve; ``ports`` keep others from the ports that it is given. Raises StartError,
+    which says what to do.
     """
     running = running_serve()
     host = running.host if running else http.host
@@ -98,8 +105,11 @@ def run(
         logger.warning("HTTP on %s without authentication: whoever reaches it can use your providers", host)
     try:
         if running is None:
-            port, prefix = http.port or free_ports(http.host, 1)[0], http.route_prefix or "/"
-            environment: Mapping[str, str] = http_environment(http, private_dir, drain_s=drain_s)
+            port, prefix = ports.hold(host, http.port), http.route_prefix or "/"
+            environment: Mapping[str, str] = http_environment(
+                private_dir, fallback_port=ports.hold(host), drain_s=drain_s
+            )
+            _prepare_nodes(private_dir)
             ray_serve.start(
                 http_options={"host": host, "port": port},
                 controller_options={"runtime_env": {"env_vars": environment}},
@@ -117,13 +127,33 @@ def run(
     return _wait_until_live(_url(host, port) + prefix.rstrip("/"), timeout_s)
 
 
-def shutdown(name: str = APP_NAME) -> bool:
-    """Stop serving: the application, and Serve with it unless others use it too. Tell whether Serve has ended."""
+def _prepare_nodes(folder: Path) -> None:
+    """Put what Serve starts as HAProxy on the nodes there are; on those that join later a replica does so."""
+    here = ray.get_runtime_context().get_node_id()
+    prepare_node(folder)
+    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
+    task = ray.remote(num_cpus=0)(prepare_node)
+    ray.get(
+        [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(folder)
+            for node in others
+        ],
+        timeout=START_TIMEOUT_S,
+    )
+
+
+def shutdown(name: str = APP_NAME, private_dir: Path | None = None) -> bool:
+    """Stop serving: the application, and Serve with it unless others use it too. Tell whether Serve has ended.
+
+    With Serve goes HAProxy. In ``private_dir``, it first refuses new requests and ends those in flight.
+    """
     try:
         applications = ray_serve.status().applications
         if name in applications and len(applications) > 1:
             ray_serve.delete(name)
         elif name in applications:
+            if private_dir is not None:
+                drain(private_dir)
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
             return True
     except RayActorError:

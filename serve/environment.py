@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
-import stat
 from pathlib import Path
 
-from aiqueue.config import HttpConfig
+from serve.haproxy_program import PROGRAM
+from serve.island import PROGRAM_VARIABLE, make_private
 
 _MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path
 _NODE_ID = 56  # characters: Serve puts a folder for each node into ours
@@ -23,7 +22,7 @@ _IDLE_CLIENT_S = 300  # a client that sends nothing of its request; Serve's defa
 
 
 def http_environment(
-    http: HttpConfig, private_dir: Path, *, drain_s: float = 0.0, haproxy_metrics: bool = False
+    private_dir: Path, *, fallback_port: int, drain_s: float = 0.0, haproxy_metrics: bool = False
 ) -> dict[str, str]:
     """Return the variables that put Serve into HAProxy and throughput-optimised mode.
 
@@ -32,8 +31,8 @@ def http_environment(
     is told to stop goes on serving: load balancers on other machines need some 30 s to notice, local runs nothing.
     ``haproxy_metrics`` turns Serve's request metrics on: each request then costs a datagram that Python parses.
 
-    HAProxy's statistics and metrics ports listen on all interfaces whatever is set (read only, no authentication), so
-    all that can be chosen are their numbers.
+    ``fallback_port`` is for the proxy of Serve's own behind HAProxy, which takes requests while no replica is there. By
+    default it is 8500 in every system of a machine, which they then share.
 
     Raises ValueError if the folder's path is too long for a socket, or someone else made the folder.
     """
@@ -44,18 +43,17 @@ def http_environment(
         raise ValueError(
             f"the path {private_dir} is {too_long} characters too long to hold sockets; choose a shorter one"
         )
-    _make_private(private_dir)
-    stats_port, metrics_port = free_ports("", 2)
+    make_private(private_dir)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        PROGRAM_VARIABLE: str(private_dir / PROGRAM),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(private_dir / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(admin_socket),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(private_dir / "m"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(private_dir),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(private_dir / "server-state"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": str(int(haproxy_metrics)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(_IDLE_CLIENT_S),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(_MAX_THREADS, os.cpu_count() or 1)),
@@ -66,30 +64,6 @@ def http_environment(
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
     }
-
-
-def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise ValueError(f"{folder} belongs to someone else or is a link; choose another folder")
-    folder.chmod(0o700)
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Return ports on ``host`` that nobody listens on just now.
-
-    They are free until someone else takes them; whoever binds must cope with that.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sockets = [socket.socket(family) for _ in range(count)]
-    try:
-        for opened in sockets:
-            opened.bind((host, 0))
-        return [opened.getsockname()[1] for opened in sockets]
-    finally:
-        for opened in sockets:
-            opened.close()
 
 
 def is_loopback(host: str) -> bool:

@@ -21,12 +21,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from aiqueue.errors import AIQueueError
-from serve.http_errors import problem_response
+from serve.http_errors import refuse
 
-_POLICY = 1008  # close code of RFC 6455
 _MAX_HOST = 255 + len(":65535")
 _SHOWN = 100  # characters of a name that an error repeats
 _HOST = re.compile(
@@ -85,7 +83,7 @@ class HostGuard:
         try:
             self._check(scope)
         except AIQueueError as error:
-            await _refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, send)
             return
 
         async def send_on(message: Message) -> None:
@@ -182,17 +180,6 @@ def _parse(text: str) -> _Host | None:
 
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.replace("%25", "%")).is_loopback
-
-
-async def _refuse(error: AIQueueError, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        await problem_response(error, scope)(scope, receive, send)
-        return
-    websocket = WebSocket(scope, receive, send)
-    if "websocket.http.response" in scope.get("extensions", {}):
-        await websocket.send_denial_response(problem_response(error, scope))
-    else:
-        await websocket.close(_POLICY)
 
 
 def _name_no_host(start: Message) -> None:

@@ -18,7 +18,8 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from aiqueue.errors import AIQueueError, FieldError, ValidationError
 
@@ -30,6 +31,7 @@ MAX_BAD_JOBS = 100  #: bad jobs of a batch that an answer names
 MAX_ERRORS_PER_JOB = 10
 MAX_TEXT = 2_000  #: characters of a message; the longest part of one is what the caller sent
 MAX_FIELD = 200
+_POLICY = 1008  # close code of RFC 6455
 
 
 class UnsupportedMediaType(AIQueueError):
@@ -85,6 +87,18 @@ def problem_response(error: Exception, scope: Scope) -> Response:
 async def handle_error(request: Request, error: Exception) -> Response:
     """Exception handler for Starlette."""
     return problem_response(error, request.scope)
+
+
+async def refuse(error: AIQueueError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request or the opening of a WebSocket with ``error``, outside of the application."""
+    if scope["type"] == "http":
+        await problem_response(error, scope)(scope, receive, send)
+        return
+    websocket = WebSocket(scope, receive, send)
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await websocket.send_denial_response(problem_response(error, scope))
+    else:
+        await websocket.close(_POLICY)
 
 
 def _problem(error: AIQueueError, scope: Scope) -> Problem:

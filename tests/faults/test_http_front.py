@@ -22,6 +22,7 @@ import ray
 from aiqueue import launch, protocol
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from tests.running_system import chat
+from tests.tools.pool_events import eventually
 
 _JOBS, _SOCKETS = 60, 200
 
@@ -45,14 +46,15 @@ def submit_until_accepted(client: httpx.Client, key: str, payload: dict[str, Any
             answer = None
         if answer is not None and answer.status_code == 202:
             return str(answer.json()["jobId"]), tries
-        assert answer is None or answer.status_code >= 500 or is_not_ours(answer), answer.text
+        assert answer is None or is_not_now(answer), answer.text
         threading.Event().wait(0.1)
     raise AssertionError(f"{key} was never accepted")
 
 
-def is_not_ours(answer: httpx.Response) -> bool:
-    """Tell whether a proxy answered that knows no application yet: each error of ours is a problem in JSON."""
-    return answer.status_code == 404 and not answer.headers["content-type"].startswith("application/problem+json")
+def is_not_now(answer: httpx.Response) -> bool:
+    """Tell whether the server says that it can't answer just now, in the one way in which it may."""
+    problem = answer.headers["content-type"] == "application/problem+json" and answer.json()["retryable"]
+    return answer.status_code == 503 and "retry-after" in answer.headers and problem
 
 
 def ends_after(base_url: str, after: int, until: int | None = None) -> list[tuple[int, str]]:
@@ -132,15 +134,72 @@ def test_behind_a_killed_proxy_jobs_run_and_another_one_answers(running_system: 
     adapter = running_system.adapter
     waiting = adapter.submit_jobs([chat("slow", str(number)) for number in range(40)])
     for name in ("haproxy", "its manager"):
-        (manager,) = processes("ray::HAProxyManager")
-        (proxy,) = [child for child in manager.children() if child.name() == "haproxy"]
-        (proxy if name == "haproxy" else manager).send_signal(signal.SIGKILL)
+        url = str(running_system.url)
+        for victim in haproxies(url) if name == "haproxy" else processes("ray::HAProxyManager"):
+            victim.send_signal(signal.SIGKILL)
         killed_at = time.monotonic()
         with httpx.Client(base_url=str(running_system.url), timeout=30.0, trust_env=False) as client:
             job_id, tries = submit_until_accepted(client, f"after {name}", chat("instant", "after"))
         print(f"{name}: HTTP was back after {time.monotonic() - killed_at:.1f} s and {tries} tries")
         waiting.append(job_id)
     assert {(info.status, info.attempt) for info in adapter.wait_all(waiting)} == {("completed", 1)}
+
+
+def haproxies(url: str) -> list[psutil.Process]:
+    """The HAProxy processes that listen where a system serves."""
+    port = urlsplit(url).port
+    named = [each for each in psutil.process_iter(["name"]) if each.info["name"] == "haproxy"]
+    return [each for each in named if any(found.laddr.port == port for found in each.net_connections("tcp"))]
+
+
+class Watch:
+    """A client that asks for what exists, on a new connection each time, and keeps what it was told."""
+
+    def __init__(self, url: str, path: str) -> None:
+        self.told: Counter[str] = Counter()
+        self.untrue: list[str] = []
+        self._url, self._stopped = url + path, threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._stopped.wait(0.01):
+            try:
+                answer = httpx.get(self._url, timeout=30.0, trust_env=False)
+            except httpx.TransportError as error:
+                self.told[type(error).__name__] += 1
+                continue
+            self.told[str(answer.status_code)] += 1
+            if answer.status_code != 200 and not is_not_now(answer):
+                self.untrue.append(f"{answer.status_code} {answer.headers} {answer.text[:300]}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_whichever_process_of_the_front_is_killed_no_answer_is_untrue(running_system: launch.System) -> None:
+    url = str(running_system.url)
+    (job_id,) = running_system.adapter.submit_jobs([chat("instant", "watched")])
+    for killed in (["haproxy"], ["ray::HAProxyManager"], ["ray::ServeReplica", "ray::ProxyActor"], ["ray::ServeCont"]):
+        victims = [each for name in killed for each in (haproxies(url) if name == "haproxy" else processes(name))]
+        assert victims, killed
+        watch = Watch(url, f"/ai/jobs/{job_id}")
+        for victim in victims:
+            victim.send_signal(signal.SIGKILL)
+        try:
+            eventually(
+                lambda names=killed: all(name == "haproxy" or processes(name) for name in names), "it is back", 60
+            )
+            seen = watch.told["200"]
+            eventually(lambda seen=seen, watch=watch: watch.told["200"] > seen + 50, "requests are answered", 60)
+        finally:
+            watch.stop()
+        print(f"{killed}: {dict(watch.told)}")
+        assert not watch.untrue, (killed, watch.untrue[:3])
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from aiqueue.config import HttpConfig
 from aiqueue.errors import StartError
 from serve import deployment, running
 from serve.app import create_app
-from serve.environment import free_ports, http_environment, is_loopback
+from serve.environment import http_environment, is_loopback
+from serve.ports import HeldPorts
 from tests.http.conftest import chat
 from tests.http.fakes import DictAdapter
 
@@ -35,30 +36,28 @@ def folder() -> Iterator[Path]:
 
 def test_the_folder_of_the_sockets_is_for_its_owner_only(folder: Path) -> None:
     folder.chmod(0o755)
-    http_environment(HttpConfig(), folder / "new")
-    http_environment(HttpConfig(), folder)
+    http_environment(folder / "new", fallback_port=1)
+    http_environment(folder, fallback_port=1)
     assert [path.stat().st_mode & 0o777 for path in (folder, folder / "new")] == [0o700, 0o700]
 
 
 def test_every_file_of_haproxy_lies_in_the_private_folder(folder: Path) -> None:
-    variables = http_environment(HttpConfig(), folder)
+    variables = http_environment(folder, fallback_port=1)
     paths = [value for value in variables.values() if "/" in value]
-    assert len(paths) == 5
+    assert len(paths) == 6
     assert all(Path(path).is_relative_to(folder) for path in paths)
     assert variables["RAY_SERVE_ENABLE_HA_PROXY"] == variables["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
 
 
-def test_two_systems_get_ports_of_their_own(folder: Path) -> None:
-    names = ["RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"]
-    variables = http_environment(HttpConfig(), folder)
-    assert len({variables[name] for name in names}) == 2
-    assert len(set(free_ports("127.0.0.1", 20))) == 20
+def test_serves_own_proxy_gets_the_port_it_is_given_and_not_the_one_that_all_systems_share(folder: Path) -> None:
+    variables = http_environment(folder, fallback_port=23_456)
+    assert variables["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] == "23456"
 
 
 def test_a_folder_that_is_a_link_is_refused(folder: Path) -> None:
     (folder / "link").symlink_to(folder)
     with pytest.raises(ValueError, match="is a link"):
-        http_environment(HttpConfig(), folder / "link")
+        http_environment(folder / "link", fallback_port=1)
 
 
 def test_a_path_too_long_for_sockets_is_refused_before_it_is_made(
@@ -67,10 +66,10 @@ def test_a_path_too_long_for_sockets_is_refused_before_it_is_made(
     monkeypatch.setattr(deployment, "running_serve", lambda: None)
     path = folder / ("x" * 40)
     with pytest.raises(ValueError, match="too long"):
-        http_environment(HttpConfig(), path)
+        http_environment(path, fallback_port=1)
     assert not path.exists()
     with pytest.raises(StartError, match="too long"):
-        deployment.run(HttpConfig(port=1), DictAdapter, private_dir=path)
+        deployment.run(HttpConfig(port=1), DictAdapter, private_dir=path, ports=HeldPorts())
 
 
 @pytest.mark.parametrize(

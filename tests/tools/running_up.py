@@ -36,6 +36,11 @@ class RunningUp:
             )
         self.url = self._served_at()
 
+    @property
+    def folder(self) -> str:
+        """The folder of its Ray, which all of its processes have in their environment."""
+        return str(self._folder)
+
     def terminate(self) -> int:
         """Send SIGTERM to it alone, as a supervisor does; return its exit status."""
         self._process.terminate()

@@ -1,0 +1,208 @@
+"""What keeps two systems apart, without Ray: the secret, the mark, HAProxy's configuration and the ports."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+import pytest
+from ray.serve._private.common import RequestProtocol
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from aiqueue.config import HttpConfig
+from aiqueue.errors import StartError
+from serve.app import create_app
+from serve.draining import drain
+from serve.haproxy_config import SECRET_HEADER, SYSTEM_HEADER, changed, error_files, system_mark
+from serve.island import _haproxy
+from serve.ports import HeldPorts, check_free
+from tests.http.fakes import DictAdapter
+
+SECRET = "5" * 64
+_WAIT_S = 20.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return an empty folder with a path short enough for sockets, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="aq-", dir="/tmp") as path:
+        yield Path(path)
+
+
+class Behind(BaseHTTPRequestHandler):
+    """What HAProxy takes for a replica: it answers what the path says, with or without a mark."""
+
+    secrets: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.secrets.append(self.headers.get(SECRET_HEADER))
+        status, _, mark = self.path.strip("/").partition("/")
+        self.send_response(200 if status == "-" else int(status))
+        if mark:
+            self.send_header(SYSTEM_HEADER, mark)
+        self.send_header("content-length", "5")
+        self.end_headers()
+        self.wfile.write(b"plain")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def serves_config(folder: Path, port: int, server_port: int | None) -> str:
+    """Return what Ray's own template makes, with our application or before any is known."""
+    config = HAProxyConfig(
+        http_options=HTTPOptions(host="127.0.0.1", port=port),
+        socket_path=str(folder / "s"),
+        server_state_base=str(folder),
+        server_state_file=str(folder / "server-state"),
+        metrics_socket_path=str(folder / "m"),
+    )
+    api = HAProxyApi(cfg=config, config_file_path=str(folder / "haproxy.cfg"))
+    if server_port is not None:
+        server = ServerConfig(name="r1", host="127.0.0.1", port=server_port)
+        backend = BackendConfig(
+            name="http-aiqueue", path_prefix="/", app_name="aiqueue", servers=[server], protocol=RequestProtocol.HTTP
+        )
+        api.set_backend_configs({backend.name: backend})
+    api._generate_config_file_internal()
+    return (folder / "haproxy.cfg").read_text()
+
+
+@contextmanager
+def haproxy(folder: Path, server_port: int | None) -> Iterator[str]:
+    """Run HAProxy with the changed configuration; return its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = changed(serves_config(folder, port, server_port), secret=SECRET, folder=folder)
+    (folder / "haproxy.cfg").write_text(text)
+    for name, answer in error_files().items():
+        (folder / name).write_bytes(answer)
+    process = subprocess.Popen([_haproxy(), "-db", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + _WAIT_S
+        while not (folder / "s").exists():
+            assert process.poll() is None, "HAProxy refused the configuration"
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def behind() -> Iterator[int]:
+    """Serve ``Behind``; return its port."""
+    server = HTTPServer(("127.0.0.1", 0), Behind)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_answers_that_are_not_our_replicas_leave_the_proxy_as_503_with_a_problem_body(folder: Path) -> None:
+    mine = system_mark(SECRET)
+    with behind() as port, haproxy(folder, port) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        Behind.secrets.clear()
+        for path in ("404", "405", "500", "200", f"404/{system_mark('another')}", f"202/{system_mark('another')}"):
+            answer = client.get(f"/{path}")
+            assert answer.status_code == 503, path
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["retry-after"] == "1"
+            assert answer.json()["status"] == 503
+        for status in (200, 404, 500):
+            answer = client.get(f"/{status}/{mine}")
+            assert (answer.status_code, answer.text) == (status, "plain")
+            assert SYSTEM_HEADER not in answer.headers
+        assert set(Behind.secrets) == {SECRET}, "a request came without the secret of the system"
+
+
+def test_a_proxy_that_knows_no_application_yet_does_not_listen(folder: Path) -> None:
+    with haproxy(folder, None) as url, pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+
+
+def test_a_proxy_listens_on_one_port_only(folder: Path) -> None:
+    for server_port in (None, 1):
+        text = changed(serves_config(folder, 4000, server_port), secret=SECRET, folder=folder)
+        binds = [line.split()[1] for line in text.splitlines() if line.split()[:1] == ["bind"]]
+        assert [bind for bind in binds if not bind.startswith("unix@")] == ["127.0.0.1:4000"] * (server_port or 0)
+        assert "514" not in text, "requests are logged to a port that anyone may listen on"
+
+
+def test_another_template_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="does not know"):
+        changed("global\n", secret=SECRET, folder=folder)
+
+
+def test_a_server_that_is_gone_is_answered_for_with_a_problem_body(folder: Path) -> None:
+    with haproxy(folder, 1) as url:
+        answer = httpx.get(url, trust_env=False)
+    assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_draining_proxy_refuses_new_requests_with_503(folder: Path) -> None:
+    here = folder / "node"
+    here.mkdir()
+    with behind() as port, haproxy(here, port) as url:
+        assert httpx.get(f"{url}/200/{system_mark(SECRET)}", trust_env=False).status_code == 200
+        drain(folder)
+        answer = httpx.get(f"{url}/200/{system_mark(SECRET)}", trust_env=False)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.parametrize("secret", [None, "wrong"])
+async def test_a_request_past_the_systems_own_proxy_is_refused(secret: str | None) -> None:
+    app = create_app(DictAdapter, HttpConfig(), secret=SECRET)
+    headers = {} if secret is None else {SECRET_HEADER: secret}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client,
+    ):
+        refused = await client.get("/ai/live", headers=headers)
+        served = await client.get("/ai/live", headers={SECRET_HEADER: SECRET})
+    assert (refused.status_code, refused.json()["code"]) == (421, "not_our_proxy")
+    assert SYSTEM_HEADER not in refused.headers
+    assert (served.status_code, served.headers[SYSTEM_HEADER]) == (200, system_mark(SECRET))
+
+
+def test_a_port_in_use_is_named_with_the_program_that_holds_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=rf"port {port} on 127\.0\.0\.1 is in use by .* \(process {os.getpid()}\)"):
+            check_free("127.0.0.1", port)
+
+
+def test_a_held_port_is_given_to_nobody_else_and_serves_who_it_was_held_for() -> None:
+    ports, others = HeldPorts(), HeldPorts()
+    port = ports.hold("127.0.0.1")
+    with pytest.raises(StartError, match=f"port {port} "):
+        others.hold("127.0.0.1", port)
+    with socket.socket() as proxy:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # as HAProxy does
+            proxy.setsockopt(socket.SOL_SOCKET, option, 1)
+        proxy.bind(("127.0.0.1", port))
+        proxy.listen()
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            accepted, address = proxy.accept()
+            assert address == client.getsockname()
+            accepted.close()
+    ports.release()
+    check_free("127.0.0.1", port)
