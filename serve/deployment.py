@@ -17,7 +17,7 @@ import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray import serve as ray_serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.config import BackpressureConfig
 from ray.serve.deployment import Application, Deployment
 from ray.serve.exceptions import RayServeException
@@ -122,7 +122,7 @@ def run(
         ray_serve.run(application, name=name, route_prefix=prefix)
     except StartError:
         raise
-    except (RayServeException, RuntimeError, TimeoutError, ValueError) as error:
+    except (RayError, RayServeException, RuntimeError, TimeoutError, ValueError) as error:
         raise StartError(f"Ray Serve did not start the HTTP front: {error}") from error
     return _wait_until_live(_url(host, port) + prefix.rstrip("/"), timeout_s)
 

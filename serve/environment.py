@@ -60,6 +60,8 @@ def http_environment(
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(5, int(4 * drain_s))),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(drain_s),
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": str(max(0.1, drain_s)),
+        # A proxy that is not there by then is killed; 5 s are too few for a busy machine.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # A proxy that is killed is missed for 3 periods; with Serve's 10 s clients are refused for 25 s.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
