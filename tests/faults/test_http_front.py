@@ -30,11 +30,14 @@ _JOBS, _SOCKETS = 60, 200
 def processes(title: str) -> list[psutil.Process]:
     """The processes of this test run's Ray whose title begins so."""
     raylet = ray._private.worker._global_node.all_processes["raylet"][0].process.pid
-    return [
-        each
-        for each in psutil.Process(raylet).children(recursive=True)
-        if each.cmdline()[:1] and title in each.cmdline()[0]
-    ]
+    return [each for each in psutil.Process(raylet).children(recursive=True) if title in title_of(each)]
+
+
+def title_of(process: psutil.Process) -> str:
+    """The first word of a command line; empty for a process that has ended."""
+    with suppress(psutil.Error):
+        return next(iter(process.cmdline()), "")
+    return ""
 
 
 def submit_until_accepted(client: httpx.Client, key: str, payload: dict[str, Any]) -> tuple[str, int]:
@@ -148,8 +151,12 @@ def test_behind_a_killed_proxy_jobs_run_and_another_one_answers(running_system: 
 def haproxies(url: str) -> list[psutil.Process]:
     """The HAProxy processes that listen where a system serves."""
     port = urlsplit(url).port
-    named = [each for each in psutil.process_iter(["name"]) if each.info["name"] == "haproxy"]
-    return [each for each in named if any(found.laddr.port == port for found in each.net_connections("tcp"))]
+    found = []
+    for each in psutil.process_iter(["name"]):
+        with suppress(psutil.Error):
+            if each.info["name"] == "haproxy" and any(on.laddr.port == port for on in each.net_connections("tcp")):
+                found.append(each)
+    return found
 
 
 class Watch:
