@@ -159,6 +159,11 @@ def haproxies(url: str) -> list[psutil.Process]:
     return found
 
 
+def found(name: str, url: str) -> list[psutil.Process]:
+    """The processes of the front with this name."""
+    return haproxies(url) if name == "haproxy" else processes(name)
+
+
 class Watch:
     """A client that asks for what exists, on a new connection each time, and keeps what it was told."""
 
@@ -192,8 +197,9 @@ def test_whichever_process_of_the_front_is_killed_no_answer_is_untrue(running_sy
     url = str(running_system.url)
     (job_id,) = running_system.adapter.submit_jobs([chat("instant", "watched")])
     for killed in (["haproxy"], ["ray::HAProxyManager"], ["ray::ServeReplica", "ray::ProxyActor"], ["ray::ServeCont"]):
-        victims = [each for name in killed for each in (haproxies(url) if name == "haproxy" else processes(name))]
-        assert victims, killed
+        # Serve may just be replacing what was killed before.
+        eventually(lambda killed=killed: all(found(name, url) for name in killed), f"{killed} run")
+        victims = [each for name in killed for each in found(name, url)]
         watch = Watch(url, f"/ai/jobs/{job_id}")
         for victim in victims:
             victim.send_signal(signal.SIGKILL)
