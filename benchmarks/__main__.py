@@ -14,7 +14,18 @@ from rich.table import Table
 
 from benchmarks.harness import Figure
 
-SCENARIOS = ("throughput", "round_trip", "load", "http", "claims", "million", "orchestration", "scaling", "llama")
+SCENARIOS = (
+    "throughput",
+    "round_trip",
+    "load",
+    "http",
+    "claims",
+    "million",
+    "orchestration",
+    "scaling",
+    "llama",
+    "stalls",
+)
 LONG = ("soak",)
 RESULTS = Path(__file__).parent / "results"
 
