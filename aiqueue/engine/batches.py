@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from itertools import islice
+from operator import attrgetter
 
 from aiqueue.engine.cancellation import fail_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
 from aiqueue.engine.core import Core
-from aiqueue.engine.dependencies import ON_ERROR, broken, failure_of, unknown
+from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, failure_of, unknown
 from aiqueue.engine.groups import Group, StoredBatch, encode_batch, end_phase
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord, decode_progress
@@ -17,8 +19,8 @@ from aiqueue.errors import BatchNotFound, DuplicateBatch, ValidationError
 from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGroup, encode
 
 OPEN_S = 600.0  #: an open batch to which nothing is added for this long is dropped
+_CHEAP = 4  # as many jobs become ready in the time in which one is cancelled
 RETRIED = -1  #: first index of a part that holds successors of failed jobs: each header has its job's own index
-_SLICE = 1_000  # jobs that are cancelled or dropped in one turn
 
 
 def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], command: Submit) -> Refusal | None:
@@ -30,7 +32,7 @@ def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], 
             return Refusal(BatchNotFound.kind, batch_id)
     elif fresh and (is_taken(core, batch_id) or batch_id in command.batches):
         return Refusal(DuplicateBatch.kind, batch_id)
-    seen: set[str] = set()
+    known = set(command.ended)
     for job in fresh.values():
         header = job.header
         if header.batch_id != batch_id:
@@ -38,9 +40,9 @@ def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], 
         if header.needs:
             if header.on_error not in ON_ERROR:
                 return Refusal(ValidationError.kind, f"on_error must be one of {', '.join(sorted(ON_ERROR))}", job.id)
-            if missing := unknown(header.needs, {*seen, *command.ended}, core.live):
+            if missing := unknown(header.needs, known, core.live):
                 return Refusal(ValidationError.kind, f"needs job {missing}, which is not known", job.id)
-        seen.add(job.id)
+        known.add(job.id)
     return None
 
 
@@ -152,17 +154,32 @@ def steer(core: Core, turn: Turn, command: Steer) -> Refusal | None:
 
 
 def _seal(core: Core, turn: Turn, group: Group) -> None:
-    """Let a batch run. A hundred thousand jobs take 0.1 s, so this is one step, and nobody sees half of it."""
+    """Let a batch run: its jobs become ready some at a time, in the order in which they would be claimed."""
     group.stored.phase = "running"
-    blocked = JobState.BLOCKED
-    ready = [job for job in members(core, group) if job.state is blocked and not core.links.waits(job.id)]
-    core.unblock_all(group, [job for job in ready if not core.is_early(job, turn.now) and job.id not in core.fail_fast])
-    for job in ready:
-        if job.state is blocked:  # it has a time of its own, or would rather fail than wait
-            _release(core, turn, job)
+    core.groups.opened.pop(group.spec.id, None)
+    core.groups.sealing[group.spec.id] = iter(sorted(group.members(), key=attrgetter("level")))
+    _release_sealed(core, turn)
     if not group.live:  # all of them were cancelled or have expired meanwhile
         core.groups.finished.append(group)
     _publish(core, turn, group, BATCH_SUBMITTED)
+
+
+def _release_sealed(core: Core, turn: Turn) -> None:
+    """Let some more jobs of the batches run that were sealed. After a restart all of them are found to be free."""
+    blocked, left = JobState.BLOCKED, _CHEAP * core.policy.most_at_once
+    for batch_id, members in list(core.groups.sealing.items()):
+        part = list(islice(members, left))
+        if len(part) < left:
+            del core.groups.sealing[batch_id]
+        left -= len(part)
+        ready = [job for job in part if job.state is blocked and not core.links.waits(job.id)]
+        at_once = [job for job in ready if not core.is_early(job, turn.now) and job.id not in core.fail_fast]
+        core.unblock_all(core.groups.live[batch_id], at_once)
+        for job in ready:
+            if job.state is blocked:  # it has a time of its own, or would rather fail than wait
+                _release(core, turn, job)
+        if left <= 0:
+            return
 
 
 def _release(core: Core, turn: Turn, job: JobRecord) -> None:
@@ -174,17 +191,12 @@ def _release(core: Core, turn: Turn, job: JobRecord) -> None:
             fail_closed(core, turn, job, gate.reason)
 
 
-def members(core: Core, group: Group) -> list[JobRecord]:
-    """Return the live jobs of a batch, in the order of acceptance. O(all live jobs)."""
-    batch_id = group.spec.id
-    return [job for job in core.live.values() if job.batch_id == batch_id]
-
-
 def drop(core: Core, turn: Turn, group: Group) -> None:
     """Begin to forget a batch that was never sealed, with all that was sent of it: as if nobody had begun to submit it.
 
     If the queue dies meanwhile, the rest is forgotten when nothing has been added to it for ``OPEN_S``.
     """
+    group.doom()
     core.groups.stopping[group.spec.id] = group
     advance(core, turn)
 
@@ -207,6 +219,9 @@ def _forget_batch(core: Core, turn: Turn, group: Group) -> None:
 def stop(core: Core, turn: Turn, group: Group, reason: str) -> None:
     """Begin to cancel what has not ended. ``reason`` is empty where the owner asked for it."""
     group.stored.phase, group.stored.reason = "stopping", reason
+    group.doom()
+    core.groups.sealing.pop(group.spec.id, None)
+    core.groups.opened.pop(group.spec.id, None)
     core.groups.stopping[group.spec.id] = group
     core.groups.dirty[group.spec.id] = group
     advance(core, turn)
@@ -216,42 +231,51 @@ def advance(core: Core, turn: Turn) -> None:
     """Cancel some more jobs of the batches that are being stopped, or forget them, of those that are dropped."""
     for group in list(core.groups.stopping.values()):
         dropped = group.stored.phase == "open"
-        if group.doomed is None:
-            group.doomed = [job.id for job in reversed(members(core, group))]
-            if not group.doomed and not dropped:
-                core.groups.finished.append(group)
-        part, group.doomed = group.doomed[-_SLICE:], group.doomed[:-_SLICE]
-        for job_id in reversed(part):
-            (_forget if dropped else stop_job)(core, turn, job_id)
-        if not group.doomed:
-            core.groups.stopping.pop(group.spec.id, None)
-            if dropped:
-                _forget_batch(core, turn, group)
+        if group.doomed is None:  # begun before a restart
+            group.doom()
+        if not group.live and not dropped:
+            core.groups.finished.append(group)
+        while group.doomed and turn.left > 0:
+            turn.left -= 1
+            (_forget if dropped else stop_job)(core, turn, group.doomed.pop())
+        if group.doomed:
+            return
+        core.groups.stopping.pop(group.spec.id, None)
+        if dropped:
+            _forget_batch(core, turn, group)
 
 
 def tick(core: Core, turn: Turn) -> None:
-    """Let time do its part."""
+    """Go on with what was begun, and drop the batches that nobody goes on sending."""
     advance(core, turn)
-    late = [group for group in core.groups.live.values() if group.is_open]
-    for group in late:
-        if group.touched_at + OPEN_S <= turn.now:
+    if core.groups.sealing:
+        _release_sealed(core, turn)
+    for group in list(core.groups.opened.values()):
+        if group.is_open and group.touched_at + OPEN_S <= turn.now:
             drop(core, turn, group)
 
 
 def settle(core: Core, turn: Turn) -> None:
-    """Let the ends of this turn have their consequences for jobs that waited, and for batches."""
-    while core.links.freed or core.groups.tripped:
-        while core.links.freed:
-            parent, children = core.links.freed.pop()
-            for child in children:
-                _parent_ended(core, turn, parent, child)
+    """Let ends have their consequences for jobs that waited, and for batches; for so many jobs in one turn.
+
+    The jobs that the last one freed come first: so few ends are under way at any time, however wide a graph is.
+    """
+    freed = core.links.freed
+    while core.groups.tripped or (freed and turn.left > 0):
         while core.groups.tripped:
             group, why = core.groups.tripped.pop()
             if group.stored.phase == "running":
                 stop(core, turn, group, why)
+        if freed and turn.left > 0:
+            parent, children = freed[-1]
+            child = children.pop()
+            if not children:
+                freed.pop()
+            turn.left -= 1
+            _parent_ended(core, turn, parent, child)
 
 
-def _parent_ended(core: Core, turn: Turn, parent: JobRecord, child: str) -> None:
+def _parent_ended(core: Core, turn: Turn, parent: Ended, child: str) -> None:
     job = core.live.get(child)
     if job is None or job.state is not JobState.BLOCKED:
         return

@@ -7,7 +7,7 @@ from aiqueue.engine.core import HELD, Core
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
-from aiqueue.errors import CircuitOpen, JobCancelled
+from aiqueue.errors import CircuitOpen, JobCancelled, JobExpired
 from aiqueue.protocol import CancelReply
 
 
@@ -29,6 +29,12 @@ def stop_job(core: Core, turn: Turn, job_id: str) -> CancelReply:
         assert worker is not None, f"job {job.id} is held by an unknown worker"
         worker.cancels.append((job.id, job.attempt))
     return CancelReply(job_id, cancelled=True, status=job.state.value)
+
+
+def expire(core: Core, turn: Turn, job: JobRecord) -> None:
+    """End a job that was not started in time."""
+    late = JobExpired("Job was not started before its deadline").to_failure()
+    core.move(turn, job, JobState.EXPIRED, failure=late)
 
 
 def fail_closed(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiqueue.engine.cancellation import expire
 from aiqueue.engine.core import Core
 from aiqueue.engine.groups import TAKEN_AT_ONCE
 from aiqueue.engine.lanes import Room
@@ -27,6 +28,7 @@ def give(
     """
     claimed: list[JobRecord] = []
     room = room or core.room(turn.now)
+    some_late = core.any_late(turn.now)
     while left := count - len(claimed):
         some = min(left, TAKEN_AT_ONCE) if core.groups else left
         if (alike := worker.affinity) is None:
@@ -36,11 +38,24 @@ def give(
             taken = core.lanes.take_alike(
                 worker.pool, some, room, alike, served, now=turn.now, levels=levels, apart=apart
             )
-        may = [job for job in taken if not job.batch_id or core.groups.start(job)] if core.groups else taken
+        in_time = _without_late(core, turn, taken) if some_late else taken
+        may = [job for job in in_time if not job.batch_id or core.groups.start(job)] if core.groups else in_time
         claimed += _start(core, turn, worker, may)
-        if not taken or not core.groups:
+        if not taken or not core.groups or len(in_time) < len(taken):
             break
     return claimed
+
+
+def _without_late(core: Core, turn: Turn, taken: list[JobRecord]) -> list[JobRecord]:
+    """End the jobs that were to be started by now, though their turn to expire has not come; return the others."""
+    in_time = []
+    for job in taken:
+        if core.is_late(job.id, turn.now):
+            core.lanes.push(job)
+            expire(core, turn, job)
+        else:
+            in_time.append(job)
+    return in_time
 
 
 def _start(core: Core, turn: Turn, worker: Worker, jobs: list[JobRecord]) -> list[JobRecord]:

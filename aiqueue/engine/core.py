@@ -9,6 +9,7 @@ from __future__ import annotations
 from aiqueue.engine.counters import Counters, encode_counters
 from aiqueue.engine.dependencies import Links
 from aiqueue.engine.due import WAITING, DueTimes, JobTimes, delayed_until, expires_after, expires_at, runs_at
+from aiqueue.engine.fail_fast import FailFast
 from aiqueue.engine.groups import Group, Groups
 from aiqueue.engine.lanes import Lanes, Room
 from aiqueue.engine.leases import Leases
@@ -54,7 +55,7 @@ class Core(Publisher):
         self.appointments = JobTimes()  #: not before, by the machine's clock; of jobs that never ran
         self.schedules = Schedules()
         self.quarantine: dict[str, str] = {}  #: by pool, the worker that runs suspects, or is emptied for them
-        self.fail_fast: set[str] = set()  #: live jobs that would rather fail than wait at a closed gate
+        self.fail_fast = FailFast()
         self.refusals: dict[str, int] = {}  #: 429s waited out, of the live jobs that met any
         self.levels = frozenset(range(len(policy.sla_ms)))
         self.waiting = [0] * len(policy.sla_ms)  #: jobs that nobody runs, by level
@@ -62,6 +63,12 @@ class Core(Publisher):
         self.open_batches: dict[str, int] = {}  #: batch id -> jobs that have not ended
         self._lane_keys: dict[tuple[str, str], LaneKey] = {}
         self._interned: dict[object, object] = {}
+
+    @property
+    def pending(self) -> bool:
+        """Whether something has begun that the next ticks go on with."""
+        groups = self.groups
+        return bool(self.links.freed or groups.stopping or groups.sealing or self.fail_fast.pending)
 
     def common(self, header: JobHeader) -> Common:
         """Return what the jobs of ``header`` have in common; strings that many share are stored once."""
@@ -88,7 +95,7 @@ class Core(Publisher):
         if header.run_at and (at := runs_at(header)):
             self.appointments.set(job_id, at)
         if header.fail_fast:
-            self.fail_fast.add(job_id)
+            self.fail_fast.add(job)
         self.live[job_id] = job
         if job.batch_id:
             self.open_batches[job.batch_id] = self.open_batches.get(job.batch_id, 0) + 1
@@ -117,6 +124,14 @@ class Core(Publisher):
         self._enter_waiting(job)
         if job.state is JobState.SCHEDULED:
             self.write(turn, job)
+
+    def is_late(self, job_id: str, now: float) -> bool:
+        """Return True if the job was to be started by now."""
+        return self.deadlines.is_over(job_id, now) or self.start_by.is_over(job_id, now + self.ahead_s)
+
+    def any_late(self, now: float) -> bool:
+        """Return True if there is such a job."""
+        return self.deadlines.any_over(now) or self.start_by.any_over(now + self.ahead_s)
 
     def is_early(self, job: JobRecord, now: float) -> bool:
         """Return True if the job waits for a time, or has waited for a date until now."""
@@ -195,16 +210,23 @@ class Core(Publisher):
 
     def seal(self, turn: Turn) -> None:
         """Add the counters to the turn's rows, if it changed anything."""
+        if self.links.freed or self.counters.cascades:
+            self._note_cascades(turn)
         if turn.rows or turn.counted:
             self.counters.clock.now = turn.now
             turn.rows.counters = encode_counters(self.counters)
 
+    def _note_cascades(self, turn: Turn) -> None:
+        """Let the counters name the ended jobs whose ends have not had all their consequences: a restart goes on."""
+        cascades = [(parent.id, parent.state.value) for parent, _ in self.links.freed]
+        if cascades != self.counters.cascades:
+            self.counters.cascades, turn.counted = cascades, True
+
     def forget_unused(self, now: float) -> None:
         """Let go of what was kept for models, clients and batches of the past, if it has become much."""
-        if len(self.lanes) > _MANY:
-            self.lanes.prune()
-        if len(self.gates) > _MANY:
-            self.gates.prune(now)
+        self.lanes.prune()
+        self.gates.prune(now)
+        self.groups.prune()
         for kept in (self._lane_keys, self._interned):  # only savings: an equal one does as well
             if len(kept) > _MANY:
                 kept.clear()

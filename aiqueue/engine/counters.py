@@ -35,6 +35,8 @@ class Counters(msgspec.Struct, kw_only=True, gc=False):
     stale_outcomes: int = 0
     next_batch: int = 1  #: number of the next batch in the journal
     clock: ClockMark = msgspec.field(default_factory=ClockMark)
+    cascades: list[tuple[str, str]] = []
+    """Ended jobs, with their states, of which some that waited for them have not been told yet."""
 
     def count_end(self, state: JobState) -> None:
         """Count a job that reached a terminal state."""

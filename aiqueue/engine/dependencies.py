@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
@@ -10,6 +11,13 @@ from aiqueue.errors import DependencyFailed
 from aiqueue.protocol import Failure, Need
 
 ON_ERROR = frozenset({"fail", "skip", "include"})
+
+
+class Ended(NamedTuple):
+    """A job that has ended."""
+
+    id: str
+    state: JobState
 
 
 class Links:
@@ -21,7 +29,8 @@ class Links:
         self._missing: dict[str, int] = {}  #: blocked job -> jobs it still waits for
         self._children: dict[str, list[str]] = {}  #: live job -> who waits for it
         self._needed: dict[str, int] = {}  #: job, ended or not -> live jobs that need it
-        self.freed: list[tuple[JobRecord, list[str]]] = []  #: jobs that ended in this turn, and who waited for them
+        #: Jobs that ended, and who has yet to hear of it, the last one first.
+        self.freed: list[tuple[Ended, list[str]]] = []
 
     def add(self, job_id: str, needs: Sequence[Need], on_error: str, live: Mapping[str, JobRecord]) -> bool:
         """Take a new or loaded job; tell whether it must wait."""
@@ -34,6 +43,19 @@ class Links:
         if waits_for:
             self._missing[job_id] = len(waits_for)
         return bool(waits_for)
+
+    def hear(self, job_id: str, parents: Mapping[str, JobState]) -> None:
+        """A job is loaded that did not start, and has yet to hear of the ends of those of ``parents`` that it needs."""
+        for parent in {need.job_id for need in self.needs[job_id]} & parents.keys():
+            self._children.setdefault(parent, []).append(job_id)
+            self._missing[job_id] = self._missing.get(job_id, 0) + 1
+
+    def restore_freed(self, parents: Mapping[str, JobState]) -> None:
+        """All jobs are loaded: the ends that some of them had not heard of are as they were."""
+        for parent, state in parents.items():
+            if children := self._children.pop(parent, None):
+                children.reverse()
+                self.freed.append((Ended(parent, state), children))
 
     def needs_of(self, jobs: Iterable[JobRecord]) -> dict[str, tuple[Sequence[Need], str]]:
         """Return what those of ``jobs`` needed that needed anything, and what a failed one means to them."""
@@ -48,7 +70,8 @@ class Links:
         if job.id in self.needs:
             self.drop(job.id)
         if children := self._children.pop(job.id, None):
-            self.freed.append((job, children))
+            children.reverse()  # they are taken from the end
+            self.freed.append((Ended(job.id, job.state), children))
 
     def drop(self, job_id: str) -> None:
         """Forget a job that is gone."""
@@ -89,7 +112,6 @@ def failure_of(parent_id: str, state: str) -> Failure:
     return DependencyFailed(f"Dependency failed: job {parent_id} ended as {state}, and this job needs it").to_failure()
 
 
-def unknown(needs: Iterable[Need], known: Iterable[str], live: Mapping[str, JobRecord]) -> str:
+def unknown(needs: Iterable[Need], known: Container[str], live: Mapping[str, JobRecord]) -> str:
     """Return the first job that is needed and not there; empty if all are."""
-    there = set(known)
-    return next((need.job_id for need in needs if need.job_id not in live and need.job_id not in there), "")
+    return next((need.job_id for need in needs if need.job_id not in live and need.job_id not in known), "")

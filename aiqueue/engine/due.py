@@ -78,10 +78,10 @@ class DueTimes:
             self._stale -= 1
         return self._heap[0][0] if self._heap else None
 
-    def take(self, now: float) -> list[JobRecord]:
-        """Remove and return the jobs whose time has come."""
-        taken = []
-        while self._heap and self._heap[0][0] <= now:
+    def take(self, now: float, most: int) -> list[JobRecord]:
+        """Remove and return up to ``most`` jobs whose time has come, the earliest first."""
+        taken: list[JobRecord] = []
+        while self._heap and self._heap[0][0] <= now and len(taken) < most:
             at, _, job = heapq.heappop(self._heap)
             if _counts(job, at):
                 taken.append(job)
@@ -134,10 +134,18 @@ class JobTimes:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def take(self, now: float) -> list[str]:
-        """Remove and return the ids of the jobs whose time has come."""
-        taken = []
-        while (at := self.next_at()) is not None and at <= now:
+    def is_over(self, job_id: str, now: float) -> bool:
+        """Tell whether the job was to be started before ``now``."""
+        return self._times.get(job_id, now + 1.0) <= now
+
+    def any_over(self, now: float) -> bool:
+        """Tell whether some job was to be started before ``now``."""
+        return (at := self.next_at()) is not None and at <= now
+
+    def take(self, now: float, most: int) -> list[str]:
+        """Remove and return the ids of up to ``most`` jobs whose time is over."""
+        taken: list[str] = []
+        while len(taken) < most and self.any_over(now):
             _, job_id = heapq.heappop(self._heap)
             del self._times[job_id]
             taken.append(job_id)

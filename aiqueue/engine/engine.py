@@ -98,18 +98,23 @@ class QueueEngine:
         engine.core.counters.clock = clock or engine.core.counters.clock
         for number, spec, stored_batch in batches:
             engine.core.groups.add(number, decode_spec(spec), decode_stored_batch(stored_batch), now=now)
+        unheard = {job_id: JobState(state) for job_id, state in engine.core.counters.cascades}
         for row in aside.without(rows, without, engine.aside) if without else rows:
-            engine._restore(row, now)
+            engine._restore(row, unheard, now)
+        engine.core.links.restore_freed(unheard)
         for key, stored in gates:
-            engine.core.gates.at(GateKey.from_json(key), now=now).restore(decode_gate(stored), now=now)
+            gate = engine.core.gates.at(GateKey.from_json(key), now=now)
+            gate.restore(decode_gate(stored), now=now)
+            if now < gate.closed_until:
+                engine.core.fail_fast.close(gate, gate.reason)
         for found in schedules:
             restore_schedule(engine.core, found)
         return engine
 
     def handle(self, command: Command, *, now: float) -> Effects:
         """Carry out ``command`` at ``now`` (seconds since the epoch)."""
-        turn = Turn(now)
         core = self.core
+        turn = Turn(now, core.policy.most_at_once)
         turn.reply = _HANDLERS[type(command)](core, turn, command)
         if core.links.freed or core.groups.tripped:
             batches.settle(core, turn)
@@ -163,7 +168,7 @@ class QueueEngine:
     def next_due(self, *, now: float) -> float | None:
         """Return when time alone next changes something: a job comes due or expires, a gate opens, a tick."""
         core = self.core
-        if core.groups.stopping:
+        if core.pending:
             return now
         times = [core.due.next_at(), core.deadlines.next_at(), core.gates.next_at(now)]
         dates = (core.appointments.next_at(), core.start_by.next_at(), core.schedules.next_at())
@@ -203,13 +208,13 @@ class QueueEngine:
             lane: [job.id for job in sorted(jobs, key=lambda job: (job.level, job.seq))] for lane, jobs in ready.items()
         }
 
-    def _restore(self, row: StoredRow, now: float) -> None:
+    def _restore(self, row: StoredRow, unheard: Mapping[str, JobState], now: float) -> None:
         seq, job_id, header, state, progress = row
         decoded = decode_header(header)
         decoded.created_at = min(decoded.created_at, now)  # later only if it was accepted under another clock
         job = self.core.record(seq, job_id, decoded)
         if decoded.needs or job.batch_id:
-            self._restore_waits(job, decoded, started=bool(progress))
+            self._restore_waits(job, decoded, unheard, started=bool(progress))
         if progress:
             stored = decode_progress(progress)
             _put_progress(job, state, stored)
@@ -219,9 +224,14 @@ class QueueEngine:
                 self.core.appointments.drop(job_id)
             if stored.refusals:
                 self.core.refusals[job_id] = stored.refusals
+        elif job.state is JobState.QUEUED and self._is_early(job, now):
+            job.state = JobState.SCHEDULED  # of a sealed batch, and its turn to become ready had not come
         self.core.admit(job, job.state, now=now)
         if job.state in HELD:
             restore_lease(self.core, job, now=now)
+
+    def _is_early(self, job: JobRecord, now: float) -> bool:
+        return job.run_at > now or self.core.appointments.is_after(job.id, now + self.core.ahead_s)
 
     def _longest_wait_s(self, job: JobRecord) -> float:
         """Return how long a job that failed waits at most: one that waits longer was written under another clock."""
@@ -229,10 +239,15 @@ class QueueEngine:
         gate = policy.gates.get(job.lane.provider, GatePolicy())
         return max(policy.retry.cap_s, MAX_ASKED_S, gate.breaker_open_s) + policy.retry.base_s
 
-    def _restore_waits(self, job: JobRecord, header: JobHeader, *, started: bool) -> None:
+    def _restore_waits(
+        self, job: JobRecord, header: JobHeader, unheard: Mapping[str, JobState], *, started: bool
+    ) -> None:
         """Find what a job waits for. One that has a row of its own waited for nothing any more."""
         core = self.core
         waits = bool(header.needs) and core.links.add(job.id, header.needs, header.on_error, core.live)
+        if header.needs and unheard and not started:
+            core.links.hear(job.id, unheard)
+            waits = core.links.waits(job.id)
         group = core.groups.live.get(job.batch_id)
         if not started and (waits or (group is not None and group.stored.phase == "open")):
             job.state = JobState.BLOCKED

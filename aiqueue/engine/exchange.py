@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiqueue.engine import batches, suspects
-from aiqueue.engine.cancellation import fail_closed
+from aiqueue.engine.cancellation import expire, fail_closed
 from aiqueue.engine.claims import give
 from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Report, Tick
 from aiqueue.engine.core import Core
@@ -16,7 +16,7 @@ from aiqueue.engine.publishing import RETRIED, Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.retry import after_crash, after_failure
 from aiqueue.engine.states import JobState
-from aiqueue.errors import JobCancelled, JobExpired, PoisonJob, WorkerLost
+from aiqueue.errors import JobCancelled, PoisonJob, WorkerLost
 from aiqueue.protocol import Failure, Outcome
 
 
@@ -116,9 +116,16 @@ def _tell_gate(core: Core, turn: Turn, job: JobRecord, outcome: Outcome) -> bool
 def _publish_gate(core: Core, turn: Turn, change: GateChange) -> None:
     core.publish_gate(turn, change)
     if change.until:
-        for job in [core.live[job_id] for job_id in sorted(core.fail_fast)]:
-            if job.state is JobState.QUEUED and core.gates.of(job.lane, now=turn.now).key == change.key:
-                fail_closed(core, turn, job, change.reason)
+        core.fail_fast.close(core.gates.at(change.key, now=turn.now), change.reason)
+        _end_hasty(core, turn)
+
+
+def _end_hasty(core: Core, turn: Turn) -> None:
+    """End some of the jobs that would not wait at a gate that has closed."""
+    for job_id, reason in core.fail_fast.take(core.policy.most_at_once):
+        job = core.live[job_id]
+        if job.state is JobState.QUEUED:
+            fail_closed(core, turn, job, reason)
 
 
 def _fail(core: Core, turn: Turn, job: JobRecord, failure: Failure, draw: float, *, probe_failed: bool = False) -> None:
@@ -187,32 +194,43 @@ def tick(core: Core, turn: Turn, command: Tick) -> None:
     """Carry out a Tick."""
     core.leases.extend(command.pause_s, now=turn.now)
     core.groups.extend(command.pause_s, now=turn.now)
-    _expire(core, turn)
-    if core.groups:
-        batches.tick(core, turn)
+    if core.links.freed:
+        batches.settle(core, turn)
+    if not core.links.freed:  # what has happened has all its consequences before more happens
+        _expire(core, turn)
+        _end_hasty(core, turn)
+        if core.groups:
+            batches.tick(core, turn)
     _come_due(core, turn)
     for change in core.gates.reopen(turn.now):
         core.publish_gate(turn, change)
-    for worker_id in core.leases.silent(turn.now):
-        reason = f"no heartbeat for {core.policy.lease_s:g} s"
-        lose_worker(core, turn, LoseWorker(worker_id, reason, crashed=False))
+    _lose_silent(core, turn)
     core.forget_unused(turn.now)
 
 
 def _come_due(core: Core, turn: Turn) -> None:
-    kept = [core.live[job_id] for job_id in core.appointments.take(turn.now + core.ahead_s)]
+    most = core.policy.most_at_once
+    kept = [core.live[job_id] for job_id in core.appointments.take(turn.now + core.ahead_s, most)]
     due = [job for job in kept if core.keep_appointment(turn, job)]
-    for job in [*core.due.take(turn.now), *due]:
+    for job in [*core.due.take(turn.now, most), *due]:
         job.run_at = 0.0
         _requeue(core, turn, job)
 
 
+def _lose_silent(core: Core, turn: Turn) -> None:
+    lost = 0
+    for worker_id in core.leases.silent(turn.now):
+        reason = f"no heartbeat for {core.policy.lease_s:g} s"
+        lost += lose_worker(core, turn, LoseWorker(worker_id, reason, crashed=False))
+        if lost >= core.policy.most_at_once:
+            return  # the others are still silent at the next tick
+
+
 def _expire(core: Core, turn: Turn) -> None:
-    for job_id in [*core.deadlines.take(turn.now), *core.start_by.take(turn.now + core.ahead_s)]:
-        if job_id not in core.live:  # it had both, and they came together
-            continue
-        late = JobExpired("Job was not started before its deadline").to_failure()
-        core.move(turn, core.live[job_id], JobState.EXPIRED, failure=late)
+    most = core.policy.most_at_once
+    for job_id in [*core.deadlines.take(turn.now, most), *core.start_by.take(turn.now + core.ahead_s, most)]:
+        if job_id in core.live:  # else it had both, and they came together
+            expire(core, turn, core.live[job_id])
 
 
 def restore_lease(core: Core, job: JobRecord, *, now: float) -> None:

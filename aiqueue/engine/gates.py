@@ -20,11 +20,13 @@ with a limit of 100 ms would close the model for everybody). If that was the pro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from aiqueue.engine.gate_times import GateTimes
+from aiqueue.engine.lanes import FEW_LANES
 from aiqueue.engine.policy import GatePolicy
 from aiqueue.engine.records import LaneKey
 from aiqueue.engine.retry import MAX_ASKED_S
@@ -115,9 +117,13 @@ class Bucket:
 class Gate:
     """One gate's state."""
 
-    def __init__(self, key: GateKey, policy: GatePolicy, *, now: float) -> None:
-        self.key, self._policy = key, policy
+    def __init__(
+        self, key: GateKey, policy: GatePolicy, *, now: float, on_wait: Callable[[Gate], None] = lambda _: None
+    ) -> None:
+        """``on_wait`` is told when there is a time that the gate may wait for, or another one."""
+        self.key, self._policy, self._on_wait = key, policy, on_wait
         self.closed_until, self.reason = 0.0, ""
+        self.emptying = 0  #: times it closed for jobs that would rather fail than wait, and have not all ended yet
         self.in_flight = 0
         self.limit: int | None = None  #: adaptive; None: as many as the workers have slots
         self.probing = False  #: half open: one call tells whether the provider is back
@@ -133,7 +139,7 @@ class Gate:
 
     def room(self, now: float) -> int:
         """Return how many calls may start at ``now``."""
-        if now < self.closed_until:
+        if now < self.closed_until or self.emptying:
             return 0
         room = _UNLIMITED
         if self.probing:
@@ -159,11 +165,13 @@ class Gate:
         self._probe_under_way = self.probing
         if self._requests is not None:
             self._requests.spend(1, now)
+            self._on_wait(self)
 
     def used(self, tokens: int, now: float) -> None:
         """Count the tokens of a call, however it ended."""
         if self._tokens is not None:
             self._tokens.spend(tokens, now)
+            self._on_wait(self)
 
     def succeeded(self, *, started_at: float, now: float) -> GateChange | None:
         """Count a call that brought an answer (also one that refuses the request: the provider is there)."""
@@ -212,13 +220,13 @@ class Gate:
 
     def reopen(self, now: float) -> GateChange | None:
         """Return the change if the gate's time has come. A tripped breaker then lets one call through."""
-        return self._opened() if self.closed_until and now >= self.closed_until else None
+        return self._opened() if self.closed_until and now >= self.closed_until and not self.emptying else None
 
     def is_fresh(self, now: float) -> bool:
         """Tell whether a new gate would do the same: nothing has been learned that still counts."""
         buckets = [bucket for bucket in (self._requests, self._tokens) if bucket]
         learned = self.closed_until or self.probing or self.limit is not None or self._refusals or False in self._recent
-        return not (learned or self.in_flight or any(bucket.spent(now) for bucket in buckets))
+        return not (learned or self.in_flight or self.emptying or any(bucket.spent(now) for bucket in buckets))
 
     def stored(self) -> StoredGate:
         """Return what to journal."""
@@ -229,6 +237,7 @@ class Gate:
         self.closed_until = min(stored.closed_until, now + max(MAX_ASKED_S, self._policy.breaker_open_s))
         self.reason, self.probing = stored.reason, stored.probing
         self._tripped_at = min(stored.tripped_at, now)
+        self._on_wait(self)
 
     def is_probe(self, started_at: float) -> bool:
         """Tell whether the call that started then is the one that looks whether the provider is back."""
@@ -271,10 +280,12 @@ class Gate:
         return self._closed()
 
     def _closed(self) -> GateChange:
+        self._on_wait(self)
         return GateChange(self.key, self.closed_until, self.reason)
 
     def _opened(self) -> GateChange:
         self.closed_until, self.reason = 0.0, ""
+        self._on_wait(self)
         return GateChange(self.key, 0.0, "probing" if self.probing else "")
 
 
@@ -285,6 +296,8 @@ class Gates:
         self._policies = policies
         self._gates: dict[GateKey, Gate] = {}
         self._of_lane: dict[LaneKey, Gate] = {}
+        self._times: GateTimes[Gate] = GateTimes()
+        self._most = FEW_LANES  # then those that know nothing are forgotten
 
     def __iter__(self) -> Iterator[Gate]:
         return iter(self._gates.values())
@@ -293,9 +306,13 @@ class Gates:
         return len(self._gates)
 
     def prune(self, now: float) -> None:
-        """Forget the gates that know nothing: callers may name any number of models."""
+        """Forget the gates that know nothing, once there are many: callers may name any number of models."""
+        if len(self._gates) <= self._most:
+            return
         self._gates = {key: gate for key, gate in self._gates.items() if not gate.is_fresh(now)}
         self._of_lane = {lane: gate for lane, gate in self._of_lane.items() if gate.key in self._gates}
+        self._times.keep(self._gates.values())
+        self._most = max(FEW_LANES, 2 * len(self._gates))
 
     def of(self, lane: LaneKey, *, now: float) -> Gate:
         """Return the gate that ``lane`` goes through; lanes of several pools may share one."""
@@ -310,13 +327,13 @@ class Gates:
         gate = self._gates.get(key)
         if gate is None:
             policy = self._policies.get(key.provider, GatePolicy())
-            gate = self._gates[key] = Gate(key, policy, now=now)
+            gate = self._gates[key] = Gate(key, policy, now=now, on_wait=self._times.note)
         return gate
 
     def reopen(self, now: float) -> list[GateChange]:
         """Open the gates whose time has come."""
-        return [change for gate in self._gates.values() if (change := gate.reopen(now))]
+        return [change for gate in self._times.take(now) if (change := gate.reopen(now))]
 
     def next_at(self, now: float) -> float | None:
         """Return when the next gate may let something through because of time alone."""
-        return min((at for gate in self._gates.values() if (at := gate.next_at(now)) is not None), default=None)
+        return self._times.next_at(now)

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from aiqueue.engine.lanes import Lanes
+from aiqueue.engine.lanes import FEW_LANES, Lanes
+from aiqueue.engine.line import FEW
 from aiqueue.engine.records import JobRecord, LaneKey
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.protocol import BatchSpec, Failure, Wire
@@ -21,6 +22,7 @@ from aiqueue.protocol import BatchSpec, Failure, Wire
 WINDOW = 1_024  #: jobs of one batch that stand in a lane at most
 TAKEN_AT_ONCE = WINDOW // 2  #: by a claim, so that a batch never seems to have run out of jobs
 _FIRST_ERRORS = 10
+_MUCH_MORE = 8  # times as many in a heap as are to be added: pushing them is cheaper than ordering all
 _MESSAGE = 300  # characters of an error that are kept
 _RUNNING = frozenset({JobState.PROCESSING, JobState.CANCELLING})
 FAILED = frozenset({JobState.FAILED, JobState.DEAD_LETTER, JobState.EXPIRED})  #: count towards ``max_failed_ratio``
@@ -49,6 +51,7 @@ class Group:
     """One live batch."""
 
     __slots__ = (
+        "_jobs",
         "doomed",
         "held",
         "held_ids",
@@ -71,7 +74,29 @@ class Group:
         self.held: dict[LaneKey, list[tuple[int, int, JobRecord]]] = {}  #: heaps of level, seq, job
         self.held_ids: set[str] = set()
         self.replaced: set[int] = set()  #: seqs of jobs that were given a successor while it was live
+        self._jobs: list[JobRecord] = []  # in the order of acceptance, ended ones among them
         self.doomed: list[str] | None = None  #: stopping: jobs still to be cancelled; open: those still to be forgotten
+
+    def join(self, job: JobRecord) -> None:
+        """Take a live job."""
+        self.live += 1
+        self.in_flight += job.state in _RUNNING
+        self._jobs.append(job)
+
+    def members(self) -> list[JobRecord]:
+        """Return the live jobs, in the order of acceptance."""
+        self._jobs = [job for job in self._jobs if job.state not in TERMINAL]
+        return list(self._jobs)
+
+    def left(self) -> None:
+        """A job has ended. Ended ones are let go once there are more of them than of live ones."""
+        self.live -= 1
+        if len(self._jobs) > 2 * self.live + FEW:
+            self.members()
+
+    def doom(self) -> None:
+        """Its jobs are to be cancelled or forgotten, the first one first."""
+        self.doomed = [job.id for job in reversed(self.members())]
 
     @property
     def is_open(self) -> bool:
@@ -111,7 +136,10 @@ class Groups:
         self.finished: list[Group] = []  #: of this turn
         self.tripped: list[tuple[Group, str]] = []  #: to be stopped in this turn, and why
         self.stopping: dict[str, Group] = {}
+        self.opened: dict[str, Group] = {}  #: not sealed yet
+        self.sealing: dict[str, Iterator[JobRecord]] = {}  #: sealed: jobs that have yet to become ready
         self.held: dict[LaneKey, list[int]] = {}  #: jobs held outside the lanes, by level
+        self._most = FEW_LANES  # then those with none are forgotten
 
     def __bool__(self) -> bool:
         return bool(self.live)
@@ -121,6 +149,8 @@ class Groups:
         group = self.live[spec.id] = Group(no, spec, stored, now=now)
         if stored.phase == "stopping":
             self.stopping[spec.id] = group
+        elif stored.phase == "open":
+            self.opened[spec.id] = group
         return group
 
     def extend(self, seconds: float, *, now: float) -> None:
@@ -131,8 +161,15 @@ class Groups:
 
     def remove(self, group: Group) -> None:
         """Forget a batch whose jobs are gone."""
-        self.live.pop(group.spec.id, None)
-        self.stopping.pop(group.spec.id, None)
+        for groups in (self.live, self.stopping, self.opened):
+            groups.pop(group.spec.id, None)
+        self.sealing.pop(group.spec.id, None)
+
+    def prune(self) -> None:
+        """Forget the lanes that nothing is held outside, once there are many."""
+        if len(self.held) > self._most:
+            self.held = {lane: counts for lane, counts in self.held.items() if any(counts)}
+            self._most = max(FEW_LANES, 2 * len(self.held))
 
     # --- claims ---
 
@@ -155,8 +192,12 @@ class Groups:
             by_lane.setdefault(job.lane, []).append(job)
         for lane, found in by_lane.items():
             heap, counts = self._held_in(group, lane)
-            heap += [(job.level, job.seq, job) for job in found]
-            heapq.heapify(heap)
+            if len(heap) > _MUCH_MORE * len(found):  # they come in order: each takes few steps
+                for job in found:
+                    heapq.heappush(heap, (job.level, job.seq, job))
+            else:
+                heap += [(job.level, job.seq, job) for job in found]
+                heapq.heapify(heap)
             group.held_ids.update(job.id for job in found)
             for level, count in Counter(job.level for job in found).items():
                 counts[level] += count
@@ -229,8 +270,7 @@ class Groups:
         """A live job of a batch is there: new, or loaded from the journal."""
         group = self.live.get(job.batch_id)
         if group is not None:
-            group.live += 1
-            group.in_flight += job.state in _RUNNING
+            group.join(job)
 
     def moved(self, job: JobRecord, source: JobState, failure: Failure | None) -> int:
         """A job of a batch has changed its state. For one that ended return the number of its batch, else 0."""
@@ -241,7 +281,10 @@ class Groups:
         if source in _RUNNING and target not in _RUNNING:
             group.in_flight -= 1
         if group.held_ids and target is not JobState.PROCESSING:
-            self.refill(group)
+            if source in _RUNNING and group.spec.max_concurrency:
+                self.refill(group)  # one more may start, of any lane
+            else:
+                self._refill(group, job.lane)
         if target in TERMINAL:
             self._count_end(group, job, failure)
             return group.no
@@ -262,7 +305,7 @@ class Groups:
 
     def _count_end(self, group: Group, job: JobRecord, failure: Failure | None) -> None:
         stored, name = group.stored, job.state.value
-        group.live -= 1
+        group.left()
         stored.ends += 1
         stored.ended[name] = stored.ended.get(name, 0) + 1
         self.dirty[group.spec.id] = group

@@ -19,6 +19,7 @@ from aiqueue.engine.affinity import Affinity, Candidate
 from aiqueue.engine.line import Line
 from aiqueue.engine.records import JobRecord, LaneKey
 
+FEW_LANES = 1_000  #: are kept, though nothing waits in them
 Room = Callable[[LaneKey], int]  #: how many jobs of a lane may start now
 
 
@@ -34,12 +35,13 @@ class Head(NamedTuple):
 class Lane:
     """The ready jobs of one lane."""
 
-    __slots__ = ("_lines", "_sla_s", "_step_s", "key", "queued")
+    __slots__ = ("_lines", "_sla_s", "_step_s", "key", "queued", "ready")
 
     def __init__(self, key: LaneKey, sla_s: tuple[float, ...], ageing: float) -> None:
         levels = len(sla_s)
         self.key = key
         self.queued = [0] * levels
+        self.ready = 0  #: jobs of all levels
         self._sla_s = sla_s
         self._step_s = tuple(ageing * sla or float("inf") for sla in sla_s)
         self._lines = [Line() for _ in range(levels)]
@@ -48,10 +50,12 @@ class Lane:
         """Add a job whose state is QUEUED; ``deadline`` is when its SLA runs out."""
         self._lines[job.level].push((deadline, job.seq, job))
         self.queued[job.level] += 1
+        self.ready += 1
 
     def discard(self, job: JobRecord) -> None:
         """Count a job out that leaves without being taken; its state is still QUEUED."""
         self.queued[job.level] -= 1
+        self.ready -= 1
         self._lines[job.level].leave()
 
     def head(self, now: float, *, levels: int | None = None) -> Head | None:
@@ -78,12 +82,13 @@ class Lane:
     def pop(self, level: int) -> JobRecord:
         """Take the head of ``level``, as ``head`` has just shown it."""
         self.queued[level] -= 1
+        self.ready -= 1
         return self._lines[level].pop()
 
     @property
     def empty(self) -> bool:
         """Whether no job is ready; what was discarded may still lie there."""
-        return not any(self.queued)
+        return not self.ready
 
     def in_order(self) -> Iterator[JobRecord]:
         """Yield the ready jobs in the order of service. O(n log n): for tests and pictures."""
@@ -97,8 +102,10 @@ class Lanes:
     def __init__(self, sla_s: tuple[float, ...], ageing: float) -> None:
         self._sla_s, self._ageing = sla_s, ageing
         self._lanes: dict[LaneKey, Lane] = {}
-        self._pools: dict[str, list[Lane]] = {}
-        self._apart: dict[str, list[Lane]] = {}  # of suspects, by pool
+        # Those that are not empty, by pool: a claim must not look at every model that was ever named.
+        self._pools: dict[str, dict[LaneKey, Lane]] = {}
+        self._apart: dict[str, dict[LaneKey, Lane]] = {}  # of suspects
+        self._most = FEW_LANES  # then the empty ones are forgotten
         self.suspects = 0  #: ready jobs that may not run beside others
 
     def __iter__(self) -> Iterator[Lane]:
@@ -109,36 +116,51 @@ class Lanes:
         lane = self._lanes.get(job.lane)
         if lane is None:
             lane = self._lanes[job.lane] = Lane(job.lane, self._sla_s, self._ageing)
+        if not lane.ready:
             pools = self._apart if job.lane.company else self._pools
-            pools.setdefault(job.lane.pool, []).append(lane)
+            pools.setdefault(job.lane.pool, {})[job.lane] = lane
         lane.push(job, job.since + self._sla_s[job.level])
         self.suspects += job.lane.company > 0
 
     def discard(self, job: JobRecord) -> None:
         """Forget a job that is QUEUED and about to be something else without having been claimed."""
-        self._lanes[job.lane].discard(job)
+        lane = self._lanes[job.lane]
+        lane.discard(job)
+        if not lane.ready:
+            self._emptied(lane)
         self.suspects -= job.lane.company > 0
 
     def __len__(self) -> int:
         return len(self._lanes)
 
+    def filled(self) -> Iterator[Lane]:
+        """Yield the lanes that jobs wait in."""
+        for pools in (self._pools, self._apart):
+            for lanes in pools.values():
+                yield from lanes.values()
+
     def prune(self) -> None:
-        """Forget the lanes that nothing waits in: callers may name any number of models."""
-        for lane in [lane for lane in self._lanes.values() if lane.empty]:
-            del self._lanes[lane.key]
-            (self._apart if lane.key.company else self._pools)[lane.key.pool].remove(lane)
+        """Forget the lanes that nothing waits in, once there are many: callers may name any number of models."""
+        if len(self._lanes) > self._most:
+            self._lanes = {lane.key: lane for lane in self.filled()}
+            self._most = max(FEW_LANES, 2 * len(self._lanes))
+
+    def _emptied(self, lane: Lane) -> None:
+        pools = self._apart if lane.key.company else self._pools
+        del pools[lane.key.pool][lane.key]
 
     def queued(self, pool: str, room: Room, *, apart: bool = False) -> int:
         """Return how many jobs a worker of ``pool`` could claim now, if it had the slots; ``apart``: suspects."""
-        return sum(min(sum(lane.queued), room(lane.key)) for lane in self._of(pool, apart) if not lane.empty)
+        return sum(min(lane.ready, room(lane.key)) for lane in self._of(pool, apart))
 
     def first(self, pool: str, room: Room, *, now: float, apart: bool) -> Head | None:
         """Return the rank of the job that ``take`` would return first; or None. O(lanes of the pool)."""
-        ready = (lane for lane in self._of(pool, apart) if not lane.empty and room(lane.key))
+        ready = (lane for lane in self._of(pool, apart) if room(lane.key))
         return min((head for lane in ready if (head := lane.head(now))), default=None)
 
     def _of(self, pool: str, apart: bool) -> Sequence[Lane]:
-        return (self._apart if apart else self._pools).get(pool, ())
+        found = (self._apart if apart else self._pools).get(pool)
+        return list(found.values()) if found else ()
 
     def take(
         self, pool: str, count: int, room: Room, *, now: float, levels: int | None = None, apart: bool = False
@@ -148,7 +170,7 @@ class Lanes:
         ``levels``: of the first so many levels only. ``apart``: suspects, and no others.
         """
         lanes = self._of(pool, apart)
-        left = [0 if lane.empty else room(lane.key) for lane in lanes]
+        left = [room(lane.key) for lane in lanes]
         heads = [(head, at) for at, lane in enumerate(lanes) if left[at] and (head := lane.head(now, levels=levels))]
         heapq.heapify(heads)
         taken: list[JobRecord] = []
@@ -160,8 +182,7 @@ class Lanes:
                 heapq.heapreplace(heads, (head, at))
             else:
                 heapq.heappop(heads)
-        if apart:
-            self.suspects -= len(taken)
+        self._took(taken, lanes, apart)
         return taken
 
     def take_alike(
@@ -181,7 +202,7 @@ class Lanes:
         Cost: O(lanes of the pool) for each job.
         """
         lanes = self._of(pool, apart)
-        left = [0 if lane.empty else room(lane.key) for lane in lanes]
+        left = [room(lane.key) for lane in lanes]
         taken: list[JobRecord] = []
         while len(taken) < count:
             found = [
@@ -194,11 +215,18 @@ class Lanes:
             chosen = affinity.choose(found, served)
             taken.append(lanes[chosen.lane].pop(chosen.level))
             left[chosen.lane] -= 1
-        if apart:
-            self.suspects -= len(taken)
+        self._took(taken, lanes, apart)
         return taken
 
     def queued_alike(self, pool: str, model: str, room: Room) -> int:
         """Return how many jobs for ``model`` a worker of ``pool`` could claim now, if it had the slots."""
-        alike = (lane for lane in self._pools.get(pool, ()) if lane.key.model == model and not lane.empty)
-        return sum(min(sum(lane.queued), room(lane.key)) for lane in alike)
+        alike = (lane for lane in self._of(pool, False) if lane.key.model == model)
+        return sum(min(lane.ready, room(lane.key)) for lane in alike)
+
+    def _took(self, taken: list[JobRecord], lanes: Sequence[Lane], apart: bool) -> None:
+        if taken:
+            for lane in lanes:
+                if not lane.ready:
+                    self._emptied(lane)
+            if apart:
+                self.suspects -= len(taken)

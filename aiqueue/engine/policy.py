@@ -52,5 +52,6 @@ class EnginePolicy:
     gates: Mapping[str, GatePolicy] = field(default_factory=dict)  #: by provider
     ageing: float = 2.0  #: a job counts one level higher for each time it waited this many SLAs; 0: never
     most_passes: Mapping[str, int] = field(default_factory=dict)  #: by pool whose workers hold one of several models
+    most_at_once: int = 500  #: jobs of one kind of pending work that one step deals with at most
     max_depth: int | None = None  #: waiting jobs in all
     max_level_depth: tuple[int | None, ...] = (None, None, None, None)  #: by level rank

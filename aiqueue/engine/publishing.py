@@ -30,9 +30,10 @@ GATE_CLOSED, GATE_OPENED = "gate:closed", "gate:opened"
 class Turn(Effects):
     """One command being carried out: the time it happens at, and what has come of it so far."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, most: int = 500) -> None:
         super().__init__()
         self.now = now
+        self.left = most  #: jobs that this turn may yet cancel, or tell of the end of one that they need
         self.counted = False  #: a counter changed, though no job did
 
 

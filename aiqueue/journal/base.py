@@ -188,6 +188,10 @@ class Journal(Protocol):
         """
         ...
 
+    def headers(self, *, from_seq: int, count: int) -> list[tuple[int, bytes]]:
+        """Return seq and header of the jobs that are known among ``count`` seqs. Reads nothing else of them."""
+        ...
+
     def close(self) -> None:
         """Let go of the journal. Nothing is lost without it."""
         ...

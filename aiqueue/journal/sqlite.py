@@ -241,6 +241,12 @@ class SqliteJournal:
         found = {row[0]: StoredJob(*row) for row in self._select(query, seqs)}
         return [found[seq] for seq in seqs if seq in found]
 
+    def headers(self, *, from_seq: int, count: int) -> list[tuple[int, bytes]]:
+        """Return seq and header of the jobs that are known among ``count`` seqs. Reads nothing else of them."""
+        query = "SELECT seq, header FROM jobs WHERE seq >= ? AND seq < ? ORDER BY seq"
+        with self._reading:
+            return self._reader.execute(query, (from_seq, from_seq + count)).fetchall()
+
     def _select(self, query: str, items: Sequence[object]) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of ``query``, whose ``{}`` stands for the list of ``items``."""
         with self._reading:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 
 from aiqueue.batch_protocol import ResultsCall
 from aiqueue.engine.batches import RETRIED
@@ -14,6 +15,7 @@ from aiqueue.protocol import decode_header
 _PAGE = 1_000
 _PAGE_BYTES = 4 * 2**20  # of results, and the last one that fits in
 _READ = 100  # jobs read at once
+_BATCHES = 4  # whose successors are remembered: some 100 bytes for each
 
 
 class BatchPages:
@@ -21,6 +23,8 @@ class BatchPages:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._finding = threading.Lock()
+        self._found: dict[int, tuple[int, dict[int, int]]] = {}  # by batch: parts with successors, seqs by place
 
     def page(self, number: int, call: ResultsCall) -> tuple[list[StoredJob], int]:
         """Return the next ended jobs of a batch, and the cursor behind them."""
@@ -42,7 +46,7 @@ class BatchPages:
         """Return the seqs of the jobs that did not complete and have no successor, in the order of the batch."""
         wanted = {*FAILED, *([JobState.CANCELLED] if with_cancelled else [])}
         parts = self._journal.parts(number)
-        replaced = {decode_header(job.header).redriven_from for job in self._successors(parts)}
+        replaced = {decode_header(header).redriven_from for _, header in self._successors(parts)}
         failed: list[tuple[int, int]] = []
         after = 0
         while seqs := self._journal.batch_ends(number, after=after, limit=_PAGE):
@@ -75,15 +79,24 @@ class BatchPages:
             if part.first_index != RETRIED:
                 first, last = max(after, part.first_index), min(after + limit, part.first_index + part.jobs)
                 seqs.update((index, part.first_seq + index - part.first_index) for index in range(first, last))
-        for job in self._successors(parts):
-            index = decode_header(job.header).index
-            if index in seqs:
-                seqs[index] = max(seqs[index], job.seq)
+        heirs = self._last_successors(number, parts)
+        seqs.update((index, heirs[index]) for index in seqs if index in heirs)
         return [seq for _, seq in sorted(seqs.items())]
 
-    def _successors(self, parts: list[PartRow]) -> list[StoredJob]:
-        found: list[StoredJob] = []
+    def _last_successors(self, number: int, parts: list[PartRow]) -> Mapping[int, int]:
+        """Return the seq of the last successor by place in the batch. Each part is read once, while it is kept."""
+        retried = [part for part in parts if part.first_index == RETRIED]
+        with self._finding:
+            known, last = self._found.pop(number, (0, {}))
+            for seq, header in self._successors(retried[known:]):
+                last[decode_header(header).index] = seq  # later parts have higher seqs
+            if retried:
+                self._found[number] = len(retried), last
+            if len(self._found) > _BATCHES:
+                del self._found[next(iter(self._found))]
+        return last
+
+    def _successors(self, parts: list[PartRow]) -> Iterator[tuple[int, bytes]]:
         for part in parts:
             if part.first_index == RETRIED:
-                found += self._journal.by_seq(range(part.first_seq, part.first_seq + part.jobs))
-        return found
+                yield from self._journal.headers(from_seq=part.first_seq, count=part.jobs)

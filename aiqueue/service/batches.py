@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,12 +15,12 @@ from aiqueue.errors import BatchNotFound, QueueUnavailable
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import BatchSpec, Event, JobView, Refusal, decode_spec
 from aiqueue.service.batch_pages import BatchPages
+from aiqueue.service.batch_rates import BatchRates
 from aiqueue.service.batch_retries import BatchRetries, Found, error_of
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.shown_times import show_batch
 
-_MARKS = 31  # one a second: the rate is taken over half a minute
 _STATUS = {"running": "processing", "stopping": "cancelling"}
 
 Apply = Callable[[Command], tuple[Any, Committed]]
@@ -44,8 +43,7 @@ class BatchDesk:
         self._pages, self._view_of = BatchPages(journal), view_of
         self.retries = BatchRetries(apply, engine, journal, commits, self._pages, view_of, self._find)
         self._dropping: dict[str, asyncio.Future[None]] = {}
-        self._marked_at = 0.0
-        self._marks: dict[str, deque[tuple[float, int]]] = {}
+        self._rates = BatchRates()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
     async def call(self, call: BatchCall) -> BatchView:
@@ -113,15 +111,7 @@ class BatchDesk:
         """Note how far each batch is, once a second; say which of those being dropped are gone."""
         for batch_id in [batch_id for batch_id in self._dropping if batch_id not in self._engine.core.groups.live]:
             self._dropping.pop(batch_id).set_result(None)
-        now = self._clock.now()
-        if now < self._marked_at + 1.0:
-            return
-        self._marked_at = now
-        live = self._engine.core.groups.live
-        for batch_id in [batch_id for batch_id in self._marks if batch_id not in live]:
-            del self._marks[batch_id]
-        for batch_id, group in live.items():
-            self._marks.setdefault(batch_id, deque(maxlen=_MARKS)).append((now, group.stored.ends))
+        self._rates.tick(self._engine.core.groups.live, now=self._clock.now())
 
     def _expect(self, batch_id: str) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -186,20 +176,12 @@ class BatchDesk:
             stored.total - sum(ended.values()) - processing,
             stored.created_at,
             stored.ended_at,
-            self._rate(found),
+            self._rates.of(found.spec.id, stored, live=group is not None, now=self._clock.now()),
             dict(stored.errors),
             list(stored.first_errors),
             stored.reason,
         )
         return show_batch(view, self._engine.core.ahead_s)
-
-    def _rate(self, found: Found) -> float:
-        """Return jobs that ended per second: lately, or over the whole life of a batch that has ended."""
-        stored, marks = found.stored, self._marks.get(found.spec.id)
-        if found.group is None:
-            return stored.ends / max(1e-3, stored.ended_at - stored.created_at)
-        since, before = marks[0] if marks else (stored.created_at, 0)
-        return (stored.ends - before) / max(1e-3, self._clock.now() - since)
 
 
 def _gone(batch_id: str) -> BatchView:

@@ -7,14 +7,14 @@ The log is a bounded window. A reader asks for what came after its cursor; one t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import accumulate
-from typing import NamedTuple
 
 from aiqueue.errors import TooManyPolls
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import END_EVENTS, Event, EventsCall, EventsReply
+from aiqueue.service.event_readers import Filter, Reader, Readers, filter_of
 from aiqueue.waiting import done_within
 
 _EVENT_BYTES = 500  # about what an event weighs beside its result
@@ -30,21 +30,6 @@ _MAX_REMEMBERED = 10_000  # clients whose last answer's time is kept
 
 _NONE = frozenset[int]()
 _URGENT = AIJobPriority.URGENT.rank
-
-_Filter = Callable[[Event], bool]
-
-
-class _Reader(NamedTuple):
-    """A long poll that waits."""
-
-    wants: _Filter
-    waiter: asyncio.Future[None]
-    own_jobs_of: str | None  #: the client, if nobody there but who waits for its jobs asks
-    patient_until: float  #: by the loop's clock
-
-    def wake(self) -> None:
-        if not self.waiter.done():
-            self.waiter.set_result(None)
 
 
 class _Lingering:
@@ -85,7 +70,7 @@ class EventLog:
         self.restart = 0  #: number of the event that says that the queue was started again
         self._bytes = 0
         self._max_events, self._max_bytes, self._max_polls = max_events, max_bytes, max_polls
-        self._parked: dict[str, _Reader] = {}
+        self._parked = Readers()
         self._lingering: dict[str, _Lingering] = {}  #: by job id
         self._answered: dict[str, float] = {}  #: by client: when it last got an answer
 
@@ -102,17 +87,25 @@ class EventLog:
         self._bytes += sum(map(_weight, events))
         self._trim()
         told = self._tell_lingering(events) if self._lingering else {}
+        if self._parked:
+            self._tell_readers(events, told)
+
+    def _tell_readers(self, events: list[Event], told: Mapping[str, AbstractSet[int]]) -> None:
         loop = asyncio.get_running_loop()
-        for reader in self._parked.values():
+        for reader in self._parked.own_only(told):
             # Who lingered for an event has it; its long poll need not wake for that one, unless the answer got lost.
-            has = told.get(reader.own_jobs_of, _NONE) if reader.own_jobs_of else _NONE
-            wanted = [event for event in events if event.number not in has and reader.wants(event)]
-            if wanted and (reader.patient_until <= loop.time() or any(event.level == _URGENT for event in wanted)):
-                reader.wake()
-            elif wanted:
-                loop.call_at(reader.patient_until, reader.wake)
-            elif has:
-                loop.call_later(_LATER_S, reader.wake)
+            reader.hear(min(told[reader.call.client_id]))
+            loop.call_later(_LATER_S, reader.wake)
+        for event in events:
+            for reader in self._parked.of(event):
+                if reader.own_only and event.number in told.get(reader.call.client_id, _NONE):
+                    continue
+                if reader.wants(event):
+                    if reader.first is None:
+                        loop.call_at(reader.patient_until, reader.wake)
+                    reader.hear(event.number)
+                    if event.level == _URGENT or reader.patient_until <= loop.time():
+                        reader.wake()
 
     async def linger(self, client_id: str, job_ids: Iterable[str], wait_s: float) -> list[Event]:
         """Wait a moment for the ends of these jobs; return those that came. All or the time over: whichever is first.
@@ -147,11 +140,11 @@ class EventLog:
         Raises TooManyPolls where it would have to wait and too many do.
         """
         self._send_home(call.client_id)
-        wants = _filter(call)
+        wants = filter_of(call)
         reply = self._collect(call, wants)
         if not reply.events and not reply.gap:
-            await self._park(call, wants)
-            reply = self._collect(call, wants)
+            first = await self._park(call, wants)
+            reply = self._collect(call, wants, first)
         self._answered[call.client_id] = asyncio.get_running_loop().time()
         if len(self._answered) > _MAX_REMEMBERED:
             self._answered.clear()
@@ -162,26 +155,27 @@ class EventLog:
         for client_id in list(self._parked):
             self._send_home(client_id)
 
-    async def _park(self, call: EventsCall, wants: _Filter) -> None:
+    async def _park(self, call: EventsCall, wants: Filter) -> int:
+        """Wait for an event; return the number of the first one to look at."""
         if len(self._parked) >= self._max_polls and call.wait_s > 0:
             raise TooManyPolls(f"{self._max_polls} clients wait for events already", _BUSY_RETRY_S)
         waiter = asyncio.get_running_loop().create_future()
-        own_only = call.names and not call.all_owners and not call.also
         patient_until = self._answered.get(call.client_id, -_EVERY_S) + _EVERY_S
-        reader = _Reader(wants, waiter, call.client_id if own_only else None, patient_until)
-        self._parked[call.client_id] = reader
+        reader = Reader(call, wants, waiter, patient_until=patient_until)
+        self._parked.add(reader)
         try:
             await done_within(waiter, call.wait_s)
         finally:
-            if self._parked.get(call.client_id) is reader:
-                del self._parked[call.client_id]
+            self._parked.remove(reader)
+        return self.last + 1 if reader.first is None else reader.first
 
     def _send_home(self, client_id: str) -> None:
-        if reader := self._parked.pop(client_id, None):
+        if reader := self._parked.pop(client_id):
             reader.wake()
 
-    def _collect(self, call: EventsCall, wants: _Filter) -> EventsReply:
-        start = call.after + 1 - self._first
+    def _collect(self, call: EventsCall, wants: Filter, first: int = 0) -> EventsReply:
+        """Return what the client wants from event ``first`` on: what came before it was looked at already."""
+        start = max(call.after + 1, first) - self._first
         if not 0 <= start <= len(self._events):  # behind the window; or ahead of a journal that lost its end
             restart = self._events[self.restart - self._first] if self._first <= self.restart <= self.last else None
             told = [restart] if restart and restart.number > call.after and wants(restart) else []
@@ -217,20 +211,3 @@ def _count_within(events: list[Event], limit: int) -> int:
         if size > limit:
             return count
     return len(events)
-
-
-def _filter(call: EventsCall) -> _Filter:
-    """Return the test that says which events the caller wants; it runs for every event, so it looks up no attribute
-    twice."""
-    names, client_id, watching = frozenset(call.names), call.client_id, frozenset(call.watching)
-    also = frozenset(call.also)
-    if call.all_owners:
-        named = names | also
-        return (lambda event: event.name in named) if names else (lambda event: True)
-    if not names:
-        return lambda event: event.owner == client_id or event.job_id in watching or event.name in also
-    if not also:
-        return lambda event: event.name in names and (event.owner == client_id or event.job_id in watching)
-    return lambda event: (
-        event.name in also or (event.name in names and (event.owner == client_id or event.job_id in watching))
-    )

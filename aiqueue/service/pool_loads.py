@@ -15,7 +15,7 @@ def collect_loads(
 ) -> dict[str, PoolLoad]:
     """Return the load of each pool at ``now``. O(lanes + workers)."""
     loads = {pool: PoolLoad([0] * len(LEVELS), [0.0] * len(LEVELS), held={}) for pool in pools}
-    for lane in core.lanes:
+    for lane in core.lanes.filled():
         load = loads.get(lane.key.pool)
         if load is None:
             continue

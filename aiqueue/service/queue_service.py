@@ -59,12 +59,13 @@ from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
 from aiqueue.service.shown_times import show_events, show_job
 from aiqueue.service.steps import Steps
+from aiqueue.service.ticking import Ticker
 from aiqueue.service.worker_desk import WorkerDesk
 from aiqueue.views import Stats, moment
 
 _PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
 _MAX_ANNOUNCED = 4_096  # bytes of an announced event's data
-_TICK_S = 1.0  # how often silent workers are looked for; retries that come due are timed exactly
+_CANCELLED_AT_ONCE = 500  # jobs, in one step of the loop
 
 
 class QueueService:
@@ -107,9 +108,8 @@ class QueueService:
         self._workers = WorkerDesk(
             self._apply, self._step, self._engine, journal, self._clock, payloads, park_s=settings.lease.poll_s
         )
-        self._timer: asyncio.TimerHandle | None = None
-        self._ticked_at = self._clock.now()
         self._closed = False
+        self._ticker = Ticker(self._engine, self._clock, self._faults, self._tick)
         self._begin()
 
     def _begin(self) -> None:
@@ -120,7 +120,7 @@ class QueueService:
             restarts, _, reason = self._faults.restarts
             said = msgspec.json.encode({"reason": reason, "restarts": restarts})
             self._log.restart, _ = self._apply(Announce(RESTARTED, said))
-        self._arm_timer()
+        self._ticker.arm()
 
     def welcome(self) -> Welcome:
         """Return what a client must know to begin."""
@@ -184,13 +184,16 @@ class QueueService:
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs. For one that has ended already, ``status`` is its end; for one unknown it is empty."""
-        replies, committed = self._apply(Cancel(ids))
-        await asyncio.shield(committed)
+        replies: list[CancelReply] = []
+        for at in range(0, len(ids), _CANCELLED_AT_ONCE):
+            some, committed = self._apply(Cancel(ids[at : at + _CANCELLED_AT_ONCE]))
+            replies += some
+            await asyncio.shield(committed)
         ended = [reply.job_id for reply in replies if not reply.status]
         states = await self.batches.states(ended) if ended else []
         for reply, state in zip((r for r in replies if not r.status), states, strict=True):
             reply.status = state
-        return list(replies)
+        return replies
 
     async def lose_worker(self, worker_id: str, reason: str, *, crashed: bool) -> int:
         """Take back what a dead worker held; return how many jobs that were. ``crashed``: see LoseWorker."""
@@ -241,8 +244,7 @@ class QueueService:
     async def close(self) -> None:
         """Send all waiting polls home, commit what is pending and close the journal. What is asked later is refused."""
         self._closed = True
-        if self._timer:
-            self._timer.cancel()
+        self._ticker.close()
         self._workers.close()
         self._log.close()
         self.batches.close()
@@ -261,7 +263,7 @@ class QueueService:
         done = self._step(command)
         try:
             self._workers.wake()
-            self._arm_timer()
+            self._ticker.arm()
         except QueueUnavailable:
             raise
         except Exception as error:
@@ -275,25 +277,8 @@ class QueueService:
         show_events(events, self._engine.core.ahead_s)
         self._log.publish(events)
 
-    def _arm_timer(self) -> None:
-        due = self._engine.next_due(now=self._clock.now())
-        delay = _TICK_S if due is None else min(_TICK_S, max(0.0, due - self._clock.now()))
-        delay = max(delay, self._faults.pause_s())
-        loop = asyncio.get_running_loop()
-        if self._timer is not None:
-            if self._timer.when() <= loop.time() + delay:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_later(delay, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        now = self._clock.now()
-        pause_s, self._ticked_at = now - self._ticked_at, now
-        try:
-            self._apply(Tick(pause_s if pause_s > _PAUSE_S else 0.0, self._clock.ahead_s()))
-            self._retention.tick()
-            self.batches.tick()
-        finally:
-            if not self._faults.failed:
-                self._arm_timer()
+    def _tick(self, pause_s: float) -> Committed:
+        _, committed = self._apply(Tick(pause_s if pause_s > _PAUSE_S else 0.0, self._clock.ahead_s()))
+        self._retention.tick()
+        self.batches.tick()
+        return committed

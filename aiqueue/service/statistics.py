@@ -75,8 +75,8 @@ def collect(
     """Return the queue's statistics at ``now``. O(lanes + workers + jobs in process + schedules)."""
     ended = core.counters.ended
     processing = sum(len(worker.held) for worker in core.leases)
-    queued = sum(sum(lane.queued) for lane in core.lanes) + sum(map(sum, core.groups.held.values()))
-    waiting = [oldest for lane in core.lanes if (oldest := lane.oldest()) is not None]
+    queued = sum(lane.ready for lane in core.lanes.filled()) + sum(map(sum, core.groups.held.values()))
+    waiting = [oldest for lane in core.lanes.filled() if (oldest := lane.oldest()) is not None]
     queue = QueueStats(
         is_running=True,
         total_jobs=core.counters.accepted,
@@ -125,7 +125,7 @@ def _levels(core: Core, recent: RecentTimes) -> list[LevelStats]:
             LevelStats(
                 level=level.value,
                 sla_ms=core.policy.sla_ms[rank],
-                queued=sum(lane.queued[rank] for lane in core.lanes)
+                queued=sum(lane.queued[rank] for lane in core.lanes.filled())
                 + sum(held[rank] for held in core.groups.held.values()),
                 processing=running.count(rank),
                 completed=completed,
@@ -143,7 +143,9 @@ def _lanes(core: Core) -> list[LaneStats]:
     held = [job.lane for worker in core.leases for job in worker.held.values() if job.state in HELD]
     processing, queued = Counter(map(_shown_as, held)), Counter[tuple[str, str, str]]()
     for lane in core.lanes:
-        queued[_shown_as(lane.key)] += sum(lane.queued) + sum(core.groups.held.get(lane.key, ()))
+        queued[_shown_as(lane.key)] += lane.ready + sum(core.groups.held.get(lane.key, ()))
+    for shown in processing:  # in a lane that was forgotten since nothing waits in it
+        queued[shown] += 0
     return [
         LaneStats(pool=pool, provider=provider, model=model, queued=count, processing=processing[pool, provider, model])
         for (pool, provider, model), count in queued.items()

@@ -229,6 +229,12 @@ class MemoryJournal:
         self._check()
         self._disk.note = body
 
+    def headers(self, *, from_seq: int, count: int) -> list[tuple[int, bytes]]:
+        """Return seq and header of the jobs that are known among ``count`` seqs."""
+        with self._lock:
+            there = [seq for seq in range(from_seq, from_seq + count) if seq in self._disk.jobs]
+            return [(seq, self._disk.jobs[seq].header) for seq in there]
+
     def _batch(self, no: int) -> BatchRow:
         return no, self._disk.batches[no][1], self._disk.batch_states[no][0]
 

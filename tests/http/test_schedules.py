@@ -34,7 +34,7 @@ async def client(harness: ClientHarness) -> AsyncIterator[httpx.AsyncClient]:
 
 async def let_pass(harness: ClientHarness, seconds: float) -> None:
     harness.queue.clock.advance(seconds)
-    harness.queue.service._on_timer()
+    harness.queue.service._ticker.tick()
     await turns()
 
 

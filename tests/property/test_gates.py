@@ -186,7 +186,7 @@ class GatedMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_kept_beside_the_records_belongs_to_live_jobs(self) -> None:
         core = self.queue.engine.core
-        assert core.fail_fast <= core.live.keys()
+        assert set(core.fail_fast) <= core.live.keys()
         assert core.refusals.keys() <= core.live.keys()
         assert all(count <= POLICY.retry.max_refusals for count in core.refusals.values())
         assert all(core.live[job_id].attempt == 0 for job_id in core.deadlines.times())

@@ -41,13 +41,13 @@ class ClockRig:
 
     async def tick(self) -> None:
         """Let the queue's timer fire, and what it does be committed."""
-        self.service._on_timer()
+        self.service._ticker.tick()
         await self.service._commits.settled()
 
     async def run(self, seconds: float) -> None:
         """Let time pass while all goes well."""
         self.machine.run(seconds)
-        self.service._ticked_at = self.clock.now()  # as if the timer had fired all the while
+        self.service._ticker.ticked_at = self.clock.now()  # as if the timer had fired all the while
         await self.tick()
 
     async def submit(self, *ids: str, job: JobHeader) -> None:

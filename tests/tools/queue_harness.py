@@ -121,6 +121,14 @@ class QueueHarness:
         self.clock.advance(after_s)
         self.do(Tick())
 
+    def go_on(self) -> int:
+        """Let the queue finish what it has begun, as it does by itself; return how many turns that took."""
+        turns = 0
+        while self.engine.core.pending:
+            self.tick()
+            turns += 1
+        return turns
+
     def job(self, job_id: str) -> JobRecord:
         """Return a live job's record."""
         return self.engine.core.live[job_id]

@@ -35,7 +35,7 @@ async def client(harness: ClientHarness) -> AsyncAIQueueAdapter:
 
 async def let_pass(harness: ClientHarness, seconds: float) -> None:
     harness.queue.clock.advance(seconds)
-    harness.queue.service._on_timer()
+    harness.queue.service._ticker.tick()
     await turns()
 
 
@@ -202,7 +202,7 @@ async def test_schedules_survive_a_crash_of_the_queue(harness: ClientHarness, cl
     await until(lambda: len(harness.provider.calls) == 1)
     await harness.crash()
     harness.queue.clock.advance(60.0)
-    harness.queue.service._on_timer()
+    harness.queue.service._ticker.tick()
     await turns()
     assert (await client.schedules.get(info)).fired == 1
     await let_pass(harness, 60.0)

@@ -56,6 +56,8 @@ def test_a_sealed_batch_is_served_by_level_and_then_in_its_order(queue: QueueHar
     effects = queue.do(Steer("b", "seal", len(jobs)))
     assert (len(effects.rows.states), len(effects.rows.jobs), len(effects.rows.batch_states)) == (0, 0, 1)
     assert queue.engine.core.counters.next_event == before + 1, "announced as one"
+    assert queue.engine.core.blocked == len(jobs) - 2_000, "so many become ready in one step"
+    assert queue.go_on() == 2
     assert (queue.engine.core.blocked, sum(queue.engine.core.waiting)) == (0, len(jobs))
     sealed = queue.engine.fingerprint()
     queue.restart()
@@ -94,7 +96,7 @@ def test_a_paused_batch_gives_back_what_stood_in_the_lanes(queue: QueueHarness) 
 
 def test_a_large_open_batch_is_forgotten_in_steps_and_nobody_sees_what_is_left_of_it(queue: QueueHarness) -> None:
     submit(queue, *(job(f"b{n}", index=n) for n in range(2_500)), is_open=True)
-    assert len(queue.do(Steer("b", "drop")).rows.deletes) == 1_000
+    assert len(queue.do(Steer("b", "drop")).rows.deletes) == 500
     for action in ("seal", "drop", "cancel"):
         assert queue.do(Steer("b", action, count=2_500)).reply.kind == "batch_not_found"
     (refusal,) = queue.submit_groups(SubmitGroup([job("late", index=2_500)], part_of="b"))
@@ -104,7 +106,7 @@ def test_a_large_open_batch_is_forgotten_in_steps_and_nobody_sees_what_is_left_o
     assert queue.engine.core.groups.stopping
     queue.restart()  # the rest goes as that of a batch to which nothing more comes
     queue.tick(OPEN_S)
-    queue.tick()
+    queue.go_on()
     assert not any(queue.is_live(f"b{n}") for n in range(2_500))
     assert not queue.engine.core.groups
     assert queue.engine.core.counters.batches == 0
@@ -165,6 +167,8 @@ def test_a_cascade_of_thousands_of_steps_ends_at_once(queue: QueueHarness) -> No
     submit(queue, *steps, kind="chain")
     queue.claim(1)
     queue.exchange(failed("b0", failure=final()), slots=0)
+    assert queue.ended == {"failed": 501}, "a step of the loop ends so many of them"
+    queue.go_on()
     assert queue.ended == {"failed": 3_000}
     assert not queue.engine.core.live
     names = [event.name for event in queue.events if event.batch_id == "b" and not event.job_id]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from aiqueue.engine import core
-from aiqueue.engine.lanes import Lanes
+from aiqueue.engine.gates import Gate
+from aiqueue.engine.lanes import FEW_LANES, Lanes
 from aiqueue.engine.states import JobState
 from aiqueue.levels import LEVELS, AIJobPriority
-from aiqueue.testing.jobs import cancelled, completed, failed
+from aiqueue.service import statistics
+from aiqueue.testing.jobs import POOL, cancelled, completed, failed
 from tests.tools.queue_harness import QueueHarness
 
 URGENT, HIGH, MEDIUM, LOW = LEVELS
@@ -124,16 +125,53 @@ def test_counts_by_level_follow_every_move(queue: QueueHarness) -> None:
 # --- many models -----------------------------------------------------------------------------------------------------
 
 
-def test_models_of_the_past_are_forgotten_and_jobs_that_wait_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "_MANY", 20)
+def use_models(queue: QueueHarness, wave: int, count: int) -> None:
+    """Run a job for each of ``count`` models that were not seen before."""
+    for number in range(count):
+        queue.submit(f"{wave}-{number}", model=f"model-{wave}-{number}")
+    queue.exchange(*(completed(job_id) for job_id in queue.claim(count)), slots=0)
+    queue.tick(1.0)
+
+
+def test_models_of_the_past_are_forgotten_and_jobs_that_wait_are_not() -> None:
+    queue = QueueHarness()
+    queue.submit("waits", provider="other")
+    for wave in range(4):
+        use_models(queue, wave, FEW_LANES)
+        assert len(queue.engine.core.lanes) <= FEW_LANES + 1
+        assert len(queue.engine.core.gates) <= FEW_LANES + 1
+    assert queue.claim(5, pool="other-pool", worker="other") == ["waits"]
+
+
+def test_models_with_nothing_waiting_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = QueueHarness()
+    use_models(queue, 0, FEW_LANES - 1)
+    engine, now = queue.engine, queue.clock.now()
+    looks: list[str] = []
+
+    def counting(gate: Gate, now: float) -> int:
+        looks.append(gate.key.model)
+        return 1
+
+    monkeypatch.setattr(Gate, "room", counting)
+    monkeypatch.setattr(Gate, "next_at", counting)
+    monkeypatch.setattr(Gate, "reopen", lambda gate, now: looks.append(gate.key.model))
+    queue.submit("a", model="used")
+    assert engine.ready(POOL, now=now) == 1
+    assert queue.claim(1) == ["a"]
+    engine.next_due(now=now)
+    queue.tick()
+    assert looks == ["used", "used"], "to count what is ready, and to claim it"
+
+
+def test_statistics_show_each_model_once_in_one_pass_over_what_runs() -> None:
     queue = QueueHarness()
     for number in range(50):
         queue.submit(f"job-{number}", model=f"model-{number}")
-    assert queue.claim(49) == [f"job-{number}" for number in range(49)]
-    queue.tick(1.0)
-    assert [lane.key.model for lane in queue.engine.core.lanes] == ["model-49"]
-    assert len(queue.engine.core.gates) >= 49  # their calls are under way
-    queue.exchange(*(completed(f"job-{number}") for number in range(49)), slots=0)
-    queue.tick(1.0)
-    assert len(queue.engine.core.gates) <= 1
-    assert queue.claim(5) == ["job-49"]
+    queue.claim(30)
+    shown = statistics.collect(queue.engine.core, statistics.RecentTimes(), now=queue.clock.now()).adapter.lanes
+    assert [(lane.queued, lane.processing) for lane in shown] == [(0, 1)] * 30 + [(1, 0)] * 20
+    queue.engine.core.lanes._most = 10
+    queue.tick()
+    shown = statistics.collect(queue.engine.core, statistics.RecentTimes(), now=queue.clock.now()).adapter.lanes
+    assert sorted((lane.queued, lane.processing) for lane in shown) == [(0, 1)] * 30 + [(1, 0)] * 20

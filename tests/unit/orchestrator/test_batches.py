@@ -190,8 +190,8 @@ async def test_a_batch_whose_submitter_died_never_runs_and_is_forgotten(
     await system.crash()
     assert not system.provider.calls
     system.queue.clock.advance(601.0)
-    system.queue.service._ticked_at = system.queue.clock.now()  # it ran all the while
-    system.queue.service._on_timer()
+    system.queue.service._ticker.ticked_at = system.queue.clock.now()  # it ran all the while
+    system.queue.service._ticker.tick()
     with pytest.raises(BatchNotFound):
         await orchestrator.get_batch_job_status("batch-half")
     assert await client.get_jobs(ids) == [None] * 5

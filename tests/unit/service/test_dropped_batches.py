@@ -41,8 +41,7 @@ async def test_what_is_just_being_dropped_is_unknown(queue: ServiceHarness) -> N
     ids = [f"job-{number}" for number in range(MANY)]
     assert await queue.service.submit([part("open", *ids)]) == [None]
     queue.service.batches._steer(BatchCall("open", "drop"))
-    assert queue.service._timer is not None
-    queue.service._timer.cancel()  # so that no more than a first slice is gone
+    queue.service._ticker.close()  # so that no more than a first slice is gone
     assert queue.service._engine.core.live
     assert set(await queue.service.get_jobs(ids)) == {None}
     assert set(await queue.service.batches.states(ids)) == {""}

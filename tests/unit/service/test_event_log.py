@@ -207,7 +207,7 @@ async def test_a_reader_that_goes_away_leaves_no_trace() -> None:
     await turns()
     poll.cancel()
     await asyncio.wait([poll])
-    assert log._parked == {}
+    assert list(log._parked) == []
     log.publish([event(1)])
     log.publish([])
     assert log.last == 1

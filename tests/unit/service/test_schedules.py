@@ -34,7 +34,7 @@ async def get(queue: ServiceHarness, schedule: str = SCHEDULE) -> ScheduleView:
 async def let_pass(queue: ServiceHarness, seconds: float) -> None:
     """Let time pass, and the timer notice."""
     queue.clock.advance(seconds)
-    queue.service._on_timer()
+    queue.service._ticker.tick()
     await turns()
 
 
@@ -106,7 +106,7 @@ async def test_everything_is_there_after_a_crash(queue: ServiceHarness) -> None:
         ("schedule 1", False, 0),
     ]
     survivor.clock.advance(60.0)
-    survivor.service._on_timer()  # the same tick: this clock began anew
+    survivor.service._ticker.tick()  # the same tick: this clock began anew
     assert (await get(survivor)).state.fired == 1
     await survivor.service.close()
 

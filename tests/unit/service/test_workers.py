@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from aiqueue.service import queue_service
+from aiqueue.service import ticking
 from aiqueue.testing.jobs import cancelled, completed, failed, group, settings, submission
 from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import turns, until
@@ -232,7 +232,7 @@ async def test_a_retry_comes_back_when_its_time_has_come_and_not_before(queue: S
 
 
 async def test_a_silent_worker_loses_its_jobs(queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_service, "_TICK_S", 0.001)
+    monkeypatch.setattr(ticking, "_TICK_S", 0.001)
     queue = ServiceHarness()
     await queue.submit("a")
     await queue.claim(worker="silent")
@@ -248,12 +248,12 @@ async def test_a_silent_worker_loses_its_jobs(queue: ServiceHarness, monkeypatch
 async def test_leases_outlast_a_pause_of_the_queue_itself(
     queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_service, "_TICK_S", 0.001)
+    monkeypatch.setattr(ticking, "_TICK_S", 0.001)
     queue = ServiceHarness()
     await queue.submit("a")
     await queue.claim(worker="alive")
     queue.clock.advance(3_600.0)  # suspended: the worker could not be heard, and is not taken for lost
-    await until(lambda: queue.service._ticked_at == queue.clock.now())
+    await until(lambda: queue.service._ticker.ticked_at == queue.clock.now())
     assert queue.service._engine.core.live["a"].attempt == 1
     assert queue.service.stats().adapter.processing_jobs == 1
     await queue.service.close()
@@ -263,7 +263,7 @@ async def _let_pass(queue: ServiceHarness, seconds: int) -> None:
     """Let time pass as the service sees it: a tick a second."""
     for _ in range(seconds):
         queue.clock.advance(1.0)
-        await until(lambda: queue.service._ticked_at == queue.clock.now())
+        await until(lambda: queue.service._ticker.ticked_at == queue.clock.now())
 
 
 async def test_after_a_crash_a_retry_still_waits_for_its_time(queue: ServiceHarness) -> None:
