@@ -1,0 +1,46 @@
+"""Pages of results after a retry."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from aiqueue.batch_protocol import BatchCall, ResultsCall
+from aiqueue.journal.base import StoredJob
+from aiqueue.protocol import BatchSpec, SubmitGroup
+from aiqueue.testing.jobs import completed, failed, final, header, submission
+from aiqueue.testing.memory_journal import MemoryJournal
+from tests.tools.service_harness import ServiceHarness
+
+JOBS = 30
+
+
+async def test_a_page_after_a_retry_reads_its_own_jobs_and_each_successors_place_once(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [submission(f"job-{n}", replace(header(max_retries=0, batch_id="b"), index=n)) for n in range(JOBS)]
+    assert await queue.service.submit([SubmitGroup(jobs, batch=BatchSpec("b"))]) == [None]
+    await queue.exchange(*(failed(job_id, failure=final()) for job_id in await queue.claim(JOBS)), slots=0)
+    assert (await queue.service.batches.call(BatchCall("b", "retry_failed"))).changed == JOBS
+    heirs = await queue.claim(JOBS)
+    await queue.exchange(*(completed(job_id) for job_id in heirs), slots=0)
+    read, places = [0], [0]
+    by_seq, headers = MemoryJournal.by_seq, MemoryJournal.headers
+
+    def counting(journal: MemoryJournal, seqs: list[int], **more: bool) -> list[StoredJob]:
+        read[0] += len(seqs)
+        return by_seq(journal, seqs, **more)
+
+    def counting_headers(journal: MemoryJournal, *, from_seq: int, count: int) -> list[tuple[int, bytes]]:
+        places[0] += count
+        return headers(journal, from_seq=from_seq, count=count)
+
+    monkeypatch.setattr(MemoryJournal, "by_seq", counting)
+    monkeypatch.setattr(MemoryJournal, "headers", counting_headers)
+    shown: list[str] = []
+    for at in range(0, JOBS, 5):
+        page = await queue.service.batches.results(ResultsCall("b", at, 5))
+        shown += [job.id for job in page.jobs]
+    assert shown == heirs
+    assert read == [JOBS], "each page reads its own jobs"
+    assert places == [JOBS], "where the successors are is read once"
