@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from aiqueue.engine.effects import Rows
-from aiqueue.testing.simulation.__main__ import quiet, run_chunk
 from aiqueue.testing.simulation.disk import RecordedDisk
+from aiqueue.testing.simulation.many import failures, quiet, run_chunk
 from aiqueue.testing.simulation.provider import WatchedRunner
 from aiqueue.testing.simulation.run import simulate
 from tests.house_rules.sources import ROOT
@@ -44,6 +44,15 @@ def test_many_seeds_meet_every_kind_of_trouble() -> None:
         happened = set[str]().union(*(simulate(seed).happened for seed in range(80)))
     assert happened >= {"stall", "queue crash", "lost call", "call twice", "late call", "worker death", "clock set"}
     assert happened >= {"failed commit", "failed read", "limits", "odd text", "hang", "sleep", "client death"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)  # two minutes on two cores that nobody else uses
+def test_ten_thousand_seeds_break_no_promise() -> None:
+    report = next(failures(0, 10_000, os.cpu_count() or 1), None)
+    if report is not None:
+        again = f"python -m aiqueue.testing.simulation --seed {report.seed} --trace"
+        pytest.fail("\n".join((*report.trace, "", *report.violations, again)), pytrace=False)
 
 
 @pytest.fixture

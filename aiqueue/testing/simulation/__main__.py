@@ -4,44 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 
+from aiqueue.testing.simulation.many import failures, quiet
 from aiqueue.testing.simulation.run import Report, simulate
 from aiqueue.testing.simulation.world import FAULTS
-
-_CHUNK = 100
-
-
-def run_chunk(first: int, count: int, only: Collection[str] = ()) -> list[Report]:
-    """Return the reports of the seeds that broke a promise."""
-    with quiet():
-        return [report for seed in range(first, first + count) if (report := simulate(seed, only)).violations]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Log nothing: a storm makes warnings without end."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def failures(first: int, count: int, jobs: int, only: Collection[str] = ()) -> Iterator[Report]:
-    """Run seeds in several processes; yield the reports of those that broke a promise."""
-    chunks = [(at, min(_CHUNK, first + count - at)) for at in range(first, first + count, _CHUNK)]
-    with ProcessPoolExecutor(jobs) as pool:
-        for reports in pool.map(run_chunk, *zip(*((*chunk, only) for chunk in chunks), strict=True)):
-            yield from reports
 
 
 def main() -> int:
