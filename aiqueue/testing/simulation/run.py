@@ -174,6 +174,7 @@ class _Scenario:
         """Tidy up as an operator would, and wait until all is done; then see that work goes on."""
         world = self._world
         transport = SimulatedTransport(self._network, "operator")
+        late_until = world.quiet_at  # calls of the storm arrive until then
         for second in range(_CALM_S):
             service = self._queue.service
             if service is not None and second % 5 == 0:
@@ -185,7 +186,13 @@ class _Scenario:
                     transport.cancel([job.id for job in service._engine.core.live.values() if self._is_far(job.id)])
                 )
             busy = any(client.busy for client in self._clients if client.node.alive)
-            if service is not None and not busy and not service._engine.core.live and second > 3:
+            if (
+                service is not None
+                and not busy
+                and not service._engine.core.live
+                and second > 3
+                and world.loop.time() > late_until
+            ):
                 break
             await asyncio.sleep(1.0)
         good = SimulatedClient(world, self._network, self._promises, "client-z")

@@ -24,6 +24,7 @@ class World:
         self.draws = random.Random(seed)
         self.storm = True
         self.over = False
+        self.quiet_at = 0.0  #: when the last call that is on its way arrives
         self.set_s = 0.0  #: by how much the machine's clock was set wrong
         self.latest = 0.0  #: that the machine's clock ever said
         self.clock_changed_at = -1e9
@@ -99,6 +100,7 @@ class World:
 
     def later(self, wait_s: float, what: Callable[..., object], *args: object) -> None:
         """Let something happen after a time, whoever dies until then."""
+        self.quiet_at = max(self.quiet_at, self.loop.time() + wait_s)
         self.loop.call_later(wait_s, what, *args, context=_NO_NODE)
 
     def node(self, name: str) -> Node:
