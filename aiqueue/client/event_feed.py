@@ -287,6 +287,8 @@ class EventFeed:
                 if view is None:
                     if all_known:
                         raise JobNotFound(job_id)
+                    if job_id in self._headers:  # it was there: deleted while nothing was heard of it
+                        self._fail(job_id, JobNotFound(job_id))
                     continue
                 if view.status in END_STATES:
                     self._show(view)

@@ -99,8 +99,12 @@ class Intake:
                     opened.add(group.batch.id)
 
     async def _taken(self, groups: Sequence[SubmitGroup]) -> Set[str]:
-        """Return those batch ids that the journal has. One that ends in its first job's id is as new as that job."""
-        named = [group.batch.id for group in groups if group.batch is not None and not _is_made_of_ids(group)]
+        """Return those batch ids that the journal has. One that ends in its first job's id is as new as that job.
+
+        Not so where the call was made before: its jobs may have ended and been deleted meanwhile.
+        """
+        batches = [group for group in groups if group.maybe_known or not _is_made_of_ids(group)]
+        named = [group.batch.id for group in batches if group.batch is not None]
         if not named:
             return frozenset()
         await asyncio.shield(self._commits.settled())

@@ -10,10 +10,12 @@ import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.coalescer import SubmitCoalescer
+from aiqueue.client.event_feed import EventFeed
 from aiqueue.client.listeners import Listeners
-from aiqueue.protocol import Event, JobView, Outcome, SubmitGroup, SubmitReply
+from aiqueue.errors import JobNotFound
+from aiqueue.protocol import Event, EventsCall, EventsReply, JobView, Outcome, SubmitGroup, SubmitReply
 from aiqueue.testing.in_process import InProcessTransport
-from aiqueue.testing.jobs import chat, completed, failed, group
+from aiqueue.testing.jobs import chat, completed, failed, group, header
 from tests.tools.client_harness import ClientHarness
 from tests.tools.turns import until
 
@@ -186,3 +188,26 @@ async def test_a_listener_for_one_event_is_not_spent_on_one_that_can_not_be_read
         listeners.tell(end_of("a", 1, result=b"no JSON"))
     listeners.tell(end_of("b", 2))
     assert [event.number for event in heard] == [2]
+
+
+class Forgetful:
+    """A queue whose log has a gap, and that knows the job at the first look-up only."""
+
+    def __init__(self) -> None:
+        self.views: list[JobView | None] = [JobView("a", header(owner="client-b"), "queued", 0)]
+
+    async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
+        return [self.views[0]]
+
+    async def events(self, call: EventsCall) -> EventsReply:
+        self.views = [None]
+        await asyncio.sleep(0)
+        return EventsReply([], call.after + 5, gap=True)
+
+
+async def test_a_job_that_was_deleted_while_nothing_was_heard_of_it_ends_the_wait_for_it() -> None:
+    feed = EventFeed(Forgetful(), "client-a", after=0)  # type: ignore[arg-type]
+    (ended,) = await feed.join(["a"])
+    with pytest.raises(JobNotFound):
+        await ended
+    await feed.stop()

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from aiqueue.engine.effects import Effects, Rows
 from aiqueue.protocol import BatchSpec, Need, Refusal, Submission, SubmitGroup
 from aiqueue.testing.jobs import completed, failed, final, header, submission
 from tests.tools.service_harness import ServiceHarness
@@ -121,3 +122,13 @@ async def test_a_job_that_has_ended_is_found_though_it_comes_in_a_batch(queue: S
     job = Submission("a", header(batch_id="nightly"), b'{"type":"x"}')
     assert await send(queue, SubmitGroup([job], True, BatchSpec("nightly"))) == ["duplicate_job"]
     assert queue.ready() == 0
+
+
+async def test_a_batch_sent_again_after_its_jobs_were_deleted_is_refused_and_the_queue_goes_on(
+    queue: ServiceHarness,
+) -> None:
+    assert await send(queue, batch("batch-a1", "a1")) == [""]
+    await run(queue, "a1")
+    await queue.service._commits.append(Effects(rows=Rows(deletes=[1])))
+    assert await send(queue, batch("batch-a1", "a1", known=True)) == ["duplicate_batch"]
+    assert await queue.submit("b") is None
