@@ -47,9 +47,9 @@ def test_many_seeds_meet_every_kind_of_trouble() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1_800)  # two minutes on two cores that nobody else uses
-def test_ten_thousand_seeds_break_no_promise() -> None:
-    report = next(failures(0, 10_000, os.cpu_count() or 1), None)
+@pytest.mark.timeout(1_800)  # ten seconds on two cores that nobody else uses
+def test_many_seeds_break_no_promise() -> None:
+    report = next(failures(0, int(os.environ.get("SIMULATION_SEEDS", "500")), os.cpu_count() or 1), None)
     if report is not None:
         again = f"python -m aiqueue.testing.simulation --seed {report.seed} --trace"
         pytest.fail("\n".join((*report.trace, "", *report.violations, again)), pytrace=False)
