@@ -220,7 +220,8 @@ def dawdlers(url: str, count: int) -> Iterator[list[socket.socket]]:
     """Open connections that send a byte a second: of their headers, or of a body that was announced."""
     address = urlsplit(url)
     body = json.dumps({"payload": chat()}).encode()
-    head = f"POST /ai/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = "POST /ai/jobs HTTP/1.1\r\nHost: [::1]\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     sockets = [socket.create_connection((str(address.hostname), int(address.port or 0))) for _ in range(count)]
     for number, each in enumerate(sockets):
         each.sendall(head.encode() if number % 2 else head[:20].encode())

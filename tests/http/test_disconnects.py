@@ -23,7 +23,8 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, not in order
 def submit_and_hang_up(address: tuple[str, int], job_id: str, stay_s: float, reset: bool) -> int:
     """Submit a job and close the connection after a while; return the status if it came before that, else 0."""
     body = json.dumps({"payload": chat(), "options": {"jobId": job_id}}).encode()
-    head = f"POST /ai/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = "POST /ai/jobs HTTP/1.1\r\nHost: [::1]\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(address, timeout=30.0) as connection:
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

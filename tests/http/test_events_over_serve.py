@@ -121,7 +121,7 @@ async def test_a_reader_that_never_reads_is_cut_off_and_fills_no_memory(
             last = (await submit(client, payload, 10_000))[-1]
         assert (await read(client, f"/ai/jobs/{last}/events", 9))[-1].name == "job:completed"
         reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=2**10)
-        writer.write(b"GET /ai/events?after=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /ai/events?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await writer.drain()
         await asyncio.sleep(STUCK_S + 5)  # the fault itself: nothing is read meanwhile
         taken = 0

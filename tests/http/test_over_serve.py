@@ -92,7 +92,8 @@ def test_a_body_over_the_limit_is_refused_and_the_server_goes_on(http: httpx.Cli
 def test_clients_that_hang_up_half_way_do_no_harm(http: httpx.Client, base_url: str, payload: dict[str, Any]) -> None:
     address = urlsplit(base_url)
     body = json.dumps({"payload": payload}).encode()
-    head = f"POST /ai/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = "POST /ai/jobs HTTP/1.1\r\nHost: [::1]\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     request = head.encode() + body
     for sent in range(0, len(request), 10):
         with socket.create_connection((address.hostname, address.port)) as connection:
