@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from datetime import datetime
 
@@ -72,7 +73,13 @@ async def test_the_retry_count_is_the_same_wherever_it_is_shown(
         if len(rig.provider.calls) <= len(answers):
             raise answers[len(rig.provider.calls) - 1]
 
+    async def let_time_pass() -> None:  # for gates and backoffs, by the queue's clock
+        while True:
+            rig.queue.clock.advance(0.5)
+            await asyncio.sleep(0.01)
+
     rig.provider.behave = answer
+    passing = asyncio.create_task(let_time_pass())
     shown: list[int] = []
     async with rig.sse(f"/ai/events?names=job:retried,job:{end}") as stream:
         job_id = await rig.adapter.submit_job(chat())
@@ -82,6 +89,7 @@ async def test_the_retry_count_is_the_same_wherever_it_is_shown(
             assert event is not None
             shown.append(event.data.get("retryCount", 0))
             assert event.data["job"].get("retryCount", 0) == shown[-1]
+    passing.cancel()
     async with rig.sse(f"/ai/jobs/{job_id}/events") as late:
         event = await late.event()
     assert event is not None
