@@ -336,9 +336,9 @@ async def test_rows_that_come_slowly_keep_their_batch(
             yield row
         for _ in range(5):  # nine minutes each
             queue.clock.advance(540.0)
-            queue.service._ticked_at = queue.clock.now()
+            queue.service._ticker.ticked_at = queue.clock.now()
             await until(lambda: [each.touched_at for each in groups.values()] == [queue.clock.now()])
-            queue.service._on_timer()
+            queue.service._ticker.tick()
         yield rows(1)[0]
 
     batch_id = await orchestrator.submit_batch_job(slow_rows())

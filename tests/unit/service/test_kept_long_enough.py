@@ -29,8 +29,8 @@ async def forget(queue: ServiceHarness, *, after_s: float = 61.0) -> None:
     if queue.service._retention._step_task is not None:
         await queue.service._retention._step_task
     queue.clock.advance(after_s)
-    queue.service._ticked_at = queue.clock.now()
-    queue.service._on_timer()
+    queue.service._ticker.ticked_at = queue.clock.now()
+    queue.service._ticker.tick()
     for _ in range(20):  # before this a pass was of many steps, each begun by a tick
         queue.service._retention.tick()
         if queue.service._retention._step_task is not None:
@@ -105,7 +105,7 @@ async def test_a_job_that_waited_long_is_kept_after_its_end_while_others_that_en
         assert await few.claim() == [job_id]
         await few.exchange(completed(job_id), slots=0)
     few.clock.advance(1.0)
-    few.service._on_timer()
+    few.service._ticker.tick()
     assert await few.claim() == ["waits"]
     await few.exchange(completed("waits"), slots=0)
     await forget(few)
