@@ -18,7 +18,7 @@ from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.lookup import ended_needs
 
-_AT_ONCE = 2_000
+_AT_ONCE = 500
 _REMEMBERED = 1_000  # calls whose answers may be asked for again
 
 Apply = Callable[[Command], tuple[Any, Committed]]
