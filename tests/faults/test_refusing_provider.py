@@ -56,12 +56,14 @@ async def test_a_wait_until_a_date_is_kept(rig: ProviderRig, provider: Simulated
     assert await waited_s(rig, provider, in_two_seconds()) >= 1.0 - _SLACK_S
 
 
-async def test_a_negative_wait_is_none_at_all(rig: ProviderRig, provider: SimulatedServer) -> None:
+async def test_a_negative_wait_is_no_word_of_the_provider_and_costs_a_second(
+    rig: ProviderRig, provider: SimulatedServer
+) -> None:
     provider.script.add(Behaviour(status=429, retry_after="-5"))
     info = await rig.wait(await rig.submit_job(chat()))
     refused_at = info.attempts[0].ended_at
     assert refused_at is not None
-    assert [event.until for event in await rig.closings()] == pytest.approx([refused_at.timestamp()], abs=0.01)
+    assert [event.until for event in await rig.closings()] == pytest.approx([refused_at.timestamp() + 1.0], abs=0.01)
 
 
 async def test_an_endless_wait_is_capped_at_an_hour(rig: ProviderRig, provider: SimulatedServer) -> None:

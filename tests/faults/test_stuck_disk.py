@@ -52,7 +52,7 @@ def test_a_submit_that_the_disk_keeps_too_long_is_told_so_and_sent_again_it_is_t
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://t") as http,
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http,
         ):
             keys = [f"key-{number}" for number in range(20)]
             with slow_syncs(pid_of(QUEUE_ACTOR_NAME, namespace), 3 * _DEADLINE_S, tmp_path / "log"):
