@@ -10,9 +10,10 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from aiqueue.engine.effects import Effects
+from aiqueue.engine.effects import Effects, Rows
 from aiqueue.errors import JournalUnavailable
 from aiqueue.journal.base import Journal, JournalRefused, JournalTaken
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
@@ -37,7 +38,8 @@ class CommitPipeline:
         self._loop = asyncio.get_running_loop()
         self._has_room = journal.has_room
         self._publish, self._on_fault = publish, on_fault
-        self._waiting: deque[tuple[list[Event], Committed]] = deque()
+        self._waiting: deque[tuple[Effects, Committed]] = deque()
+        self._watched: list[Rows] | None = None
         self._error: Exception | None = None
         self._taken: JournalTaken | JournalRefused | None = None
         self._progress_at = self._loop.time()
@@ -57,7 +59,9 @@ class CommitPipeline:
             return done
         if not self._waiting:
             self._progress_at = self._loop.time()
-        self._waiting.append((effects.events, done))
+        self._waiting.append((effects, done))
+        if self._watched is not None:
+            self._watched.append(effects.rows)
         self._writer.append(effects.rows)
         return done
 
@@ -71,6 +75,16 @@ class CommitPipeline:
         else:
             done.set_result(None)
         return done
+
+    @contextmanager
+    def watched(self) -> Iterator[Sequence[Rows]]:
+        """Yield what a read of the journal may miss that is made inside: rows not on disk yet, and those to come."""
+        assert self._watched is None, "one at a time"
+        self._watched = [effects.rows for effects, _ in self._waiting]
+        try:
+            yield self._watched
+        finally:
+            self._watched = None
 
     def waits_s(self) -> float:
         """Return for how long the oldest commit has been under way; 0 while commits fail: that is no hang.
@@ -115,9 +129,9 @@ class CommitPipeline:
     def _committed(self, batches: int) -> None:
         self._progress_at = self._loop.time()
         for _ in range(batches):
-            events, done = self._waiting.popleft()
+            effects, done = self._waiting.popleft()
             try:
-                self._publish(events)
+                self._publish(effects.events)
             except Exception as error:  # event numbers are taken: who listens would hear of other jobs' ends
                 self._on_fault("the event log", error)
             if not done.done():

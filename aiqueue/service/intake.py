@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
-from msgspec.structs import replace
-
 from aiqueue.engine import QueueEngine, Submit
-from aiqueue.errors import IdempotencyConflict
-from aiqueue.journal.base import Journal, StoredJob, StoredKey
-from aiqueue.protocol import JobHeader, Refusal, Submission, SubmitGroup, SubmitReply, encode
+from aiqueue.journal.base import Journal
+from aiqueue.protocol import Refusal, SubmitGroup, SubmitReply
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.digests import key_of
+from aiqueue.service.rounds import Rounds
 
 _REPEATED = 10_000  # groups remembered
 
@@ -26,9 +24,7 @@ class Intake:
 
     def __init__(self, apply: Apply, engine: QueueEngine, journal: Journal, commits: CommitPipeline) -> None:
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
-        self._looking = asyncio.Lock()
-        self._looked_up: frozenset[str] = frozenset()
-        self._arrived: set[str] = set()  # of those being looked up: accepted meanwhile by another way
+        self._rounds = Rounds(self._carry_out, engine, journal, commits)
         self._repeated: dict[str, None] = {}  # first jobs of groups that were looked up, the last ones
         self._opened: list[set[str]] = []  # one for each submit that looks something up
 
@@ -43,15 +39,14 @@ class Intake:
             replies = _spread(replies, fresh, answers)
         if len(fresh) < len(groups):
             rest = [at for at, looked_up in enumerate(look_up) if looked_up]
-            self._remember([groups[at] for at in rest])
-            async with self._looking:
-                answers, known = await self._accept_known({at: groups[at] for at in rest})
+            answers, used = await self._accept_known([groups[at] for at in rest])
             replies = _spread(replies, rest, answers)
+            known = {at: job_id for at, job_id in zip(rest, used, strict=True) if job_id}
         return SubmitReply(replies, known=known)
 
     def _may_be_known(self, group: SubmitGroup) -> bool:
         """Return True if the group was sent before. A first call may also come after its repeat, unmarked."""
-        sent_again = group.maybe_known or bool(_key_of(group))
+        sent_again = group.maybe_known or bool(key_of(group))
         return sent_again or (bool(group.jobs) and group.jobs[0].id in self._repeated)
 
     def _remember(self, groups: Iterable[SubmitGroup]) -> None:
@@ -61,24 +56,34 @@ class Intake:
         while len(self._repeated) > _REPEATED:
             del self._repeated[next(iter(self._repeated))]
 
-    async def _accept(
-        self,
-        groups: Sequence[SubmitGroup],
-        same: Mapping[str, bool] | None = None,
-        digests: Mapping[str, bytes] | None = None,
-    ) -> list[Refusal | None]:
+    async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
+        """Accept groups that nobody has sent before."""
         has_batch = any(group.batch is not None for group in groups)
         taken, ended = await self._facts(groups) if has_batch else (frozenset[str](), {})
-        if has_batch and same is None and any(map(self._may_be_known, groups)):  # its repeat came meanwhile
-            async with self._looking:
-                return (await self._accept_known(dict(enumerate(groups))))[0]
-        if self._looked_up:
-            self._arrived.update(job.id for group in groups for job in group.jobs if job.id in self._looked_up)
-        replies, committed = self._apply(Submit(groups, same or {}, digests or {}, ended, taken))
-        if has_batch:
-            self._note_opened(groups, replies)
+        if has_batch and any(map(self._may_be_known, groups)):  # its repeat came meanwhile
+            return (await self._accept_known(groups))[0]
+        replies, committed = self._carry_out(Submit(groups, ended=ended, batches=taken))
         await asyncio.shield(committed)
         return list(replies)
+
+    async def _accept_known(self, groups: Sequence[SubmitGroup]) -> tuple[list[Refusal | None], list[str]]:
+        """Accept groups that may be known; also return the first jobs of those whose keys were used before."""
+        self._remember(groups)
+        replies: list[Refusal | None] = []
+        known: list[str] = []
+        for answered in self._rounds.ask(groups):
+            answer = await answered
+            if answer.committed is not None:
+                await asyncio.shield(answer.committed)
+            replies.append(answer.refusal)
+            known.append(answer.known)
+        return replies, known
+
+    def _carry_out(self, command: Submit) -> tuple[Any, Committed]:
+        replies, committed = self._apply(command)
+        if self._opened:
+            self._note_opened(command.groups, replies)
+        return replies, committed
 
     async def _facts(self, groups: Sequence[SubmitGroup]) -> tuple[Set[str], dict[str, str]]:
         """Return which batch ids are taken, and the ended jobs that are needed."""
@@ -113,118 +118,9 @@ class Intake:
     def _known_batches(self, ids: Iterable[str]) -> Set[str]:
         return {batch_id for batch_id in ids if self._journal.batch(batch_id) is not None}
 
-    async def _accept_known(self, groups: Mapping[int, SubmitGroup]) -> tuple[list[Refusal | None], dict[int, str]]:
-        jobs = [job for group in groups.values() for job in group.jobs]
-        if len(groups) > 1 and _twice(jobs):  # one after the other: the first may be refused
-            each = [await self._accept_known({at: group}) for at, group in groups.items()]
-            return [answer for (answer,), _ in each], {at: used for _, known in each for at, used in known.items()}
-        stored, keys = await self._look_up([job.id for job in jobs], _keys(jobs))
-        digests = {group.jobs[0].id: _digest(group) for group in groups.values() if _key_of(group)}
-        answers: dict[int, Refusal | None] = {}
-        known: dict[int, str] = {}
-        new: list[int] = []
-        for at, group in groups.items():
-            used = _used_before(group, keys)
-            if used is None:
-                new.append(at)
-            elif used.digest == digests[group.jobs[0].id]:
-                known[at] = used.job_id
-            else:
-                _, _, key = group.jobs[0].header.idempotency_key.partition(":")
-                answers[at] = Refusal(IdempotencyConflict.kind, key, used.job_id)
-        same = {
-            job.id: lookup.is_same(stored[job.id], job, group.metadata)
-            for group in groups.values()
-            for job in group.jobs
-            if job.id in stored
-        }
-        if new:
-            for at, answer in zip(new, await self._accept([groups[at] for at in new], same, digests), strict=True):
-                answers[at] = answer
-        return [answers.get(at) for at in groups], known
-
-    async def _look_up(self, ids: list[str], keys: list[str]) -> tuple[dict[str, StoredJob], dict[str, StoredKey]]:
-        """Read what the journal knows; again, if one of these jobs was accepted while it was read."""
-        self._looked_up = frozenset(ids)
-        try:
-            while True:
-                self._arrived.clear()
-                await asyncio.shield(self._commits.settled())
-                stored = await asyncio.to_thread(self._journal.jobs, ids, with_payload=True)
-                found = await asyncio.to_thread(self._journal.keys, keys) if keys else {}
-                missing = [job_id for job_id in ids if job_id not in stored]
-                if not self._arrived.intersection(missing) and not any(map(self._engine.knows, missing)):
-                    return stored, found
-        finally:
-            self._looked_up = frozenset()
-
 
 def _is_made_of_ids(group: SubmitGroup) -> bool:
     return group.batch is not None and bool(group.jobs) and group.batch.id.endswith(group.jobs[0].id)
-
-
-def _key_of(group: SubmitGroup) -> str:
-    """Return the idempotency key of all the group's jobs, which the first one carries."""
-    return group.jobs[0].header.idempotency_key if group.jobs else ""
-
-
-def _keys(jobs: Iterable[Submission]) -> list[str]:
-    return [job.header.idempotency_key for job in jobs if job.header.idempotency_key]
-
-
-def _twice(jobs: Sequence[Submission]) -> bool:
-    """Tell whether two of the jobs have the same id or the same idempotency key."""
-    keys = _keys(jobs)
-    return len({job.id for job in jobs}) < len(jobs) or len(set(keys)) < len(keys)
-
-
-def _used_before(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> StoredKey | None:
-    """Return the use of the group's key by another submit."""
-    if not group.jobs:
-        return None
-    job = group.jobs[0]
-    found = keys.get(job.header.idempotency_key)
-    return None if found is None or found.job_id == job.id else found
-
-
-def _digest(group: SubmitGroup) -> bytes:
-    """Return a hash of all that makes these jobs what they are: not who sent them, when, and under which ids."""
-    first, hashed = group.jobs[0], hashlib.blake2b(digest_size=16)
-    hashed.update(encode(_options_of(first.header, group.metadata)) + first.payload)
-    for job in group.jobs[1:]:  # they share their options
-        hashed.update(encode((job.header.type, job.header.provider, job.header.model, job.payload)))
-    if group.batch is not None:
-        hashed.update(encode(replace(group.batch, id="")))
-    if any(job.header.needs for job in group.jobs):
-        hashed.update(encode(_needs_of(group.jobs)))
-    return hashed.digest()
-
-
-def _needs_of(jobs: Sequence[Submission]) -> list[tuple[str, list[tuple[int | str, Sequence[str]]]]]:
-    """Return what each job waits for: those of the same group by their places, since each submit makes new ids."""
-    places = {job.id: at for at, job in enumerate(jobs)}
-    return [
-        (job.header.on_error, [(places.get(need.job_id, need.job_id), need.names) for need in job.header.needs])
-        for job in jobs
-    ]
-
-
-def _options_of(header: JobHeader, shared: bytes) -> tuple[Any, ...]:
-    return (
-        header.type,
-        header.provider,
-        header.model,
-        header.level,
-        header.max_retries,
-        header.timeout_ms,
-        header.tags,
-        header.metadata or shared,
-        0 if header.redriven_from else header.delay_ms,  # when a redrive's turn comes is not what it is
-        header.run_at,
-        header.expires_in_ms,
-        header.expires_at,
-        header.fail_fast,
-    )
 
 
 def _spread(replies: list[Refusal | None], places: list[int], answers: list[Refusal | None]) -> list[Refusal | None]:

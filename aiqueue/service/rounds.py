@@ -1,0 +1,226 @@
+"""Groups of jobs that may be known already: those that come while a look-up is under way are looked up together.
+
+Each round reads the journal once for many groups and carries them out in one step; the commit is waited for by whoever
+asked, not by the next round. What is accepted and not on disk yet, a read may miss. So a group with such an id, key or
+batch waits for the disk and is looked up again; so does one that repeats a name of another group of its round. The
+answers are those of one group after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
+
+from aiqueue.engine import TERMINAL, QueueEngine, Submit
+from aiqueue.engine.effects import Rows
+from aiqueue.errors import IdempotencyConflict
+from aiqueue.journal.base import Journal, StoredJob, StoredKey
+from aiqueue.protocol import Refusal, SubmitGroup
+from aiqueue.service import lookup
+from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.digests import digest_of, key_of
+
+_ROUND_BYTES = 8 * 2**20  # of payloads looked up at once
+_JOB_BYTES = 8_192  # what a job without a payload counts for: 1,000 of them take some 10 ms of the loop
+
+
+class Answer(NamedTuple):
+    """What became of a group."""
+
+    refusal: Refusal | None
+    known: str = ""  #: first job of the submit that used its key before
+    committed: Committed | None = None  #: makes the answer true
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    group: SubmitGroup
+    answered: asyncio.Future[Answer]
+    names: Set[str]  #: its ids, keys and batch
+    needs: Set[str]  #: jobs of other groups
+    after: Committed | None = None  #: the commit that it waits for
+    sure: set[str] = field(default_factory=set)  #: needs that were looked up again
+
+    @property
+    def behind(self) -> Set[str]:
+        """What groups before it in line may not still be about to accept."""
+        return self.names | self.needs | {self.group.part_of}
+
+    def answer(self, answer: Answer) -> None:
+        if not self.answered.done():
+            self.answered.set_result(answer)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)
+            self.answered.exception()  # seen: the caller may have failed with another group
+
+
+class _Found(NamedTuple):
+    """What the journal says to a round."""
+
+    jobs: Mapping[str, StoredJob]
+    keys: Mapping[str, StoredKey]
+    batches: Set[str]
+    needs: Mapping[str, str]  #: states
+
+
+class Rounds:
+    """Looks groups up and has them carried out. Lives on the event loop of ``commits``."""
+
+    def __init__(
+        self,
+        apply: Callable[[Submit], tuple[Any, Committed]],
+        engine: QueueEngine,
+        journal: Journal,
+        commits: CommitPipeline,
+    ) -> None:
+        self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
+        self._waiting: list[_Asked] = []  # in the order they came
+        self._wake = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    def ask(self, groups: Iterable[SubmitGroup]) -> list[asyncio.Future[Answer]]:
+        """Put groups in line; each is accepted as if those before it had been accepted already."""
+        loop = asyncio.get_running_loop()
+        asked = [_Asked(group, loop.create_future(), _names_of(group), _needs_of(group)) for group in groups]
+        self._waiting += asked
+        self._wake.set()
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return [one.answered for one in asked]
+
+    async def _run(self) -> None:
+        while self._waiting:
+            self._wake.clear()
+            if not (asked := self._take()):
+                await self._wake.wait()
+                continue
+            try:
+                await self._round(asked)
+            except Exception as error:
+                for one in asked:
+                    one.fail(error)
+
+    def _take(self) -> list[_Asked]:
+        """Take the groups of the next round out of the line, and those that nobody waits for any more."""
+        taken: list[_Asked] = []
+        left: list[_Asked] = []
+        ahead: set[str] = set()  # names of groups that stay in line
+        weight = 0
+        for one in self._waiting:
+            if one.answered.done():
+                continue
+            if one.after is not None and one.after.done() and (error := one.after.exception()):
+                one.fail(error)
+            elif (one.after is None or one.after.done()) and weight < _ROUND_BYTES and ahead.isdisjoint(one.behind):
+                taken.append(one)
+                weight += sum(len(job.payload) + _JOB_BYTES for job in one.group.jobs)
+            else:
+                left.append(one)
+                ahead |= one.names
+        self._waiting = left
+        return taken
+
+    async def _round(self, asked: Sequence[_Asked]) -> None:
+        with self._commits.watched() as rows:
+            found = await asyncio.to_thread(self._read, asked)
+            unsure = _names_in(rows, frozenset(chain.from_iterable(one.names | one.needs for one in asked)))
+        new: list[_Asked] = []
+        again: list[_Asked] = []
+        ahead: set[str] = set()  # names of ``again``
+        for one in asked:
+            if not (unsure.isdisjoint(one.names) and ahead.isdisjoint(one.behind)) or self._doubts(one, found, unsure):
+                again.append(one)
+                ahead |= one.names
+            elif answer := _known(one.group, found.keys):
+                one.answer(answer)
+            else:
+                new.append(one)
+                unsure |= one.names
+        if new:
+            self._accept(new, found)
+        self._put_back(again)
+
+    def _read(self, asked: Sequence[_Asked]) -> _Found:
+        groups = [one.group for one in asked]
+        jobs = [job for group in groups for job in group.jobs]
+        keys = {job.header.idempotency_key for job in jobs} - {""}
+        needs = set[str]().union(*(one.needs for one in asked))
+        batches = {group.batch.id for group in groups if group.batch is not None}
+        return _Found(
+            self._journal.jobs(list({job.id for job in jobs}), with_payload=True),
+            self._journal.keys(list(keys)) if keys else {},
+            frozenset(batch_id for batch_id in batches if self._journal.batch(batch_id) is not None),
+            self._journal.states(list(needs)) if needs else {},
+        )
+
+    def _doubts(self, one: _Asked, found: _Found, unsure: Set[str]) -> bool:
+        """Tell whether a job that the group needs has ended, or gone, and the journal did not say so yet."""
+        gone = {job_id for job_id in one.needs - one.sure if not self._engine.knows(job_id)}
+        doubtful = {
+            job_id for job_id in gone if job_id in unsure or found.needs.get(job_id, "completed") not in TERMINAL
+        }
+        one.sure |= doubtful  # at the next round
+        return bool(doubtful)
+
+    def _accept(self, new: Sequence[_Asked], found: _Found) -> None:
+        groups = [one.group for one in new]
+        same = {
+            job.id: lookup.is_same(found.jobs[job.id], job, group.metadata)
+            for group in groups
+            for job in group.jobs
+            if job.id in found.jobs
+        }
+        digests = {group.jobs[0].id: digest_of(group) for group in groups if key_of(group)}
+        ended = {job_id: state for job_id, state in found.needs.items() if state in TERMINAL}
+        replies, committed = self._apply(Submit(groups, same, digests, ended, found.batches))
+        for one, refusal in zip(new, replies, strict=True):
+            one.answer(Answer(refusal, committed=committed))
+
+    def _put_back(self, again: list[_Asked]) -> None:
+        """Let groups be looked up once more, when all that is accepted now is on disk."""
+        settled = self._commits.settled()
+        for one in again:
+            one.after = settled
+        self._waiting[:0] = again
+        if again:
+            settled.add_done_callback(lambda _: self._wake.set())
+
+
+def _names_of(group: SubmitGroup) -> Set[str]:
+    names = {job.id for job in group.jobs}
+    names.update(job.header.idempotency_key for job in group.jobs)
+    if group.batch is not None:
+        names.add(group.batch.id)
+    return names - {""}
+
+
+def _needs_of(group: SubmitGroup) -> Set[str]:
+    if group.batch is None:
+        return frozenset()
+    return {need.job_id for job in group.jobs for need in job.header.needs} - {job.id for job in group.jobs}
+
+
+def _names_in(commits: Sequence[Rows], asked: frozenset[str]) -> set[str]:
+    """Return those of the names that commits bring. One that is both an id and a key only waits for no reason."""
+    found: set[str] = set()
+    for rows in commits:
+        found.update(asked.intersection(row[1] for row in rows.jobs))
+        found.update(asked.intersection(row[0] for row in rows.keys))
+        found.update(asked.intersection(row[1] for row in rows.batches))
+    return found
+
+
+def _known(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> Answer | None:
+    """Return the answer to a group whose key another submit has used."""
+    used = keys.get(key_of(group))
+    if used is None or used.job_id == group.jobs[0].id:
+        return None
+    if used.digest == digest_of(group):
+        return Answer(None, used.job_id)
+    _, _, key = key_of(group).partition(":")
+    return Answer(Refusal(IdempotencyConflict.kind, key, used.job_id))
