@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 MOST = 1_000  #: repetitions, of characters, items or parts of a pattern; llama.cpp refuses some more, and dies of many
+_MOST_DIGITS = 9
 MOST_EMPTY = 16  #: repetitions of what may be empty: 30 take seconds for each token of a large vocabulary, 900 hang
 DEEPEST = 50  #: groups within groups of a pattern
 
@@ -140,6 +141,11 @@ class _Pattern:
         end = self._text.find("}", self._at)
         inside = self._text[self._at : end if end >= 0 else None]
         self._at += len(inside) + 1
-        numbers = [int(digits) for part in inside.split(",") if (digits := part.strip()).isdecimal()]
+        numbers = [_count(digits) for part in inside.split(",") if (digits := part.strip()).isdecimal()]
         least = numbers[0] if numbers and not inside.lstrip().startswith(",") else 0
         return least, max(numbers, default=1)
+
+
+def _count(digits: str) -> int:
+    """Return a number of repetitions; one beyond the limit for what Python would refuse to read."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else MOST + 1

@@ -21,7 +21,8 @@ from aiqueue.protocol import JobInput
 from aiqueue.results import JobResult, decode_result
 
 FIELDS = ("content", "json", "status", "error", "tokens", "model")
-_BRACES = re.compile(r"\\\{\{|\{\{(.*?)\}\}", re.DOTALL)
+_ESCAPED = "\\{{"
+_LONGEST = 1_000  # characters of a template; what is longer is none, and is quoted in no error
 _PATH = re.compile(r"\s*([A-Za-z_]\w*(?:\.[\w-]+|\[\d+\])*)\s*")
 _STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]")
 _HINT = "write a path such as {{previous.content}}, or \\{{ for two braces"
@@ -44,6 +45,8 @@ def parse(text: str) -> Reference:
     >>> parse("steps.plan.json.items[0]")
     Reference(name='steps.plan', path=('json', 'items', 0))
     """
+    if len(text) > _LONGEST:
+        raise ValueError(f"{{{{{text[:40]}…}}}} is no template, it has {len(text)} characters: {_HINT}")
     found = _PATH.fullmatch(text)
     if found is None:
         raise ValueError(f"{{{{{text}}}}} is no template: {_HINT}")
@@ -68,15 +71,16 @@ def references(payload: Mapping[str, Any]) -> list[tuple[str, Reference]]:
     """Return all templates of a payload, each with the field it stands in. Raises ValidationError."""
     found, errors = [], []
     for field, text in _texts(payload, ""):
-        for match in _BRACES.finditer(text):
-            if match[1] is not None:
-                if field in ("type", "provider", "model"):
-                    errors.append(FieldError(field, "can't be a template: it decides where the job runs"))
-                    continue
-                try:
-                    found.append((field, parse(match[1])))
-                except ValueError as error:
-                    errors.append(FieldError(field, str(error)))
+        for _, _, inside in _braces(text):
+            if inside is None:
+                continue
+            if field in ("type", "provider", "model"):
+                errors.append(FieldError(field, "can't be a template: it decides where the job runs"))
+                continue
+            try:
+                found.append((field, parse(inside)))
+            except ValueError as error:
+                errors.append(FieldError(field, str(error)))
     if errors:
         raise ValidationError(errors)
     return found
@@ -89,11 +93,37 @@ def fill(payload: dict[str, Any], inputs: Sequence[JobInput]) -> dict[str, Any]:
         by_name.setdefault(f"results.{at}", each)
         by_name.update(dict.fromkeys(each.names, each))
 
-    def value(match: re.Match[str]) -> str:
-        return "{{" if match[1] is None else _text(_look_up(parse(match[1]), by_name, inputs))
+    def replaced(text: str) -> str:
+        pieces, at = [], 0
+        for start, end, inside in _braces(text):
+            value = "{{" if inside is None else _text(_look_up(parse(inside), by_name, inputs))
+            pieces += [text[at:start], value]
+            at = end
+        return "".join([*pieces, text[at:]])
 
-    filled: dict[str, Any] = _map_texts(payload, lambda text: _BRACES.sub(value, text) if "{{" in text else text)
+    filled: dict[str, Any] = _map_texts(payload, replaced)
     return filled
+
+
+def _braces(text: str) -> Iterator[tuple[int, int, str | None]]:
+    """Yield start, end and inside of all pairs of braces; inside is None for two that are escaped.
+
+    Each character is looked at once: a pattern would look for the end behind each pair again.
+    """
+    at = 0
+    while (start := text.find("{{", at)) >= 0:
+        if start > at and text[start - 1] == "\\":
+            at = start + 2
+            yield start - 1, at, None
+        elif (closed := text.find("}}", start + 2)) >= 0:
+            at = closed + 2
+            yield start, at, text[start + 2 : closed]
+        else:  # none of those that follow is closed
+            start = text.find(_ESCAPED, at)
+            while start >= 0:
+                yield start, start + 3, None
+                start = text.find(_ESCAPED, start + 3)
+            return
 
 
 def _look_up(wanted: Reference, by_name: Mapping[str, JobInput], inputs: Sequence[JobInput]) -> Any:

@@ -183,6 +183,8 @@ class Stats(_View):
     orchestrator: OrchestratorStats
 
 
+_FIRST_S = datetime(1, 1, 2, tzinfo=UTC).timestamp()
+_LAST_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _ENDED_BY_AN_ATTEMPT = frozenset({"completed", "dead_letter"})  # the other ends may come while a job waits
 
 encode_json = msgspec.json.Encoder().encode
@@ -190,8 +192,11 @@ decode_stats = msgspec.msgpack.Decoder(Stats).decode
 
 
 def moment(seconds: float) -> datetime | None:
-    """Return the UTC time ``seconds`` after the epoch; None for 0, which stands for "not yet"."""
-    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+    """Return the UTC time ``seconds`` after the epoch; None for 0, which stands for "not yet".
+
+    What no datetime can say is shown as the first or last that can: the clocks' difference may move a time beyond.
+    """
+    return datetime.fromtimestamp(min(max(seconds, _FIRST_S), _LAST_S), UTC) if seconds else None
 
 
 def job_info(view: JobView) -> JobInfo:

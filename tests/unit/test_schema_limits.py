@@ -105,3 +105,8 @@ def test_a_schema_nested_deeper_than_pythons_stack_is_looked_at() -> None:
     for _ in range(5_000):
         schema = {"items": schema}
     assert len(fields(schema)) == 1
+
+
+@pytest.mark.parametrize("digits", ["1001", "9" * 10, "9" * 5_000])
+def test_a_number_of_any_length_in_a_pattern_is_over_the_limit(digits: str) -> None:
+    assert fields(string(f"a{{{digits}}}")) == ["schema.pattern"]

@@ -127,3 +127,10 @@ def test_statistics_survive_their_encoding() -> None:
     stats = collect(queue.engine.core, RecentTimes(), now=queue.clock.now())
     assert decode_stats(msgspec.msgpack.encode(stats)) == stats
     assert msgspec.json.decode(encode_json(stats))["adapter"]["workerPoolStats"]["busyWorkers"] == 1
+
+
+@pytest.mark.parametrize("seconds", [1e300, 253_402_300_800.0, 253_402_300_799.99, -1e300, -62_135_596_801.0])
+def test_a_time_that_no_datetime_can_say_is_shown_as_the_nearest_that_can(seconds: float) -> None:
+    shown = moment(seconds)
+    assert shown is not None
+    assert shown.year == (9999 if seconds > 0 else 1)

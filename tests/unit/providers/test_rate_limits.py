@@ -23,6 +23,8 @@ NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
         ({"retry-after": "soon"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
+        ({"retry-after": "1" * 400}, MAX_WAIT_S),
+        ({"x-ratelimit-reset-requests": f"{'9' * 309}s{'9' * 309}s"}, MAX_WAIT_S),
         ({"x-ratelimit-reset-requests": "6m0s"}, 360.0),
         ({"x-ratelimit-reset-tokens": "20ms"}, 0.02),
         ({"x-ratelimit-reset-tokens": "12"}, 12.0),
