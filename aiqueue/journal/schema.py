@@ -60,6 +60,8 @@ STEPS = (
         WHERE state IN ({", ".join(f"'{state}'" for state in sorted(TERMINAL))});
     CREATE INDEX states_by_end ON states (ended_at, seq) WHERE ended_at > 0;
     """,
+    # An index entry ends in its row's seq anyway. To name it stores it twice, which costs each job's end.
+    "DROP INDEX states_by_end; CREATE INDEX states_by_end ON states (ended_at) WHERE ended_at > 0;",
 )
 VERSION = len(STEPS)
 

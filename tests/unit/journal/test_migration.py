@@ -159,6 +159,22 @@ def test_a_migrated_database_keeps_long_values_and_takes_shared_metadata(tmp_pat
         assert view_of(found["job-2"], (1, 1, 1, 1)).header.metadata == b"new"
 
 
+def test_a_database_with_the_wider_index_by_end_gets_the_narrow_one_and_is_read_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.create_function("end_in", 1, lambda progress: 0.0, deterministic=True)
+        database.executescript(f"{''.join(schema.STEPS[:8])} PRAGMA user_version = 8;")
+        for seq, ended_at in ((1, 3.0), (2, 2.0), (3, 0.0), (4, 2.0)):
+            database.execute("INSERT INTO jobs VALUES (?, ?, x'', x'')", (seq, f"job-{seq}"))
+            database.execute("INSERT INTO states VALUES (?, 'completed', x'', ?)", (seq, ended_at))
+    with closing(SqliteJournal(path)) as journal:
+        columns = journal._writer.execute("PRAGMA index_info(states_by_end)").fetchall()
+        assert [name for _, _, name in columns] == ["ended_at"]
+        first = journal.ended(after=(0.0, 0), before=9.0, limit=2)
+        rest = journal.ended(after=(first[-1].at, first[-1].seq), before=9.0, limit=2)
+        assert [row.seq for row in first + rest] == [2, 4, 1]
+
+
 def test_a_queue_goes_on_with_the_jobs_of_an_earlier_release(old: SqliteJournal) -> None:
     queue = QueueHarness(journal=old)
     before = queue.engine.fingerprint()
