@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from aiqueue.call_size import PART_BYTES, size_of_view
 from aiqueue.engine.effects import Effects, Rows
+from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.ids import ids_from, is_job_id
 from aiqueue.journal.base import Journal, StoredJob
@@ -23,8 +24,11 @@ ViewOf = Callable[[StoredJob, list[bytes] | None], JobView]
 class DeadLetters:
     """The dead letters of one journal."""
 
-    def __init__(self, journal: Journal, commits: CommitPipeline, view_of: ViewOf) -> None:
+    def __init__(
+        self, journal: Journal, commits: CommitPipeline, view_of: ViewOf, *, is_needed: Callable[[str], bool]
+    ) -> None:
         self._journal, self._commits, self._view_of = journal, commits, view_of
+        self._is_needed = is_needed  # by a job that has not ended
 
     async def find(self, call: DeadLettersCall) -> DeadLettersReply:
         """Return those that pass the filters, the newest first, with their attempts."""
@@ -55,12 +59,22 @@ class DeadLetters:
         return await asyncio.to_thread(self._journal.count_dead_letters)
 
     async def delete(self, ids: Sequence[str]) -> list[str]:
-        """Forget dead letters; return the ids of those that were there. Jobs in other states are left alone."""
+        """Forget dead letters; return the ids of those that were there. Jobs in other states are left alone.
+
+        One that a live job needs is no dead letter any more but stays, as a failed job, until retention takes it: what
+        waits for it may go on after an error, and is given that error.
+        """
         await asyncio.shield(self._commits.settled())
         stored = await asyncio.to_thread(self._journal.jobs, ids)
         dead = [job for job in stored.values() if job.state == JobState.DEAD_LETTER]
         if dead:
-            rows = Rows(deletes=[job.seq for job in dead], free_keys=await self._keys_of(dead))
+            keys = await self._keys_of(dead)
+            rows = Rows(deletes=[job.seq for job in dead if not self._is_needed(job.id)], free_keys=keys)
+            rows.states += [
+                (job.seq, JobState.FAILED.value, job.progress, decode_progress(job.progress).finished_at)
+                for job in dead
+                if self._is_needed(job.id)
+            ]
             await asyncio.shield(self._commits.append(Effects(rows=rows)))
         return [job.id for job in dead]
 

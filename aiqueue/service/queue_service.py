@@ -100,7 +100,7 @@ class QueueService:
             lambda: len(live),
             self._engine.core.links.is_needed,
         )
-        self.dead_letters = DeadLetters(journal, self._commits, self._view)
+        self.dead_letters = DeadLetters(journal, self._commits, self._view, is_needed=self._engine.core.links.is_needed)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)
         payloads = PayloadCache(settings.journal.payload_cache_bytes)

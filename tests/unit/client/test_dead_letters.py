@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from aiqueue.errors import JobNotFound, ProviderServerError, ValidationError
+from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
@@ -131,3 +132,20 @@ async def test_a_job_with_an_idempotency_key_is_the_same_job_the_second_time(har
     result = await client.submit_job_with_callback(chat(), options)
     assert result.text
     assert (await client.get_stats()).total_jobs == 1
+
+
+@pytest.mark.parametrize("on_error", ["include", "skip"])
+async def test_a_dead_letter_that_a_waiting_job_needs_is_deleted_without_hurting_that_job(
+    harness: ClientHarness, on_error: str
+) -> None:
+    await harness.work()
+    client = await harness.client()
+    orchestrator = AsyncAIJobOrchestrator(client)
+    bad = await dead_letter(harness, client)
+    slow = await client.submit_job(chat(), {"delay": 3_600_000})
+    text = {**chat(), "messages": [{"role": "user", "content": "{{results}}"}]}
+    last = await orchestrator.fan_in_job([bad, slow], text, on_error=on_error)
+    assert await client.dead_letters.delete([bad]) == [bad]
+    assert await client.dead_letters.find() == []
+    harness.queue.clock.advance(3_600.0)
+    assert (await client.wait(last)).status == "completed"
