@@ -21,6 +21,7 @@ from aiqueue.config import (
 )
 from aiqueue.errors import AIQueueError
 from aiqueue.ids import JobIdFactory, made_by
+from aiqueue.service.queue_service import QueueService
 from aiqueue.testing.jobs import POOL, PROVIDER, chat
 from aiqueue.testing.simulation.checks import check_all
 from aiqueue.testing.simulation.clients import ACTS, SimulatedClient
@@ -189,7 +190,7 @@ class _Scenario:
             if (
                 service is not None
                 and not busy
-                and not service._engine.core.live
+                and not _has_work(service)
                 and second > 3
                 and world.loop.time() > late_until
             ):
@@ -243,3 +244,9 @@ async def _good(client: SimulatedClient) -> None:
 async def _try(call: Awaitable[object]) -> None:
     with suppress(AIQueueError, RemoteFault):
         await call
+
+
+def _has_work(service: QueueService) -> bool:
+    """Return True if a job or a batch has not ended."""
+    core = service._engine.core
+    return bool(core.live or core.groups.live)
