@@ -17,7 +17,7 @@ MAX_WAIT_S = 3_600.0  #: a provider that says more (or whose clock is wrong) is 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "": 1.0}
-_DIGIT = re.compile(r"\s*[+-]?\d")
+_ALL_DIGITS = re.compile(r"\s*\d+(?:\.\d*)?\s*")
 _RESET = re.compile(r"x-ratelimit-reset-(.+)|anthropic-ratelimit-(.+)-reset")
 
 
@@ -83,8 +83,8 @@ def _number(text: str | None) -> float | None:
         number = float(text or "")
     except ValueError:
         return None
-    # Digits that overflow ask for a long wait, and are no date. The words for infinity and NaN ask for none.
-    return number if math.isfinite(number) or _DIGIT.match(text or "") else None
+    # Digits that overflow ask for a long wait, and are no date. 1e400, infinity and NaN ask for none.
+    return number if math.isfinite(number) or _ALL_DIGITS.fullmatch(text or "") else None
 
 
 def _seconds_until(text: str | None, now: float) -> float | None:
