@@ -14,7 +14,7 @@ from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, failure_of, unk
 from aiqueue.engine.groups import Group, StoredBatch, encode_batch, end_phase
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord, decode_progress
-from aiqueue.engine.states import JobState
+from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.errors import BatchNotFound, DuplicateBatch, ValidationError
 from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGroup, encode
 
@@ -97,12 +97,15 @@ def _add(
         index = next(iter(jobs)).header.index if first_index is None else first_index
         turn.rows.parts.append((group.no, core.counters.next_seq, len(jobs), index))
         group.stored.total += len(jobs)
+    known = dict(ended)
     for submitted in jobs:
-        _enqueue(core, turn, group, submitted, ended)
+        job = _enqueue(core, turn, group, submitted, known)
+        if job.state in TERMINAL:  # at once, as at a closed gate: those that need it come after it
+            known[job.id] = job.state.value
     core.groups.dirty[group.spec.id] = group
 
 
-def _enqueue(core: Core, turn: Turn, group: Group, submitted: Submission, ended: Mapping[str, str]) -> None:
+def _enqueue(core: Core, turn: Turn, group: Group, submitted: Submission, ended: Mapping[str, str]) -> JobRecord:
     header = submitted.header
     job = core.record(core.counters.take_seq(), submitted.id, header)
     core.counters.accepted += 1
@@ -115,6 +118,7 @@ def _enqueue(core: Core, turn: Turn, group: Group, submitted: Submission, ended:
         core.move(turn, job, JobState.FAILED, failure=failure_of(lost, ended[lost]))
     elif group.stored.phase != "open" and not core.links.waits(job.id):
         _release(core, turn, job)
+    return job
 
 
 def _link(core: Core, job: JobRecord, header: JobHeader, ended: Mapping[str, str]) -> str:
