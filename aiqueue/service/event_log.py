@@ -171,6 +171,7 @@ class EventLog:
 
     def _send_home(self, client_id: str) -> None:
         if reader := self._parked.pop(client_id):
+            reader.hear(self.last + 1)  # of what is published before it looks it is told no more
             reader.wake()
 
     def _collect(self, call: EventsCall, wants: Filter, first: int = 0) -> EventsReply:

@@ -330,3 +330,14 @@ async def test_more_readers_than_may_wait_are_refused_and_those_who_wait_are_ser
     log.publish([event(2)])
     assert [numbers((await poll).events) for poll in [*waiting[1:], again]] == [[2]] * 3
     assert not log._parked
+
+
+async def test_a_poll_that_is_sent_home_skips_nothing_that_is_published_before_it_looks() -> None:
+    """Its answer may be the one that the client reads: of two copies of a call either may arrive last."""
+    log = log_of()
+    older = asyncio.create_task(log.poll(call(wait_s=30.0)))
+    await turns()
+    newer = asyncio.create_task(log.poll(call(wait_s=30.0)))
+    asyncio.get_running_loop().call_soon(log.publish, [event(1)])
+    assert numbers((await older).events) == [1]
+    assert numbers((await newer).events) == [1]
