@@ -47,8 +47,8 @@ class History:
         last = {seq: (state, progress) for seq, state, progress, _ in rows.states}  # a commit may be made again
         for seq, (state, progress) in last.items():
             known_end = self.ends.get(seq)
-            if known_end and known_end[0] == "dead_letter" and state == "failed" and self.ids[seq] in self.heirs:
-                self.ends[seq] = (state, progress)  # one that was tried again is a dead letter no more
+            if known_end and known_end[0] == "dead_letter" and state == "failed":
+                self.ends[seq] = (state, progress)  # tried again, or deleted while a live job needs it
             elif known_end is not None and known_end != (state, progress):
                 self._world.violated("ended twice", "seq", seq, known_end[0], "then", state)
             if state == JobState.PROCESSING:
