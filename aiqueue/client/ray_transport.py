@@ -35,7 +35,7 @@ class RayTransport(QueueCalls):
         except RayTaskError as error:  # first: Ray makes it an instance of its cause's class too, TimeoutError say
             if isinstance(error.cause, AIQueueError):
                 raise error.cause from None
-            # Not as it is: whoever handles a TimeoutError or OSError of its own would take it for one.
+            # Not as it is: a caller that handles its own TimeoutError or OSError would take it for one.
             cause = type(error.cause or error).__name__
             raise AIQueueError(f"the queue failed on {method} ({cause}); its actor's log says where") from error
         except TimeoutError:

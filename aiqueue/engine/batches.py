@@ -250,7 +250,7 @@ def advance(core: Core, turn: Turn) -> None:
 
 
 def tick(core: Core, turn: Turn) -> None:
-    """Go on with what was begun, and drop the batches that nobody goes on sending."""
+    """Go on with what was begun, and drop open batches whose submitter has gone silent."""
     advance(core, turn)
     if core.groups.sealing:
         _release_sealed(core, turn)
@@ -311,7 +311,7 @@ def retry(core: Core, turn: Turn, command: Retry) -> Refusal | None:
     stored.total -= len(command.jobs)  # they take the places of others
     group.replaced |= seqs
     turn.rows.states += [
-        # No dead letter any more: nobody is to redrive it too.
+        # No dead letter any more: a redrive would run it twice.
         (seq, JobState.FAILED.value, progress, decode_progress(progress).finished_at)
         for seq, state, progress in command.replaced
         if state == JobState.DEAD_LETTER

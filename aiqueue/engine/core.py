@@ -157,7 +157,7 @@ class Core(Publisher):
         job.state = JobState.CANCELLED  # what entries of it in heaps go by
         self.refusals.pop(job.id, None)
         self._leave(job)
-        self.links.ended(job)  # whoever needs it must not wait for ever
+        self.links.ended(job)  # a job that needs it must not wait for ever
 
     def move(
         self, turn: Turn, job: JobRecord, target: JobState, *, failure: Failure | None = None, result: bytes = b""

@@ -134,7 +134,7 @@ class QueueEngine:
         return self.core.lanes.queued(pool, self.core.room(now)) + suspects.claimable(self.core, pool, now=now)
 
     def has_overtaken(self, worker_id: str, number: int) -> bool:
-        """Tell whether a later call of the worker than ``number`` has arrived, or this one before."""
+        """Return True if this call of the worker, or a later one, has arrived before."""
         worker = self.core.leases.find(worker_id)
         return worker is not None and worker.has_overtaken(number)
 

@@ -45,7 +45,7 @@ class Worker:
         return max(0, min(self.free, self.slots - self.urgent_slots - others))
 
     def has_overtaken(self, number: int) -> bool:
-        """Tell whether a call of this number comes behind a later one, or a second time."""
+        """Return True if a call of this number comes after a later one, or a second time."""
         return 0 < number <= self.calls
 
 
@@ -102,7 +102,7 @@ class Leases:
         return list(worker.held.values())
 
     def extend(self, seconds: float, *, now: float) -> None:
-        """Let leases last the ``seconds`` longer in which nobody could be heard; not those of a worker heard since."""
+        """Extend leases by the ``seconds`` in which no worker could be heard, except those of workers heard since."""
         if seconds:
             for worker in self._workers.values():
                 worker.silent_after = min(worker.silent_after + seconds, now + self._lease_s)
