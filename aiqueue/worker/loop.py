@@ -198,7 +198,8 @@ class WorkerLoop:
         if agreement != self._agreement:
             return
         await self._obey(reply)
-        self._unsure = not reply.claims and call.number == self._calls
+        # An idle worker only: where jobs run it would put off an answer under way, and the next heartbeat is soon.
+        self._unsure = not reply.claims and call.number == self._calls and not (self._running or self._undelivered)
         self._disagree = self._disagree or (reply.overtaken and call.running is not None)
 
     def _suspect(self, outcomes: list[Outcome], error: Exception) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiqueue import texts
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import PAYLOAD, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
@@ -77,7 +78,12 @@ def test_a_payload_that_is_nearly_right_is_a_model_or_a_validation_error(payload
 @given(nearly_right() | anything)
 def test_the_shape_accepts_what_the_models_accept_and_nothing_else(payload: Any) -> None:
     accepted, _ = _tried(validate_job_payload, payload)
-    assert SHAPE.isinstance_python(payload) == (accepted is not None)
+    assert (SHAPE.isinstance_python(payload) and _names_are_clean(payload)) == (accepted is not None)
+
+
+def _names_are_clean(payload: dict[str, Any]) -> bool:
+    """Tell what the shape leaves to its users, who look at each name once."""
+    return not any(map(texts._find_refused, (payload["provider"], payload["model"])))
 
 
 @settings(max_examples=600)
