@@ -46,7 +46,9 @@ def test_a_worker_whose_loop_stands_still_ends_its_jobs_and_is_replaced(start: S
     assert reason.startswith("event loop: stood still for ")
     replaced = events.wait_for("worker-replaced", worker_id=first.worker_id, reason=reason)
     infos = system.adapter.wait_all(ids)
-    assert [(info.status, info.attempt) for info in infos] == [("completed", 1)] * 60
+    assert [info.status for info in infos] == ["completed"] * 60
+    # A second attempt only of what was on its way to the worker when it was told to stop: that is handed back unrun.
+    assert {info.attempt for info in infos} <= {1, 2}
     assert not any(lost_attempts(system, ids)), "it was let end what it ran"
     assert {info.worker_id for info in infos} == {first.worker_id, replaced["new_worker_id"]}
     eventually(lambda: workers(system) == [f"{WORKER}1"], "the slow worker is gone")
