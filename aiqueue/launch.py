@@ -10,7 +10,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
@@ -19,10 +19,8 @@ from aiqueue.client.ray_transport import RayTransport
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
+from aiqueue.ports import HeldPorts
 from aiqueue.presets import complete
-
-if TYPE_CHECKING:
-    from serve.ports import HeldPorts
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 5.0  # for running jobs, when the system stops
@@ -80,7 +78,6 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
     """
     # The actors and Serve load only where a system is started.
     from actors.system import has_queue, start_actors, stop_actors
-    from serve.ports import HeldPorts
 
     settings = complete(settings or Settings(), os.environ)
     if not settings.providers:

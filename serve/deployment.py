@@ -28,11 +28,11 @@ from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import HostName, HttpConfig, Origin
 from aiqueue.errors import StartError
+from aiqueue.ports import HeldPorts
 from serve.app import create_app
 from serve.draining import drain
 from serve.environment import http_environment, is_loopback
 from serve.island import prepare_node, replica_secret
-from serve.ports import HeldPorts
 from serve.routes.shared import QueueAdapter
 from serve.running import APP_NAME, check_address, prefix_for, running_serve
 

@@ -21,6 +21,7 @@ from aiqueue.cli.quiet import quiet_start, stop_quietly
 from aiqueue.config import Settings
 from aiqueue.errors import FieldError, QueueNotRunning, QueueUnavailable, StartError, ValidationError
 from aiqueue.pools import scaling_rule, slots_of
+from aiqueue.ports import check_free
 from aiqueue.presets import complete
 from aiqueue.validation import field_errors
 
@@ -87,6 +88,8 @@ def up(
     http = {"port": port, "host": host, "hosts": name or None}
     settings = _settings(config, model, namespace=namespace, http=http, journal=journals)
     out = console()
+    if not no_http and (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
+        check_free(settings.http.host, settings.http.port)  # Ray takes longer to load than this answer should
     quiet_start()
     from aiqueue import launch  # with Ray, a second to import
 

@@ -16,10 +16,10 @@ from ray.serve.schema import ServeDeploySchema
 
 from aiqueue.config import HttpConfig
 from aiqueue.errors import StartError
+from aiqueue.ports import HeldPorts
 from serve import deployment, running
 from serve.app import create_app
 from serve.environment import http_environment, is_loopback
-from serve.ports import HeldPorts
 from tests.http.conftest import chat
 from tests.http.fakes import DictAdapter
 

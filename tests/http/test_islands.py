@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import tempfile
@@ -21,12 +20,10 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from aiqueue.config import HttpConfig
-from aiqueue.errors import StartError
 from serve.app import create_app
 from serve.draining import drain
 from serve.haproxy_config import SECRET_HEADER, SYSTEM_HEADER, changed, error_files, system_mark
 from serve.island import _haproxy
-from serve.ports import HeldPorts, check_free
 from tests.http.fakes import DictAdapter
 
 SECRET = "5" * 64
@@ -181,28 +178,3 @@ async def test_a_request_past_the_systems_own_proxy_is_refused(secret: str | Non
     assert (refused.status_code, refused.json()["code"]) == (421, "not_our_proxy")
     assert SYSTEM_HEADER not in refused.headers
     assert (served.status_code, served.headers[SYSTEM_HEADER]) == (200, system_mark(SECRET))
-
-
-def test_a_port_in_use_is_named_with_the_program_that_holds_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(StartError, match=rf"port {port} on 127\.0\.0\.1 is in use by .* \(process {os.getpid()}\)"):
-            check_free("127.0.0.1", port)
-
-
-def test_a_held_port_is_given_to_nobody_else_and_serves_who_it_was_held_for() -> None:
-    ports, others = HeldPorts(), HeldPorts()
-    port = ports.hold("127.0.0.1")
-    with pytest.raises(StartError, match=f"port {port} "):
-        others.hold("127.0.0.1", port)
-    with socket.socket() as proxy:
-        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # as HAProxy does
-            proxy.setsockopt(socket.SOL_SOCKET, option, 1)
-        proxy.bind(("127.0.0.1", port))
-        proxy.listen()
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-            accepted, address = proxy.accept()
-            assert address == client.getsockname()
-            accepted.close()
-    ports.release()
-    check_free("127.0.0.1", port)

@@ -10,7 +10,7 @@ import pytest
 from aiqueue import launch
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
-from serve.ports import check_free
+from aiqueue.ports import check_free
 
 
 def test_a_port_in_use_is_named_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
