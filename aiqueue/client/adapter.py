@@ -13,14 +13,14 @@ from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
 from aiqueue.client.event_stream import EventStream
-from aiqueue.client.headers import DEFAULT_SCOPE, batch_spec, header_fields, scoped_key
+from aiqueue.client.headers import DEFAULT_SCOPE, batch_spec, group_of, header_fields, scoped_key
 from aiqueue.client.listeners import Listener, Listeners
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, JobError, JobNotFound, PartlySubmitted, StartError, ValidationError
 from aiqueue.ids import ids_from, new_id, new_job_ids
 from aiqueue.models import JobOptions
-from aiqueue.protocol import JobHeader, Submission, SubmitGroup
+from aiqueue.protocol import SubmitGroup
 from aiqueue.results import JobResult
 from aiqueue.validation import CheckedPayload, Payload, PayloadChecker, validate_options
 from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats, job_info
@@ -164,6 +164,7 @@ class AsyncAIQueueAdapter:
         ended = feed.expect(job_id)
         try:
             earlier = await self._accept(group, linger=True)
+            feed.accepted(job_id)
             info = await (self.wait(earlier or job_id) if known or earlier else ended)
         finally:
             feed.forget(job_id, ended)
@@ -313,22 +314,15 @@ class AsyncAIQueueAdapter:
         scope: str = DEFAULT_SCOPE,
     ) -> SubmitGroup:
         """Return what is to be sent."""
-        chosen = options.job_id
-        ids = ids or (new_job_ids(len(payloads)) if chosen is None else [str(chosen)])
         shared = header_fields(options, owner=self._client_id, default_retries=self._default_retries, batch_id=batch_id)
-        headers = {what: JobHeader(*what, *shared) for what in {checked[:3] for checked in payloads}}
-        jobs = [
-            Submission(job_id, headers[checked[:3]], checked.body)
-            for job_id, checked in zip(ids, payloads, strict=True)
-        ]
-        if batch_id:
-            for index, job in enumerate(jobs):
-                job.header = replace(job.header, index=index)
-        if jobs and (scoped := scoped_key(key or options.idempotency_key, scope)):
-            jobs[0].header = replace(jobs[0].header, idempotency_key=scoped)
         metadata = self._started(self._checker).metadata_of(options)
         batch = batch_spec(batch_id, options, metadata) if batch_id else None
-        return SubmitGroup(jobs, maybe_known=chosen is not None, batch=batch, metadata=metadata)
+        scoped = scoped_key(key or options.idempotency_key, scope)
+        if ids is None:
+            ids = new_job_ids(len(payloads)) if options.job_id is None else [str(options.job_id)]
+        group = group_of(payloads, ids, shared, key=scoped, batch=batch, metadata=metadata)
+        group.maybe_known = options.job_id is not None
+        return group
 
     @staticmethod
     def _started(part: _Part | None) -> _Part:

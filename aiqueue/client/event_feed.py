@@ -14,8 +14,9 @@ from aiqueue.client.look_ups import look_up
 from aiqueue.client.paging import JOBS_AT_ONCE
 from aiqueue.client.subscriptions import Subscription, Subscriptions
 from aiqueue.client.transport import QueueTransport
+from aiqueue.client.waits import Waits
 from aiqueue.errors import JobNotFound, QueueUnavailable
-from aiqueue.protocol import END_EVENTS, END_STATES, Event, EventsCall, EventsReply, JobHeader, JobView
+from aiqueue.protocol import END_EVENTS, END_STATES, Event, EventsCall, EventsReply, JobView
 from aiqueue.views import JobInfo, event_info, job_info, tells_all
 
 _log = logging.getLogger(__name__)
@@ -35,11 +36,10 @@ class EventFeed:
     def __init__(self, transport: QueueTransport, client_id: str, *, after: int) -> None:
         self._transport, self._client_id = transport, client_id
         self._after = after
-        self._waiting: dict[str, list[asyncio.Future[JobInfo]]] = {}
-        self._headers: dict[str, JobHeader] = {}  # of jobs waited for, where they were looked up
-        self._unsure: dict[str, Event] = {}  # ends that do not tell all about their jobs, which are looked up
+        self._waiting = Waits()
+        #: Jobs to be looked up: with their end, where it was told and does not tell all, else None.
+        self._unsure: dict[str, Event | None] = {}
         self._settling: asyncio.Task[None] | None = None
-        self._foreign: set[str] = set()  # waited for, but submitted by others
         self._listen: Callable[[Event], None] | None = None
         self._listened: frozenset[str] = frozenset()
         self._widened = asyncio.Event()
@@ -51,19 +51,21 @@ class EventFeed:
 
     def expect(self, job_id: str) -> asyncio.Future[JobInfo]:
         """Return a future of the end of a job that this process is about to submit."""
-        future: asyncio.Future[JobInfo] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(job_id, []).append(future)
+        future = self._waiting.add(job_id)
         self._start()
         return future
 
+    def accepted(self, job_id: str) -> None:
+        """Note that a job which this process waits for is on the queue's disk.
+
+        If a look-up missed it before, it may have ended and been deleted by then, so it is looked up again.
+        """
+        if self._waiting.accept(job_id):
+            self._look_up_soon(job_id)
+
     def forget(self, job_id: str, future: asyncio.Future[JobInfo]) -> None:
         """Wait no more."""
-        futures = self._waiting.get(job_id, [])
-        if future in futures:
-            futures.remove(future)
-        if not futures:
-            self._waiting.pop(job_id, None)
-            self._let_go(job_id)
+        self._waiting.drop(job_id, future)
 
     async def join(self, job_ids: Iterable[str]) -> list[asyncio.Future[JobInfo]]:
         """Return futures of the ends of jobs that may be anyone's and may have ended already.
@@ -74,7 +76,7 @@ class EventFeed:
         futures = [self.expect(job_id) for job_id in ids]
         try:
             if foreign := await self._look_up(ids, all_known=True):
-                self._foreign.update(foreign)
+                self._waiting.foreign.update(foreign)
                 self._widen()
                 await self._look_up(foreign)  # one may have ended after the first look and before the wider poll
         except BaseException:
@@ -103,7 +105,7 @@ class EventFeed:
                 task.cancel()
             await asyncio.wait(tasks)
         for job_id in list(self._waiting):
-            self._fail(job_id, QueueUnavailable("the client was stopped; the job goes on without it"))
+            self._waiting.fail(job_id, QueueUnavailable("the client was stopped; the job goes on without it"))
 
     def _widen(self) -> None:
         """Let the poll under way count for nothing: it asks for less than is wanted now, from this cursor on."""
@@ -187,7 +189,7 @@ class EventFeed:
         jobs, names = self.subscriptions.wanted()
         if self._wants_all():
             return EventsCall(self._client_id, self._after, all_owners=True, wait_s=wait_s)
-        watching = self._foreign | jobs if jobs else self._foreign
+        watching = self._waiting.foreign | jobs if jobs else self._waiting.foreign
         everyones = len(watching) > _WATCHED
         return EventsCall(
             self._client_id,
@@ -218,7 +220,7 @@ class EventFeed:
             how(event)
         except Exception as error:
             _log.exception("event feed: event %d can't be read", event.number)
-            self._fail(event.job_id, error)
+            self._waiting.fail(event.job_id, error)
 
     def _dispatch(self, event: Event) -> None:
         if event.status in END_STATES and event.job_id in self._waiting:
@@ -231,83 +233,82 @@ class EventFeed:
     def _ended(self, event: Event) -> None:
         if tells_all(event):
             self._show_end(event)
-            return
-        self._unsure[event.job_id] = event
+        else:
+            self._look_up_soon(event.job_id, event)
+
+    def _look_up_soon(self, job_id: str, end: Event | None = None) -> None:
+        self._unsure[job_id] = end or self._unsure.get(job_id)
         if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle())
 
     async def _settle(self) -> None:
-        """Look up the jobs whose end does not tell all; so a waiter sees the same job as who looks it up.
+        """Look up the jobs whose end does not tell all, so that a waiter sees the same job as a later look-up.
 
-        One that can't be looked up is shown as its end says.
+        A job that can't be looked up is shown as its end says.
         """
-        while unsure := self._unsure:
-            self._unsure = {}
+        while self._unsure:
+            unsure = dict(self._unsure)
             try:
-                await self._look_up(list(unsure), told=unsure)
+                await self._look_up(list(unsure))
             except Exception as error:
                 # Whatever it was: without this task those that wait for these ends would wait for ever.
                 _log.info("event feed: %s", error, exc_info=not isinstance(error, QueueUnavailable))
-                self._unsure = unsure | self._unsure
                 await asyncio.sleep(_RETRY_S)
                 continue
             for job_id, event in unsure.items():
-                if job_id in self._waiting:  # forgotten by the queue since, or not to be looked up
+                if self._unsure.get(job_id) is event:
+                    del self._unsure[job_id]
+                if event and job_id in self._waiting:  # deleted since, or not to be looked up
                     self._end_wait(event, self._show_end)
 
     def _show_end(self, event: Event) -> None:
-        self._resolve(event_info(event, self._headers.get(event.job_id)))
+        self._waiting.resolve(event_info(event, self._waiting.headers.get(event.job_id)))
 
-    def _resolve(self, info: JobInfo) -> None:
-        self._let_go(info.job_id)
-        for future in self._waiting.pop(info.job_id, ()):
-            if not future.done():
-                future.set_result(info)
-
-    def _fail(self, job_id: str, error: Exception) -> None:
-        self._let_go(job_id)
-        for future in self._waiting.pop(job_id, ()):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # seen: whoever made it may not have come to await it
-
-    async def _look_up(self, ids: list[str], *, all_known: bool = False, told: Collection[str] = ()) -> list[str]:
+    async def _look_up(self, ids: list[str], *, all_known: bool = False) -> list[str]:
         """Resolve those of ``ids`` that have ended; return those that must be watched from now on.
 
-        The wait for a job on which the queue fails ends with that error, unless its end was ``told``.
+        The wait for a job on which the queue fails ends with that error, unless its end was told.
         """
         watched = []
         for at in range(0, len(ids), JOBS_AT_ONCE):
             page = ids[at : at + JOBS_AT_ONCE]
-            for job_id, view in zip(page, await look_up(self._transport, page, retry_s=_RETRY_S), strict=True):
+            known = [
+                self._waiting.is_known(job_id) for job_id in page
+            ]  # a job may be accepted while the look-up is under way
+            views = await look_up(self._transport, page, retry_s=_RETRY_S)
+            for job_id, view, known_before in zip(page, views, known, strict=True):
                 if isinstance(view, Exception):
-                    if job_id not in told:
-                        self._fail(job_id, view)
-                    continue
-                if view is None:
+                    if not self._unsure.get(job_id):
+                        self._waiting.fail(job_id, view)
+                elif view is None:
                     if all_known:
                         raise JobNotFound(job_id)
-                    if job_id in self._headers:  # it was there: deleted while nothing was heard of it
-                        self._fail(job_id, JobNotFound(job_id))
-                    continue
-                if view.status in END_STATES:
+                    self._miss(job_id, known_before=known_before)
+                elif view.status in END_STATES:
                     self._show(view)
-                    continue
-                if view.id in self._waiting:
-                    self._headers[view.id] = view.header
-                if view.header.owner != self._client_id and view.id not in self._foreign:
-                    watched.append(view.id)
+                else:
+                    if view.id in self._waiting:
+                        self._waiting.headers[view.id] = view.header
+                    if view.header.owner != self._client_id and view.id not in self._waiting.foreign:
+                        watched.append(view.id)
         return watched
+
+    def _miss(self, job_id: str, *, known_before: bool) -> None:
+        """The queue does not know a job: it deleted it while nothing was heard of it, or has yet to accept it."""
+        if job_id not in self._waiting or self._unsure.get(job_id):
+            return  # or its end was told
+        if known_before:
+            self._waiting.fail(job_id, JobNotFound(job_id))
+        elif self._waiting.is_known(job_id):
+            self._look_up_soon(job_id)
+        else:
+            self._waiting.miss(job_id)
 
     def _show(self, view: JobView) -> None:
         try:
-            self._resolve(job_info(view))
+            self._waiting.resolve(job_info(view))
         except Exception as error:  # a result that is none
-            self._fail(view.id, error)
-
-    def _let_go(self, job_id: str) -> None:
-        self._foreign.discard(job_id)
-        self._headers.pop(job_id, None)
+            self._waiting.fail(view.id, error)
 
 
 def _ignore(poll: asyncio.Future[EventsReply]) -> None:

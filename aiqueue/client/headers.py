@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from aiqueue import texts
 from aiqueue.models import BatchOptions, GraphOptions, JobOptions
-from aiqueue.protocol import BatchSpec
+from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup
+from aiqueue.validation import CheckedPayload
 
 DEFAULT_SCOPE = "default"  #: idempotency keys of one caller do not meet another caller's
 
@@ -58,6 +62,28 @@ def batch_spec(
     if isinstance(options, BatchOptions):
         spec.fail_fast, spec.max_failed_ratio = options.fail_fast, options.max_failed_ratio
     return spec
+
+
+def group_of(
+    payloads: Sequence[CheckedPayload],
+    ids: Sequence[str],
+    fields: tuple[Any, ...],
+    *,
+    key: str,
+    batch: BatchSpec | None,
+    metadata: bytes,
+) -> SubmitGroup:
+    """Return jobs as they are sent, with headers of ``header_fields``. Jobs of one kind and model share a header."""
+    headers = {what: JobHeader(*what, *fields) for what in {checked[:3] for checked in payloads}}
+    jobs = [
+        Submission(job_id, headers[checked[:3]], checked.body) for job_id, checked in zip(ids, payloads, strict=True)
+    ]
+    if batch is not None:
+        for index, job in enumerate(jobs):
+            job.header = replace(job.header, index=index)
+    if jobs and key:
+        jobs[0].header = replace(jobs[0].header, idempotency_key=key)
+    return SubmitGroup(jobs, batch=batch, metadata=metadata)
 
 
 def _seconds(moment: datetime | None) -> float:

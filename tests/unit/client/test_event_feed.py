@@ -164,7 +164,7 @@ async def test_a_waiter_that_goes_away_leaves_no_trace(system: ClientHarness, cl
     wait.cancel()
     await asyncio.wait([wait])
     assert client._feed is not None
-    assert client._feed._waiting == {}
+    assert not client._feed._waiting
 
 
 async def test_each_end_is_told_as_it_comes(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:

@@ -112,7 +112,7 @@ async def test_a_look_up_that_gets_no_answer_is_made_again(system: ClientHarness
     job_id = await client.submit_job(chat(), OPTIONS)
     wait = asyncio.create_task(client.wait(job_id))
     await system.polled()
-    await until(lambda: client._feed and client._feed._headers)
+    await until(lambda: client._feed and client._feed._waiting.headers)
     system.transport.lose_answers("get_jobs", 2)
     await cancel_after_an_attempt(system, job_id)
     assert (await asyncio.wait_for(wait, 10.0)).status == "cancelled"

@@ -17,7 +17,7 @@ from aiqueue.protocol import Event, EventsCall, EventsReply, JobView, Outcome, S
 from aiqueue.testing.in_process import InProcessTransport
 from aiqueue.testing.jobs import chat, completed, failed, group, header
 from tests.tools.client_harness import ClientHarness
-from tests.tools.turns import until
+from tests.tools.turns import turns, until
 
 
 class BadLookUps(InProcessTransport):
@@ -211,3 +211,61 @@ async def test_a_job_that_was_deleted_while_nothing_was_heard_of_it_ends_the_wai
     with pytest.raises(JobNotFound):
         await ended
     await feed.stop()
+
+
+class Silence(InProcessTransport):
+    """A queue that a client hears nothing of between its submit and the answer.
+
+    Meanwhile the job ends, the queue is killed and comes back with a log that begins anew, and retention deletes the
+    job. With ``late`` the client learns of the gap only when ``speak`` is called, else before its submit is answered.
+    """
+
+    def __init__(self, system: ClientHarness, *, late: bool) -> None:
+        super().__init__(system.queue.service)
+        self._system, self._late = system, late
+        self.deleted = asyncio.Event()
+        self._may_poll = asyncio.Event()
+        self._may_poll.set()
+
+    def speak(self) -> None:
+        """Let the client's polls arrive again."""
+        self._may_poll.set()
+
+    async def events(self, call: EventsCall) -> EventsReply:
+        await self._may_poll.wait()
+        return await super().events(call)
+
+    async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
+        system = self._system
+        reply = await super().submit(groups)
+        await system.polled()
+        (job_id,) = await system.queue.claim()
+        if self._late:
+            self._may_poll.clear()
+        self.lose_answers("events", 1)
+        await system.queue.exchange(completed(job_id), slots=0)
+        await system.crash()
+        system.queue.clock.advance(2 * 86_400.0)
+        system.queue.service._retention.tick()
+        await until(lambda: not system.queue.journal.jobs([job_id]))
+        self.restart_with(system.queue.service)
+        self.deleted.set()
+        if not self._late:
+            await until(lambda: self.calls["get_jobs"])
+            await system.polled()
+        return reply
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["looked for before the answer", "looked for after it"])
+async def test_a_job_that_was_deleted_before_its_submit_was_answered_ends_the_wait_for_it(
+    system: ClientHarness, late: bool
+) -> None:
+    transport = Silence(system, late=late)
+    client = await system.client(transport)
+    wait = asyncio.create_task(client.submit_job_with_callback(chat()))
+    await transport.deleted.wait()
+    await turns()
+    transport.speak()
+    await end_within_reach(wait)
+    with pytest.raises(JobNotFound):
+        wait.result()
