@@ -7,7 +7,8 @@ while they travel.
 Both sides agree now and then on what the worker runs, so that a grant that reached no worker is found whoever failed to
 notice: a call that follows one which brought nothing names all that is held here, and so does one every heartbeat. What
 the queue has granted beside these it grants again. Answers to calls from before such a call are not obeyed, and the
-queue gives nothing to a call that a later one has overtaken.
+queue gives nothing to a call that a later one has overtaken. A claim is held from the moment its answer is taken until
+the queue has acknowledged its outcome.
 
 Half the slots at most turn over in one call. Jobs of equal length that began together also end together, and so do
 those that follow them: an urgent one had to wait for the whole round, and the worker stood still while it was made.
@@ -64,6 +65,8 @@ class WorkerLoop:
         self._turn = (slots + 1) // 2  # slots that turn over in one call, at most
         self._queue, self._runner = queue, runner
         self._between_jobs = between_jobs
+        # What is held here is in one of these four: a claim passes through them in this order.
+        self._received: dict[Attempt, ClaimedJob] = {}  # and not started yet
         self._running: dict[Attempt, asyncio.Task[Outcome]] = {}
         self._outcomes: list[Outcome] = []
         self._undelivered: set[Attempt] = set()  # outcomes in polls under way
@@ -100,8 +103,8 @@ class WorkerLoop:
 
     @property
     def running(self) -> int:
-        """How many jobs it runs."""
-        return len(self._running)
+        """How many jobs it runs or is about to start."""
+        return len(self._running) + len(self._received)
 
     @property
     def draining(self) -> bool:
@@ -117,14 +120,14 @@ class WorkerLoop:
     def _kick(self) -> None:
         self._kick_due = False
         news = bool(self._outcomes) or self._urgent_news or self._disagree
-        if not self._slots and not (news or self._running or self._undelivered):
+        if not self._slots and not (news or self.running or self._undelivered):
             self._stopped.set()
         elif news and len(self._polls) < _MAX_POLLS:
             self._send()
             if self._outcomes:
                 self._kick()
         elif not self._polls:
-            if len(self._running) < self._slots:
+            if self.running < self._slots:
                 self._send()
             elif self._pause is None:
                 self._pause = asyncio.get_running_loop().call_later(_FULL_PAUSE_S, self._pause_over)
@@ -150,22 +153,20 @@ class WorkerLoop:
             self._kick()
 
     def _next_call(self) -> ExchangeCall:
-        """Take what is to be said, in one step: what is neither running nor an outcome was never received."""
-        running, most, now = None, len(self._outcomes), asyncio.get_running_loop().time()
-        if self._disagree or self._unsure or now >= self._agreed_at + self._agree_every_s:
+        """Take what is to be said, in one step: what is not held here was never received."""
+        most, now = len(self._outcomes), asyncio.get_running_loop().time()
+        agree = self._disagree or self._unsure or now >= self._agreed_at + self._agree_every_s
+        if agree:
             self._disagree, self._unsure, self._agreed_at = False, False, now
             self._agreement += 1
-            running = [*self._running, *self._undelivered]
         elif self._slots:
             most = self._turn
         if self._alone:
             most, self._alone = 1, self._alone - 1
         if len(self._outcomes) > 1:
             most = min(most, count_within(map(size_of_outcome, self._outcomes[:most]), PART_BYTES))
-        # An outcome that is not in this call is held here too: it has not been told to the queue.
         outcomes, self._outcomes = self._outcomes[:most], self._outcomes[most:]
-        if running is not None:
-            running += [(outcome.job_id, outcome.attempt) for outcome in self._outcomes]
+        running = self._held() if agree else None  # an outcome that is not in this call is held here too
         self._urgent_news = False
         self._undelivered.update((outcome.job_id, outcome.attempt) for outcome in outcomes)
         self._calls += 1
@@ -179,6 +180,10 @@ class WorkerLoop:
             most=self._turn,
             number=self._calls,
         )
+
+    def _held(self) -> list[Attempt]:
+        outcomes = ((outcome.job_id, outcome.attempt) for outcome in self._outcomes)
+        return [*self._received, *self._running, *outcomes, *self._undelivered]
 
     async def _poll(self, call: ExchangeCall, agreement: int) -> None:
         try:
@@ -197,9 +202,9 @@ class WorkerLoop:
         self._failures.clear()
         if agreement != self._agreement:
             return
-        await self._obey(reply)
+        await self._obey(reply, agreed=call.running is not None)
         # An idle worker only: where jobs run it would put off an answer under way, and the next heartbeat is soon.
-        self._unsure = not reply.claims and call.number == self._calls and not (self._running or self._undelivered)
+        self._unsure = not reply.claims and call.number == self._calls and not (self.running or self._undelivered)
         self._disagree = self._disagree or (reply.overtaken and call.running is not None)
 
     def _suspect(self, outcomes: list[Outcome], error: Exception) -> None:
@@ -215,24 +220,33 @@ class WorkerLoop:
                 fault = WorkerFault(f"Worker fault: the queue could not take the outcome ({type(error).__name__})")
                 outcomes[at] = Outcome(*attempt, failure=fault.to_failure())
 
-    async def _obey(self, reply: ExchangeReply) -> None:
-        stop = frozenset(reply.cancels)
-        for attempt in stop:
+    async def _obey(self, reply: ExchangeReply, *, agreed: bool) -> None:
+        """Take the whole answer in one step, and start its jobs over several turns of the loop."""
+        claimed = [(job.job_id, job.attempt) for job in reply.claims]
+        held = set(self._held()) if agreed else self._running  # only an answer to an account gives anything again
+        self._received |= {at: job for at, job in zip(claimed, reply.claims, strict=True) if at not in held}
+        for attempt in reply.cancels:
             if task := self._running.get(attempt):
                 task.cancel()
-        for at in range(0, len(reply.claims), _STARTED_AT_ONCE):
-            for job in reply.claims[at : at + _STARTED_AT_ONCE]:
-                self._start(job, stop)
+            elif self._received.pop(attempt, None):
+                self._hand_back(attempt)
+        for first in range(0, len(claimed), _STARTED_AT_ONCE):
+            for attempt in claimed[first : first + _STARTED_AT_ONCE]:
+                if job := self._received.pop(attempt, None):
+                    self._start(attempt, job)
             await asyncio.sleep(0)
 
-    def _start(self, job: ClaimedJob, stop: frozenset[Attempt]) -> None:
-        attempt = (job.job_id, job.attempt)
-        if attempt in stop or not self._slots:  # cancelled meanwhile, or claimed before the queue heard of our end
-            self._outcomes.append(Outcome(*attempt, cancelled=True))
-            self._kick_soon()
-        elif attempt not in self._running:
+    def _start(self, attempt: Attempt, job: ClaimedJob) -> None:
+        if self._slots:
             task = self._running[attempt] = asyncio.create_task(self._runner.run(job))
             task.add_done_callback(lambda ended: self._ended(attempt, ended))
+        else:  # claimed before the queue heard of our end
+            self._hand_back(attempt)
+
+    def _hand_back(self, attempt: Attempt) -> None:
+        """Report a job that was not started."""
+        self._outcomes.append(Outcome(*attempt, cancelled=True))
+        self._kick_soon()
 
     def _ended(self, attempt: Attempt, task: asyncio.Task[Outcome]) -> None:
         del self._running[attempt]

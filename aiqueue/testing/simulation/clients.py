@@ -128,6 +128,12 @@ class SimulatedClient:
         self._promises.accepted("submit_jobs", *ids)
         await self.adapter.wait_all(ids)
 
+    async def flood(self) -> None:
+        """Submit more jobs than the workers have slots, and wait for all of them."""
+        ids = await self.adapter.submit_jobs([chat("at once") for _ in range(500)], {"max_retries": 2})
+        self._promises.accepted("submit_jobs", *ids)
+        await self.adapter.wait_all(ids)
+
     async def chosen_id(self) -> None:
         """Submit a job under an id that others choose too."""
         job_id = self._world.draws.choice(_CHOSEN)

@@ -45,8 +45,9 @@ class SimulatedAnswers:
         refused_at = self._bill.refused_at.pop(job_id, None)
         if refused_at is not None and world.loop.time() < refused_at + _SOON_S:
             world.violated("asked again at once after 429", job_id[-12:])
-        await asyncio.sleep(world.work_s())
         text = str(request.body["messages"][-1]["content"])
+        if "at once" not in text:
+            await asyncio.sleep(world.work_s())
         if "poison" in text and world.storm:
             world.note("poison", job_id[-12:])
             self._die()

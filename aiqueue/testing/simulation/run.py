@@ -36,6 +36,8 @@ _STORM_S = 9.0
 _CALM_S = 240  # within which everything ends
 _SHIFTS_S = (3_600.0, -3_600.0, 86_400.0, -86_400.0, 31_536_000.0, -31_536_000.0, 60.0, -5.0)
 _REMOTE_IS_FINE = ("OSError",)
+_WIDE = 0.01  # of all seeds: workers with so many slots that an answer's jobs are started in several turns of the loop
+_WIDE_SLOTS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,16 @@ def _settings() -> list[Settings]:
     ]
 
 
+def _wide_settings() -> Settings:
+    """Return a system whose provider takes many calls at once."""
+    return Settings(
+        providers={PROVIDER: ProviderConfig(kind="simulated", gate=GateConfig(breaker_open_s=3.0))},
+        pools={POOL: PoolConfig(providers=(PROVIDER,), slots=_WIDE_SLOTS, workers=1)},
+        retry=RetryConfig(base_s=0.2, cap_s=2.0, jitter=0.0, max_refusals=4),
+        lease=LeaseConfig(heartbeat_s=0.5, missed_heartbeats=18),
+    )
+
+
 _SETTINGS: list[Settings] = []
 
 
@@ -111,8 +123,9 @@ class _Scenario:
     def __init__(self, world: World) -> None:
         self._world = world
         if not _SETTINGS:
-            _SETTINGS.extend(_settings())
-        settings = self._settings = world.draws.choice(_SETTINGS)
+            _SETTINGS.extend([*_settings(), _wide_settings()])
+        wide = self._wide = world.draws.random() < _WIDE
+        settings = self._settings = _SETTINGS[-1] if wide else world.draws.choice(_SETTINGS[:-1])
         self._network = Network(world)
         self._network.on_fault = self._queue_raised
         self._network.on_batch_call = self._batch_called
@@ -122,7 +135,7 @@ class _Scenario:
         self._queue.history.on_delete = self._forget
         self._queue.history.on_claim = self._promises.check_claim
         self._queue.history.by_count = settings.retention.max_jobs < 100
-        slots = world.draws.choice((1, 2, 4))
+        slots = _WIDE_SLOTS if wide else world.draws.choice((1, 2, 4))
         self._workers = [
             WorkerHost(world, self._network, settings, self._bill, f"worker-{number}", slots) for number in "ab"
         ]
@@ -136,6 +149,8 @@ class _Scenario:
             worker.start()
         for client in self._clients:
             client.start()
+        if self._wide:
+            self._clients[0].begin(SimulatedClient.flood, 1.0)
         for _ in range(world.draws.randint(2, 5)):
             world.draws.choice(self._clients).begin(world.draws.choice(ACTS), world.draws.random() * _STORM_S * 0.8)
         world.loop.create_task(self._trouble())

@@ -130,8 +130,11 @@ class WorkerHost:
         transport = SimulatedTransport(self._network, worker_id, poll_limit_s=self._settings.lease.poll_limit_s)
         answers = SimulatedAnswers(self._world, self._bill, self.die)
         runner = WatchedRunner(self._world, self._bill, answers, self._started)
+        agree_every_s = self._settings.lease.poll_s
         self.loop = self._node.context.copy().run(
-            partial(WorkerLoop, worker_id, POOL, self._slots, queue=transport, runner=runner)
+            partial(
+                WorkerLoop, worker_id, POOL, self._slots, queue=transport, runner=runner, agree_every_s=agree_every_s
+            )
         )
         self._world.loop.spawn(self._node, self.loop.run())
 

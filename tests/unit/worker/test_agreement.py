@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -38,10 +39,15 @@ class ByHand:
         await until(lambda: len(self.calls) >= count)
         return self.calls[count - 1]
 
-    def answer(self, number: int, *claims: tuple[str, int]) -> None:
+    def answer(self, number: int, *claims: tuple[str, int], cancels: Sequence[tuple[str, int]] = ()) -> None:
         """Answer a call."""
         given = [ClaimedJob(job_id, at, "chat_completion", "sim", "m", 1_000, b"{}") for job_id, at in claims]
-        self._answers[number - 1].set_result(ExchangeReply(given))
+        self._answers[number - 1].set_result(ExchangeReply(given, list(cancels)))
+
+    def answer_once(self, number: int) -> None:
+        """Answer a call with nothing, unless it has an answer."""
+        if not self._answers[number - 1].done():
+            self.answer(number)
 
     def reply(self, number: int, reply: ExchangeReply) -> None:
         """Answer a call with all that an answer can say."""
@@ -116,3 +122,60 @@ async def test_the_same_claim_twice_is_run_once() -> None:
     assert [outcome.job_id for outcome in (await queue.called(4)).outcomes] == ["a"]
     assert len(provider.calls) == 1
     await queue.end(working)
+
+
+@pytest.mark.parametrize("cancelled", [0, 150, 299])
+async def test_claims_of_an_answer_that_are_not_started_yet_count_as_held(cancelled: int) -> None:
+    """An answer's jobs start over several turns of the loop. A call that leaves meanwhile names all of them."""
+    queue, provider, working = by_hand(slots=600, agree_every_s=0.0)
+    provider.hold()
+    claims = [(f"job-{number:03}", 1) for number in range(300)]
+    await queue.called(1)
+    queue.answer(1, *claims, cancels=[claims[cancelled]])  # its outcome leaves before all others are started
+    account = await queue.called(2)
+    assert account.running is not None
+    assert sorted([*account.running, *((each.job_id, each.attempt) for each in account.outcomes)]) == claims
+    await until(lambda: len(provider.calls) == 299)
+    await queue.end(working)
+
+
+async def test_a_cancel_reaches_a_claim_that_is_not_started_yet() -> None:
+    queue, provider, working = by_hand(slots=600)
+    provider.hold()
+    await queue.called(1)
+    queue.answer(1, ("a", 1))
+    await queue.called(2)
+    provider.release()
+    await queue.called(3)  # there are two calls under way now
+    provider.hold()
+    queue.answer(2, *((f"job-{number:03}", 1) for number in range(300)))
+    queue.reply(3, ExchangeReply(cancels=[("job-299", 1)]))
+    await until(lambda: any(call.outcomes for call in queue.calls[3:]))
+    (stopped,) = [outcome for call in queue.calls[3:] for outcome in call.outcomes]
+    assert (stopped.job_id, stopped.cancelled) == ("job-299", True)
+    await until(lambda: len(provider.calls) == 300)
+    assert "job-299" not in {call.job_id for call in provider.calls}
+    await queue.end(working)
+
+
+async def test_a_worker_that_stops_hands_back_claims_that_are_not_started_yet() -> None:
+    queue, provider = ByHand(), FakeProvider()
+    runner = JobRunner(lambda name: provider, max_result_bytes=10_000)
+    loop = WorkerLoop("w", "pool", 600, queue=queue, runner=runner)
+    working = asyncio.create_task(loop.run())
+    provider.hold()
+    await queue.called(1)
+    queue.answer(1, *((f"job-{number:03}", 1) for number in range(300)))
+    await until(lambda: loop.running)
+    stopping = asyncio.create_task(loop.stop(grace_s=0.0))
+    await queue.called(2)
+    assert queue.calls[1].slots == 0
+    reported: set[str] = set()
+    while not stopping.done():
+        for number, call in enumerate(list(queue.calls), 1):
+            reported |= {outcome.job_id for outcome in call.outcomes if outcome.cancelled}
+            if number > 1:
+                queue.answer_once(number)
+        await turns(1)
+    assert len(reported) == 300, "each is told to the queue before the worker ends"
+    await working
