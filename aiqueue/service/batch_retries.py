@@ -1,9 +1,14 @@
-"""Retrying what failed of a batch: new jobs in the place of those that did not complete, once however often asked."""
+"""Retrying what failed of a batch: new jobs in the place of those that did not complete, once however often asked.
+
+A retry goes in parts, with reads of the journal in between. Whatever is answered meanwhile stands: a cancelled batch
+gets no further part, a paused one stays paused, and a job that was deleted gets no successor.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiqueue.batch_protocol import BatchCall
@@ -33,6 +38,26 @@ class Found(NamedTuple):
     group: Group | None
 
 
+class _Part(NamedTuple):
+    """Jobs that are replaced in one step."""
+
+    found: Found
+    replaced: list[tuple[int, str, bytes]]  #: seq, state, progress
+    jobs: list[Submission]
+    ended: dict[str, str]  #: states of other jobs that they need
+    heirs: dict[str, str]  #: their ids, by those of the jobs that they replace
+
+
+class _UnderWay:
+    """One retry, and what was asked of its batch since it was called."""
+
+    def __init__(self, before: _UnderWay | None) -> None:
+        self.before = before  #: a cancelled one that has not ended yet
+        self.is_cancelled = False
+        self.paused: bool | None = None  #: as somebody wants it; None: nobody said anything
+        self.task: asyncio.Task[int]
+
+
 class BatchRetries:
     """Retries of one queue's batches: at most one of each batch at a time."""
 
@@ -48,7 +73,7 @@ class BatchRetries:
     ) -> None:
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
         self._pages, self._view_of, self._find = pages, view_of, find
-        self._under_way: dict[str, asyncio.Task[int]] = {}  # by batch
+        self._under_way: dict[str, _UnderWay] = {}  # by batch
         self._answers: dict[str, int] = {}  # by call, the last ones
         self.at_once = _AT_ONCE  #: jobs of one part of a retry
 
@@ -60,45 +85,81 @@ class BatchRetries:
         """
         if call.token and call.token in self._answers:
             return self._answers[call.token]
-        task = self._under_way.get(call.batch_id)
-        if task is None:
-            # A task of its own: a caller that goes away must not leave half a retry.
-            task = self._under_way[call.batch_id] = asyncio.create_task(self._retry(call.batch_id))
-            task.add_done_callback(lambda done: self._over(call.batch_id, done))
-        count = await asyncio.shield(task)
+        run = self._under_way.get(call.batch_id)
+        if run is None or run.is_cancelled:
+            run = self._begin(call.batch_id, run)
+        count = await asyncio.shield(run.task)
         if call.token:
             self._answers[call.token] = count
             if len(self._answers) > _REMEMBERED:
                 del self._answers[next(iter(self._answers))]
         return count
 
-    def _over(self, batch_id: str, task: asyncio.Task[int]) -> None:
-        del self._under_way[batch_id]
-        if not task.cancelled():
-            task.exception()  # seen: its caller may have gone away
+    def overrule(self, call: BatchCall) -> None:
+        """Let a call about a batch stand against the parts of a retry that are still to come."""
+        run = self._under_way.get(call.batch_id)
+        if run is not None and call.action == "cancel":
+            run.is_cancelled = True
+        elif run is not None and call.action in ("pause", "resume"):
+            run.paused = call.action == "pause"
 
-    async def _retry(self, batch_id: str) -> int:
+    def _begin(self, batch_id: str, before: _UnderWay | None) -> _UnderWay:
+        """Start a retry in a task of its own: a caller that goes away must not leave half of it."""
+        run = self._under_way[batch_id] = _UnderWay(before)
+        run.task = asyncio.create_task(self._retry(batch_id, run))
+        run.task.add_done_callback(lambda _: self._over(batch_id, run))
+        return run
+
+    def _over(self, batch_id: str, run: _UnderWay) -> None:
+        if self._under_way[batch_id] is run:
+            del self._under_way[batch_id]
+        if not run.task.cancelled():
+            run.task.exception()  # seen: its caller may have gone away
+
+    async def _retry(self, batch_id: str, run: _UnderWay) -> int:
+        if run.before is not None:
+            await asyncio.wait([run.before.task])
+            run.before = None
         found = await self._find(batch_id)
         _check_may_be_retried(found)
+        was_stopped = _was_stopped(found.stored)
         await asyncio.shield(self._commits.settled())
         failed = await asyncio.to_thread(self._pages.failed, found.number, bool(found.stored.reason))
         heirs: dict[str, str] = {}
         for at in range(0, len(failed), self.at_once):
-            rows = await asyncio.to_thread(self._journal.by_seq, failed[at : at + self.at_once], with_payload=True)
-            views = [self._view_of(row) for row in rows]
-            heirs |= dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
-            jobs = [_again(view, heirs) for view in views]
-            found, ended = await self._facts(batch_id, jobs)
-            if at and _was_stopped(found.stored):
-                return at
-            replaced = [(row.seq, row.state, row.progress) for row in rows]
-            shared = _taken_out(jobs, found.spec.metadata)
-            command = Retry(found.number, found.spec, found.stored, replaced, jobs, ended, shared)
-            refusal, committed = self._apply(command)
-            if isinstance(refusal, Refusal):
-                raise error_of(refusal)
-            await asyncio.shield(committed)
-        return len(failed)
+            part = await self._read(batch_id, failed[at : at + self.at_once], heirs)
+            stored = part.found.stored
+            if run.is_cancelled or (_was_stopped(stored) and not was_stopped):
+                break
+            if part.jobs:
+                await asyncio.shield(self._carry_out(part, run))
+                was_stopped = False
+            heirs |= part.heirs
+        return len(heirs)
+
+    def _carry_out(self, part: _Part, run: _UnderWay) -> Committed:
+        number, spec, stored, group = part.found
+        if group is None and run.paused is not None:
+            stored.paused = run.paused
+        shared = _taken_out(part.jobs, spec.metadata)
+        refusal, committed = self._apply(Retry(number, spec, stored, part.replaced, part.jobs, part.ended, shared))
+        if isinstance(refusal, Refusal):
+            raise error_of(refusal)
+        return committed
+
+    async def _read(self, batch_id: str, seqs: Sequence[int], heirs: dict[str, str]) -> _Part:
+        """Return what a part consists of in this turn of the loop."""
+        while True:
+            with self._commits.watched() as later:
+                rows = await asyncio.to_thread(self._journal.by_seq, seqs, with_payload=True)
+                views = [self._view_of(row) for row in rows]
+                own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
+                jobs = [_again(view, ChainMap(own, heirs)) for view in views]
+                found, ended = await self._facts(batch_id, jobs)
+                deleted = {seq for commit in later for seq in commit.deletes}
+            if deleted.isdisjoint(row.seq for row in rows):
+                return _Part(found, [(row.seq, row.state, row.progress) for row in rows], jobs, ended, own)
+            await asyncio.shield(self._commits.settled())
 
     async def _facts(self, batch_id: str, jobs: Sequence[Submission]) -> tuple[Found, dict[str, str]]:
         """Return the batch and the ended jobs that these ones need, both as they are in this turn of the loop."""
@@ -120,7 +181,7 @@ def _was_stopped(stored: StoredBatch) -> bool:
     return stored.phase in ("stopping", "cancelled") or bool(stored.reason)
 
 
-def _again(view: JobView, heirs: dict[str, str]) -> Submission:
+def _again(view: JobView, heirs: Mapping[str, str]) -> Submission:
     header = view.header
     header.redriven_from, header.idempotency_key = view.id, ""
     header.run_at = header.expires_at = 0.0

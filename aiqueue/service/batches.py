@@ -54,8 +54,10 @@ class BatchDesk:
         elif call.action in ("drop", "drop_run"):
             await self._drop(call)
             return _gone(call.batch_id)
-        elif call.action != "status" and call.batch_id in self._engine.core.groups.live:
-            self._steer(call)
+        elif call.action != "status":
+            if call.batch_id in self._engine.core.groups.live:
+                self._steer(call)
+            self.retries.overrule(call)
         found = await self._find(call.batch_id)
         view = self._view(found)
         view.changed = changed

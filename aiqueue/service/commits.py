@@ -39,7 +39,7 @@ class CommitPipeline:
         self._has_room = journal.has_room
         self._publish, self._on_fault = publish, on_fault
         self._waiting: deque[tuple[Effects, Committed]] = deque()
-        self._watched: list[Rows] | None = None
+        self._watched: list[list[Rows]] = []  # one for each read under way
         self._error: Exception | None = None
         self._taken: JournalTaken | JournalRefused | None = None
         self._progress_at = self._loop.time()
@@ -60,8 +60,8 @@ class CommitPipeline:
         if not self._waiting:
             self._progress_at = self._loop.time()
         self._waiting.append((effects, done))
-        if self._watched is not None:
-            self._watched.append(effects.rows)
+        for rows in self._watched:
+            rows.append(effects.rows)
         self._writer.append(effects.rows)
         return done
 
@@ -79,12 +79,12 @@ class CommitPipeline:
     @contextmanager
     def watched(self) -> Iterator[Sequence[Rows]]:
         """Yield what a read of the journal may miss that is made inside: rows not on disk yet, and those to come."""
-        assert self._watched is None, "one at a time"
-        self._watched = [effects.rows for effects, _ in self._waiting]
+        rows = [effects.rows for effects, _ in self._waiting]
+        self._watched.append(rows)
         try:
-            yield self._watched
+            yield rows
         finally:
-            self._watched = None
+            self._watched = [other for other in self._watched if other is not rows]  # equal ones are others'
 
     def waits_s(self) -> float:
         """Return for how long the oldest commit has been under way; 0 while commits fail: that is no hang.
