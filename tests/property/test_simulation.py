@@ -9,10 +9,12 @@ import sys
 import pytest
 
 from aiqueue.engine.effects import Rows
+from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.simulation.disk import RecordedDisk
 from aiqueue.testing.simulation.many import failures, quiet, run_chunk
-from aiqueue.testing.simulation.provider import WatchedRunner
+from aiqueue.testing.simulation.provider import Bill, SimulatedAnswers, WatchedRunner
 from aiqueue.testing.simulation.run import simulate
+from aiqueue.testing.simulation.world import World
 from tests.house_rules.sources import ROOT
 
 _PRINTS_TRACES = """
@@ -83,3 +85,15 @@ def test_a_worker_that_runs_an_attempt_twice_is_found(monkeypatch: pytest.Monkey
     monkeypatch.setattr(WatchedRunner, "run", twice)
     found = {violation.partition(":")[0] for report in run_chunk(0, 20) for violation in report.violations}
     assert {"attempt run twice", "paid too often"} <= found
+
+
+@pytest.mark.parametrize("slept_s", [0.0, 3_600.0])
+def test_a_refused_job_is_run_again_at_once_only_if_the_machine_slept(slept_s: float) -> None:
+    world, bill = World(0, only=("none",)), Bill()
+    answers = SimulatedAnswers(world, bill, lambda: None)
+    bill.refused_at["job"] = world.passed()
+    world.change_clock(slept_s=slept_s)
+    body = {"messages": [{"content": "at once"}]}
+    asked = ProviderRequest(job_id="job", type="chat_completion", model="model-a", body=body, timeout_s=30.0)
+    world.loop.run_until_complete(answers.run(asked))
+    assert bool(world.violations) == (slept_s == 0.0)

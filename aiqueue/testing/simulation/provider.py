@@ -43,7 +43,7 @@ class SimulatedAnswers:
         world, job_id = self._world, request.job_id
         self._bill.calls[job_id] += 1
         refused_at = self._bill.refused_at.pop(job_id, None)
-        if refused_at is not None and world.loop.time() < refused_at + _SOON_S:
+        if refused_at is not None and world.passed() < refused_at + _SOON_S:
             world.violated("asked again at once after 429", job_id[-12:])
         text = str(request.body["messages"][-1]["content"])
         if "at once" not in text:
@@ -57,7 +57,7 @@ class SimulatedAnswers:
         if world.strikes("hang", 0.05):
             await asyncio.sleep(1e6)
         if world.strikes("limits", 0.15):
-            self._bill.refused_at[job_id] = world.loop.time()
+            self._bill.refused_at[job_id] = world.passed()
             raise self._error(429, world.draws.choice(_LIMITS), job_id)
         if world.strikes("bad answer", 0.15):
             raise self._error(world.draws.choice((400, 404, 408, 500, 503, 529)), {}, job_id)

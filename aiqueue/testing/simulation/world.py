@@ -53,6 +53,10 @@ class World:
         """Return what the machine's clock says."""
         return START + self.loop.time() + self.set_s + self.slept_s
 
+    def passed(self) -> float:
+        """Return the seconds since the simulation began, the machine's sleep included."""
+        return self.loop.time() + self.slept_s
+
     def counted(self) -> float:
         """Return the seconds since the machine booted: nobody can set them."""
         return self.loop.time() + self.slept_s - self.booted_s
