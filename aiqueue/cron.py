@@ -98,29 +98,27 @@ class Cron:
     def _last_before(self, end: float, first: float, step: float) -> float | None:
         """Return the last time in [``first``, ``end``); ``step`` is a guess at how far back it lies."""
         low = end - step
-        while not self._fires_between(low, end):
+        while (found := self._next_before(low, end)) is None:
             if low < first:
                 return None
             step *= 2
             low = end - step
-        low, high = max(low, first - 1), end  # fires after low, and not after high
-        if not self._fires_between(low, end):
+        if found < first and (found := self._next_before(first - 1, end)) is None:
             return None
-        while True:
-            found = self.next_after(low)
-            assert found is not None, "asked a moment ago"
-            if not self._fires_between(found, end):
-                return found
-            low = found
-            middle = (low + high) / 2
-            if self._fires_between(middle, end):
-                low = middle
+        high = end  # fires at found, and not in [high, end)
+        while (following := self._next_before(found, end)) is not None:
+            middle = (following + high) / 2
+            later = self._next_before(middle, end)
+            if later is None:
+                found, high = following, middle
             else:
-                high = middle
+                found = later
+        return found
 
-    def _fires_between(self, at: float, end: float) -> bool:
+    def _next_before(self, at: float, end: float) -> float | None:
+        """Return the first time after ``at`` if it is before ``end``."""
         following = self.next_after(at)
-        return following is not None and following < end
+        return following if following is not None and following < end else None
 
     # --- the two rules ---
 

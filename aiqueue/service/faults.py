@@ -97,6 +97,8 @@ class FaultBook:
 
     def pause_s(self) -> float:
         """Return the least time between ticks: long where they end the process again and again."""
+        if not self._note.faults:
+            return 0.0
         faults = sum(fault.what == "Tick" for fault in self._recent())
         return min(_LONGEST_PAUSE_S, 2.0**faults) if faults >= _TICK_FAULTS else 0.0
 

@@ -35,8 +35,9 @@ class Ticker:
         """See to it that the next tick comes in time: called whenever the engine has changed."""
         if self._closed or self._ticking or self._faults.failed:
             return
-        due = self._engine.next_due(now=self._clock.now())
-        delay = _TICK_S if due is None else min(_TICK_S, max(0.0, due - self._clock.now()))
+        now = self._clock.now()
+        due = self._engine.next_due(now=now)
+        delay = _TICK_S if due is None else min(_TICK_S, max(0.0, due - now))
         if not delay and len(self._under_way) == _UNDER_WAY and not self._under_way[0].done():
             delay = _TICK_S  # or sooner: as soon as that commit is on disk
         delay = max(delay, self._faults.pause_s())
@@ -64,7 +65,8 @@ class Ticker:
         try:
             committed = self._do(pause_s)
             self._under_way.append(committed)
-            committed.add_done_callback(lambda _: self.arm())
+            if not committed.done():
+                committed.add_done_callback(lambda _: self.arm())
         finally:
             self._ticking = False
             self.arm()

@@ -146,8 +146,9 @@ class SimulatedClient:
         key, delay = self._world.draws.choice(_KEYS), self._world.draws.choice((0, 0, 20_000))
         options = {"idempotency_key": key, "delay": delay, "max_retries": 0}
         text = self._world.draws.choice(("keyed", "bad keyed"))
+        asked_at = self._world.loop.now
         job_id = await self.adapter.submit_job(chat(text), options)
-        self._promises.accepted_with_key(key, f"{text} {delay}", job_id)
+        self._promises.accepted_with_key(key, f"{text} {delay}", job_id, asked_at)
         self._promises.accepted("key", job_id)
 
     async def key_later(self) -> None:
@@ -155,8 +156,9 @@ class SimulatedClient:
         delay = self._world.draws.choice((0, 90_000))
         options = {"idempotency_key": f"later-{delay}", "delay": delay, "max_retries": 0}
         for wait in (15.0, 0.0):
+            asked_at = self._world.loop.now
             job_id = await self.adapter.submit_job(chat("bad keyed" if delay else "keyed"), options)
-            self._promises.accepted_with_key(f"later-{delay}", "", job_id)
+            self._promises.accepted_with_key(f"later-{delay}", "", job_id, asked_at)
             await asyncio.sleep(wait)
 
     async def cancel(self) -> None:
@@ -235,7 +237,7 @@ class SimulatedClient:
     async def _act(self, batch_id: str, action: str, after_s: float = 0.0) -> None:
         await asyncio.sleep(after_s)
         if action == "cancel":
-            asked_at = self._world.loop.time()
+            asked_at = self._world.loop.now
             info = await self.made.cancel_batch_job(batch_id)
             if info.status in ("cancelled", "cancelling"):
                 self._promises.cancelled(batch_id, asked_at)
@@ -301,7 +303,8 @@ class SimulatedClient:
         if ids and self._world.draws.random() < 0.6:
             self._promises.accepted("redrive", *await self.adapter.dead_letters.redrive(ids))
         elif ids:
-            self._promises.thrown_away.update(await self.adapter.dead_letters.delete(ids))
+            deleted = await self.adapter.dead_letters.delete(ids)
+            self._promises.thrown_away.update(dict.fromkeys(deleted, self._world.loop.now))
 
     async def schedule(self) -> None:
         """Add a schedule that fires soon, and remove it."""

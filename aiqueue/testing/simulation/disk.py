@@ -55,7 +55,7 @@ class History:
                 self.on_claim(self.ids[seq])
             if state in TERMINAL and known_end is None:
                 self.ends[seq] = (state, progress)
-                self.ended_at[seq] = self._world.loop.time()
+                self.ended_at[seq] = self._world.loop.now
                 self._world.note("ended", seq, state)
         for seq in rows.deletes:
             self._delete(seq)

@@ -7,10 +7,15 @@ killed stops in the middle of whatever it does: none of its callbacks and tasks 
 from __future__ import annotations
 
 import asyncio
-import contextvars
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from heapq import heappop, heappush
 from typing import Any
+
+_SAME_S = 1e-9  # timers of that much later run in the same turn, as asyncio's
 
 
 class Node:
@@ -19,81 +24,152 @@ class Node:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
-        self.context = contextvars.copy_context()
+        self.context = copy_context()
         self.context.run(_node.set, self)
 
     def __repr__(self) -> str:
         return self.name
 
 
-_node: contextvars.ContextVar[Node | None] = contextvars.ContextVar("node", default=None)
+_node: ContextVar[Node | None] = ContextVar("node", default=None)
 
 
 class Stuck(Exception):
     """Nothing is left to do, and somebody still waits."""
 
 
+class Call:
+    """A callback that is to run soon."""
+
+    __slots__ = ("args", "callback", "context")
+
+    def __init__(self, callback: Callable[..., object] | None, args: tuple[Any, ...], context: Context) -> None:
+        self.callback, self.args, self.context = callback, args, context
+
+    def cancel(self) -> None:
+        """Never run it."""
+        self.callback, self.args = None, ()
+
+    def cancelled(self) -> bool:
+        """Return True if it will not run."""
+        return self.callback is None
+
+
+class Timer(float):
+    """A callback that is to run at a time. It is that time, so that a heap of timers compares numbers."""
+
+    __slots__ = ("args", "callback", "context")
+
+    callback: Callable[..., object] | None
+    args: tuple[Any, ...]
+    context: Context
+
+    def when(self) -> float:
+        """Return the time."""
+        return float(self)
+
+    def cancel(self) -> None:
+        """Never run it."""
+        self.callback, self.args = None, ()
+
+    def cancelled(self) -> bool:
+        """Return True if it will not run."""
+        return self.callback is None
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """``stall_s`` says for how long the loop stands still before its next turn; ``read_s`` how long a read takes."""
+    """``stall_s`` says for how long the loop stands still before its next turn; ``read_s`` how long a read takes.
+
+    asyncio's own loop does the same; a third of a simulated run was spent in it.
+    """
 
     def __init__(self, stall_s: Callable[[], float], read_s: Callable[[], float]) -> None:
         super().__init__()
-        self._selector = self  # asks ``select`` what happened outside: nothing, but time passes
-        self._now = 0.0
+        self.now = 0.0  #: simulated seconds since the start
         self._stall_s, self._read_s = stall_s, read_s
+        self._soon: deque[Call | Timer] = deque()
+        self._timers: list[Timer] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self.problems: list[dict[str, Any]] = []  #: exceptions that nobody awaited
-        self.set_task_factory(self._make_task)
+        self.calm = False  #: stands still no more
+        # Each future asks for the one and is made by the other, so neither is a function of Python's.
+        self.get_debug = bool  # type: ignore[method-assign]
+        self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
         self.set_exception_handler(self._note_problem)
 
     def time(self) -> float:
         """Return the simulated seconds since the start."""
-        return self._now
-
-    def select(self, timeout: float | None) -> tuple[()]:
-        """Let time pass. Raises Stuck where no timer is left."""
-        if timeout is None:
-            raise Stuck("no timer is left")
-        if timeout > 0:
-            self._now = max(self._now, self._scheduled[0]._when)  # type: ignore[attr-defined]
-        self._now += self._stall_s()
-        return ()
+        return self.now
 
     def spawn(self, node: Node, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run ``work`` as a part of ``node``."""
-        return node.context.copy().run(self.create_task, work)
+        return self.create_task(work, context=node.context.copy())
 
     def kill(self, node: Node) -> None:
         """Stop all that ``node`` does, now."""
         node.alive = False
-        for handle in [*self._ready, *self._scheduled]:  # type: ignore[attr-defined]
-            if handle._context.get(_node) is node:
-                handle.cancel()
+        for call in (*self._soon, *self._timers):
+            if call.context.get(_node) is node:
+                call.cancel()
 
     def call_soon(  # type: ignore[override]
-        self, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> Call:
         """As asyncio's; a dead node's callback is never run."""
-        node = _node.get() if context is None else context.get(_node)
-        if node is not None and not node.alive:
-            return _never(self, callback, context)
-        return super().call_soon(callback, *args, context=context)
+        call = Call(callback, args, copy_context() if context is None else context)
+        node = call.context.get(_node)
+        if node is None or node.alive:
+            self._soon.append(call)
+        return call
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
 
     def call_at(  # type: ignore[override]
-        self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Timer:
         """As asyncio's; a dead node's callback is never run."""
-        timer = super().call_at(when, callback, *args, context=context)
-        node = _node.get() if context is None else context.get(_node)
-        if node is not None and not node.alive:
-            timer.cancel()
+        timer = Timer(when)
+        timer.context = copy_context() if context is None else context
+        node = timer.context.get(_node)
+        timer.callback, timer.args = callback if node is None or node.alive else None, args
+        heappush(self._timers, timer)
         return timer
 
-    def call_soon_threadsafe(  # type: ignore[override]
-        self, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        """There is one thread."""
-        return self.call_soon(callback, *args, context=context)
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Timer:
+        """As asyncio's; a dead node's callback is never run."""
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        """As asyncio's."""
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, **options)
+        self._tasks.append(task)
+        return task
+
+    def _run_once(self) -> None:
+        """Run what is to run now; where there is nothing, let time pass. Raises Stuck where no timer is left."""
+        soon, timers = self._soon, self._timers
+        while timers and timers[0].callback is None:
+            heappop(timers)
+        if not soon:
+            if not timers:
+                raise Stuck("no timer is left")
+            self.now = max(self.now, timers[0].when())
+        if not self.calm:
+            self.now += self._stall_s()
+        until = self.now + _SAME_S
+        while timers and timers[0] < until:
+            soon.append(heappop(timers))
+        for _ in range(len(soon)):
+            call = soon.popleft()
+            if call.callback is not None:
+                try:
+                    call.context.run(call.callback, *call.args)
+                except (Exception, asyncio.CancelledError) as error:
+                    self._note_problem(self, {"message": f"{call.callback} raised", "exception": error})
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
@@ -119,26 +195,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                     task.get_coro().close()
         self._tasks.clear()
 
-    def _make_task(self, _: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, **options)
-        self._tasks.append(task)
-        return task
-
     def _note_problem(self, _: Any, problem: dict[str, Any]) -> None:
         if "exception" in problem:
             self.problems.append(problem)
-
-    def _process_events(self, _: Any) -> None:
-        """There are none."""
-
-    def _write_to_self(self) -> None:
-        """Nobody sleeps."""
-
-
-def _never(loop: SimulatedLoop, callback: Any, context: contextvars.Context | None) -> asyncio.Handle:
-    handle = asyncio.Handle(callback, (), loop, context)
-    handle.cancel()
-    return handle
 
 
 def _work(future: asyncio.Future[Any], func: Any, args: tuple[Any, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +20,12 @@ def run_chunk(first: int, count: int, only: Collection[str] = ()) -> list[Report
         return [report for seed in range(first, first + count) if (report := simulate(seed, only)).violations]
 
 
+def _collect_less() -> None:
+    """Let the garbage collector look at what a run leaves, and not again and again at what was imported."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Log nothing: a storm makes warnings without end."""
@@ -33,6 +40,7 @@ def quiet() -> Iterator[None]:
 def failures(first: int, count: int, jobs: int, only: Collection[str] = ()) -> Iterator[Report]:
     """Run seeds in several processes; yield the reports of those that broke a promise."""
     chunks = [(at, min(_CHUNK, first + count - at)) for at in range(first, first + count, _CHUNK)]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:  # a test's process has threads
+    spawn = get_context("spawn")  # a test's process has threads
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_collect_less) as pool:
         for reports in pool.map(run_chunk, *zip(*((*chunk, only) for chunk in chunks), strict=True)):
             yield from reports

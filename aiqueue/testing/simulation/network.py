@@ -112,11 +112,12 @@ class SimulatedTransport(QueueCalls):
         self._network, self._who = network, who
 
     async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
+        answer = self._network.send(self._who, method, args)
+        limit = self._network.world.loop.call_later(limit_s, _give_up, answer, method, limit_s)
         try:
-            async with asyncio.timeout(limit_s):
-                return await self._network.send(self._who, method, args)
-        except TimeoutError:
-            raise QueueSilent(f"the queue did not answer {method} within {limit_s:g} s") from None
+            return await answer
+        finally:
+            limit.cancel()
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """As the real one's, which must be able to say whatever jobs came to."""
@@ -139,6 +140,10 @@ def _remote(error: Exception) -> RemoteFault:
     fault = RemoteFault(f"{type(error).__name__}: {error}")
     fault.__cause__ = error
     return fault
+
+
+def _give_up(answer: _Answer, method: str, limit_s: float) -> None:
+    _fail(answer, QueueSilent(f"the queue did not answer {method} within {limit_s:g} s"))
 
 
 def _fail(answer: _Answer, error: Exception) -> None:

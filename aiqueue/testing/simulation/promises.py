@@ -24,7 +24,9 @@ class Promises:
     stopped: dict[str, float] = field(
         default_factory=dict
     )  #: batches whose cancel was answered, until they are retried
-    thrown_away: set[str] = field(default_factory=set)  #: dead letters that a client deleted
+    thrown_away: dict[str, float] = field(
+        default_factory=dict
+    )  #: dead letters, and when a client was told of their deletion
     retried_at: dict[str, float] = field(default_factory=dict)  #: by batch: when a retry last arrived
 
     def accepted(self, how: str, *job_ids: str) -> None:
@@ -35,24 +37,24 @@ class Promises:
                 self.world.violated("acknowledged, not on disk", how, job_id[-12:])
         self.world.note("acked", how, *(job_id[-12:] for job_id in job_ids))
 
-    def accepted_with_key(self, key: str, body: str, job_id: str) -> None:
-        """Note a job that was accepted under a key."""
+    def accepted_with_key(self, key: str, body: str, job_id: str, asked_at: float) -> None:
+        """Note a job that was accepted under a key: a client asked for it at ``asked_at``."""
         known_body, known = self.keys.get(key, (body, job_id))
         if known != job_id and known_body == body and known in self.history.seqs and not self.history.end_of(known):
             self.world.violated("key forgotten while its job lives", key, known[-12:], job_id[-12:])
-        if job_id in self.thrown_away:
+        if self.thrown_away.get(job_id, asked_at) < asked_at:
             self.world.violated("key names a job that is unknown", key, job_id[-12:])
         self.keys[key] = (body, job_id)
 
     def cancelled(self, batch_id: str, asked_at: float) -> None:
         """Note that a client was told that a batch is stopped."""
         if self.retried_at.get(batch_id, -1.0) < asked_at:
-            self.stopped[batch_id] = self.world.loop.time()
+            self.stopped[batch_id] = self.world.loop.now
             self.world.note("cancel answered", batch_id)
 
     def retried(self, batch_id: str) -> None:
         """Note that somebody asks for a retry: what was stopped may run again."""
-        self.retried_at[batch_id] = self.world.loop.time()
+        self.retried_at[batch_id] = self.world.loop.now
         self.stopped.pop(batch_id, None)
 
     def check_claim(self, job_id: str) -> None:
@@ -72,6 +74,6 @@ class Promises:
             world.violated("ran with a failed input", job_id[-12:], *(given.status for given in job.inputs))
         if header.run_at and max(world.latest, world.wall()) < header.run_at - _SLACK_S:
             world.violated("ran before its run_at", job_id[-12:], round(header.run_at - world.wall()))
-        settled = world.loop.time() > world.clock_changed_at + _SLACK_S
+        settled = world.loop.now > world.clock_changed_at + _SLACK_S
         if settled and header.expires_at and job.attempt == 1 and world.wall() > header.expires_at + _SLACK_S:
             world.violated("ran after its deadline", job_id[-12:], round(world.wall() - header.expires_at))

@@ -19,6 +19,7 @@ from aiqueue.config import (
     RetryConfig,
     Settings,
 )
+from aiqueue.engine.schedule_records import SchedulesCall
 from aiqueue.errors import AIQueueError
 from aiqueue.ids import JobIdFactory, made_by
 from aiqueue.service.queue_service import QueueService
@@ -155,7 +156,7 @@ class _Scenario:
             world.draws.choice(self._clients).begin(world.draws.choice(ACTS), world.draws.random() * _STORM_S * 0.8)
         world.loop.create_task(self._trouble())
         await asyncio.sleep(_STORM_S)
-        world.storm = False
+        world.storm, world.loop.calm = False, True
         world.change_clock(set_s=0.0)  # somebody sets it right
         world.note("--- the storm is over ---")
         await self._calm()
@@ -194,21 +195,9 @@ class _Scenario:
         for second in range(_CALM_S):
             service = self._queue.service
             if service is not None and second % 5 == 0:
-                for batch_id, group in list(service._engine.core.groups.live.items()):
-                    action = "drop" if group.is_open else "resume" if group.stored.paused else ""
-                    if action and second > 20:
-                        await _try(transport.batch(BatchCall(batch_id, action)))
-                await _try(
-                    transport.cancel([job.id for job in service._engine.core.live.values() if self._is_far(job.id)])
-                )
-            busy = any(client.busy for client in self._clients if client.node.alive)
-            if (
-                service is not None
-                and not busy
-                and not _has_work(service)
-                and second > 3
-                and world.loop.time() > late_until
-            ):
+                await self._tidy(service, transport, second)
+            idle = service is not None and not self._is_busy() and not _has_work(service)
+            if idle and second > 3 and world.loop.now > late_until:
                 break
             await asyncio.sleep(1.0)
         good = SimulatedClient(world, self._network, self._promises, "client-z")
@@ -220,6 +209,22 @@ class _Scenario:
             if not good.busy:
                 break
 
+    async def _tidy(self, service: QueueService, transport: SimulatedTransport, second: int) -> None:
+        """Resume what is paused, end what clients that died have left, and what a wrong clock put off for months."""
+        left = second > 20 or (second > 5 and not self._is_busy())
+        core = service._engine.core
+        for batch_id, group in list(core.groups.live.items()):
+            action = "drop" if group.is_open and left else "resume" if group.stored.paused and second > 5 else ""
+            if action:
+                await _try(transport.batch(BatchCall(batch_id, action)))
+        for schedule in list(core.schedules) if left else ():
+            await _try(transport.schedules(SchedulesCall("remove", schedule.spec.id)))
+        if far := [job.id for job in core.live.values() if self._is_far(job.id)]:
+            await _try(transport.cancel(far))
+
+    def _is_busy(self) -> bool:
+        return any(client.busy for client in self._clients if client.node.alive)
+
     async def _check_ages(self) -> None:
         """See that what is older than the system keeps is forgotten."""
         service, history, age = self._queue.service, self._queue.history, self._settings.retention.max_age_s
@@ -229,7 +234,7 @@ class _Scenario:
         service._retention._next_pass_at = 0.0
         await asyncio.sleep(4.0)
         for seq, ended_at in history.ended_at.items():
-            if seq not in history.deleted and ended_at < self._world.loop.time() - age - 6.0:
+            if seq not in history.deleted and ended_at < self._world.loop.now - age - 6.0:
                 self._world.violated("kept beyond its age", seq)
 
     def _is_far(self, job_id: str) -> bool:
@@ -262,6 +267,6 @@ async def _try(call: Awaitable[object]) -> None:
 
 
 def _has_work(service: QueueService) -> bool:
-    """Return True if a job or a batch has not ended."""
+    """Return True if a job or a batch has not ended, or if there will be more."""
     core = service._engine.core
-    return bool(core.live or core.groups.live)
+    return bool(core.live or core.groups.live or core.schedules)

@@ -51,15 +51,15 @@ class World:
 
     def wall(self) -> float:
         """Return what the machine's clock says."""
-        return START + self.loop.time() + self.set_s + self.slept_s
+        return START + self.loop.now + self.set_s + self.slept_s
 
     def passed(self) -> float:
         """Return the seconds since the simulation began, the machine's sleep included."""
-        return self.loop.time() + self.slept_s
+        return self.loop.now + self.slept_s
 
     def counted(self) -> float:
         """Return the seconds since the machine booted: nobody can set them."""
-        return self.loop.time() + self.slept_s - self.booted_s
+        return self.loop.now + self.slept_s - self.booted_s
 
     def boot(self) -> str:
         """Return what names this boot of the machine."""
@@ -76,7 +76,7 @@ class World:
 
     def note(self, *what: Any) -> None:
         """Put a line into the trace."""
-        self.lines.append((self.loop.time(), what))
+        self.lines.append((self.loop.now, what))
 
     def violated(self, rule: str, *what: Any) -> None:
         """Note that a promise was broken."""
@@ -104,8 +104,10 @@ class World:
 
     def later(self, wait_s: float, what: Callable[..., object], *args: object) -> None:
         """Let something happen after a time, whoever dies until then."""
-        self.quiet_at = max(self.quiet_at, self.loop.time() + wait_s)
-        self.loop.call_later(wait_s, what, *args, context=_NO_NODE)
+        at = self.loop.now + wait_s
+        if at > self.quiet_at:
+            self.quiet_at = at
+        self.loop.call_at(at, what, *args, context=_NO_NODE)
 
     def node(self, name: str) -> Node:
         """Return a new process."""
