@@ -10,20 +10,52 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
 SECRET_HEADER = "x-aiqueue-proxy"  #: a request that carries the system's secret came through its own proxy
 SYSTEM_HEADER = "x-aiqueue-system"  #: an answer that carries the system's mark came from one of its own replicas
 DRAINING = "proc.aiqueue_draining"  #: HAProxy's variable; true while new requests are refused
-_HEADERS_S = 10  # for a request's headers to arrive
+HEADERS_S = 10.0  #: for a request's headers to arrive
 _OURS = re.compile(r"backend (http-aiqueue(?:-[\w.-]+)?)")
 _APPLICATION = re.compile(r"^backend (?!default_backend$)", re.MULTILINE)
 _SECTION = re.compile(r"^(?:global|defaults|frontend .*|backend .*|listen .*)$")
+_MAX_HEADERS, _MAX_HEAD = 100, 16_384  # of a request; lines, bytes
+_BUFFER = 65_536  # bytes; what does not fit is answered by HAProxy before any rule of ours
+_MAX_LINES = 1_000
+_METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE QUERY"
+_REFUSALS: Sequence[tuple[int, str, str, str, str]] = (  # status, code, text, HAProxy's condition, more headers
+    (414, "target_too_long", f"the path and query may have {_MAX_HEAD} bytes", f"{{ url_len gt {_MAX_HEAD} }}", ""),
+    (
+        431,
+        "headers_too_large",
+        f"a request may have {_MAX_HEADERS} headers",
+        f"{{ req.hdr_cnt gt {_MAX_HEADERS} }}",
+        "",
+    ),
+    (
+        431,
+        "headers_too_large",
+        f"a request's headers may have {_MAX_HEAD} bytes",
+        f"{{ req.hdrs,length gt {_MAX_HEAD} }}",
+        "",
+    ),
+    (501, "not_implemented", "no such method is known here", f"!{{ method {_METHODS} }}", ""),
+    (400, "bad_request", "a WebSocket is opened with GET", "aiqueue_upgrade !{ method GET }", ""),
+    (
+        426,
+        "upgrade_required",
+        "a WebSocket must be of version 13",
+        "aiqueue_upgrade !{ req.hdr(sec-websocket-version) 13 }",
+        " hdr sec-websocket-version 13",
+    ),
+)
+# How uvicorn and websockets begin when they could not read a request; they do not know of our mark.
+_UNREADABLE = ("Invalid HTTP request received.", "Failed to open a WebSocket connection")
 _TEXTS: Mapping[int, tuple[str, str, bool]] = {
     400: ("bad_request", "the request is not valid HTTP", False),
-    408: ("request_timeout", f"the request's headers did not arrive within {_HEADERS_S} s", True),
+    408: ("request_timeout", "the request's headers did not arrive in time", True),
     503: (
         "queue_unavailable",
         "the server can't answer just now; send the request again, with the same idempotency key if it makes jobs",
@@ -37,28 +69,31 @@ def system_mark(secret: str) -> str:
     return hashlib.sha256(b"aiqueue system " + secret.encode()).hexdigest()[:24]
 
 
-def changed(config: str, *, secret: str, folder: Path) -> str:
+def changed(config: str, *, secret: str, folder: Path, headers_s: float = HEADERS_S) -> str:
     """Return Serve's configuration as a system of ours needs it; ``folder`` has the files of `error_files`.
 
     Raises ValueError if it lacks what is to be changed: the template of another Ray.
     """
-    lines = list(_changed_lines(config, secret, folder))
+    lines = list(_changed_lines(config, secret, folder, headers_s))
     missing = {"stats socket", "bind"} - {word for word in ("stats socket", "bind") if any(word in x for x in lines)}
     if missing or not any(line == "frontend http_frontend" for line in lines):
         raise ValueError("Ray Serve wrote an HAProxy configuration that aiqueue does not know")
     return "\n".join(lines) + "\n"
 
 
-def _changed_lines(config: str, secret: str, folder: Path) -> Iterator[str]:
+def _changed_lines(config: str, secret: str, folder: Path, headers_s: float) -> Iterator[str]:
     section, known = "", _APPLICATION.search(config) is not None
     for line in config.splitlines():
         words = line.split()
         if _SECTION.match(line):
             section = line
             yield line
-            yield from _added(section, secret, folder)
+            yield from _added(section, secret, folder, headers_s)
         elif words[:1] == ["bind"]:
             yield _bind(section, line, folder, known=known)
+        elif words[:1] == ["tune.bufsize"]:
+            yield f"    tune.bufsize {_BUFFER}"
+            yield f"    tune.http.maxhdr {_MAX_LINES}"
         elif section == "global" and words[:1] == ["log"]:
             continue  # a datagram a request, to a port that anyone may listen on
         elif words[:2] == ["stats", "socket"]:
@@ -74,12 +109,12 @@ def _changed_lines(config: str, secret: str, folder: Path) -> Iterator[str]:
 _CONTENT_TYPE = "application/problem+json"
 
 
-def _added(section: str, secret: str, folder: Path) -> Iterator[str]:
+def _added(section: str, secret: str, folder: Path, headers_s: float) -> Iterator[str]:
     """Return the lines that a section of the configuration begins with."""
     if section == "global":
         yield f"    set-var {DRAINING} bool(false)"
     elif section == "defaults":
-        yield f"    timeout http-request {_HEADERS_S}s"
+        yield f"    timeout http-request {int(headers_s * 1_000)}ms"
         yield f"    errorfile 400 {folder / '400.http'}"
         yield f"    errorfile 408 {folder / '408.http'}"
         for status in (500, 502, 503, 504):
@@ -87,12 +122,25 @@ def _added(section: str, secret: str, folder: Path) -> Iterator[str]:
     elif section == "frontend http_frontend":
         yield f"    http-request return status 503 default-errorfiles if {{ var({DRAINING}) -m bool }}"
     elif _OURS.fullmatch(section):
+        yield from _refusals()
         yield f"    http-request set-header {SECRET_HEADER} {secret}"
         yield f"    acl aiqueue_own res.hdr({SYSTEM_HEADER}) -m str {system_mark(secret)}"
-        # 101 has no body that could be untrue, and 403 is how the server refuses an upgrade.
-        yield "    http-response return status 400 default-errorfiles if !aiqueue_own { status 400 }"
-        yield "    http-response return status 503 default-errorfiles if !aiqueue_own !{ status 101 403 }"
+        # The server in front of the application marks nothing. What it says of a request that it could not read holds
+        # whoever's server it is.
+        yield "    http-response wait-for-body time 1s if !aiqueue_own { status 400 }"
+        yield f"    acl aiqueue_unreadable res.body -m beg {' '.join(map(_quoted, _UNREADABLE))}"
+        yield "    http-response return status 400 default-errorfiles if !aiqueue_own { status 400 } aiqueue_unreadable"
+        yield "    http-response return status 503 default-errorfiles if !aiqueue_own"
         yield f"    http-response del-header {SYSTEM_HEADER}"  # the last: each rule looks at the answer as it then is
+
+
+def _refusals() -> Iterator[str]:
+    """Return what HAProxy refuses by itself: the servers behind it would do so without a mark."""
+    yield "    acl aiqueue_upgrade req.hdr(upgrade) -i websocket"
+    for status, code, text, condition, more in _REFUSALS:
+        body = _quoted(_problem(status, code, text, retryable=False))
+        answer = f"status {status} content-type {_CONTENT_TYPE} hdr cache-control no-store{more} string {body}"
+        yield f"    http-request return {answer} if {condition}"
 
 
 def _bind(section: str, line: str, folder: Path, *, known: bool) -> str:

@@ -24,6 +24,7 @@ from serve.haproxy_program import install
 from serve.http_errors import refuse
 
 PROGRAM_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})  # with headers
 _KEY = b"aiqueue http secret"  # in Ray's own store: whoever can read it can do anything with this Ray
 
 
@@ -32,6 +33,13 @@ class NotOurProxy(AIQueueError):
 
     kind = "not_our_proxy"
     http_status = 421
+
+
+class NoSocketHere(AIQueueError):
+    """A WebSocket was asked for where none is served."""
+
+    kind = "no_websocket"
+    http_status = 403
 
 
 def shared_secret() -> str:
@@ -91,9 +99,18 @@ class Island:
             await self._app(scope, receive, send)
             return
 
+        accepted = scope["type"] == "http"
+
         async def marked(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            nonlocal accepted
+            kind = message["type"]
+            if kind in _STARTS:
+                accepted = True
                 message = {**message, "headers": [*message.get("headers", ()), self._mark]}
+            elif kind == "websocket.close" and not accepted:
+                # The server would answer without our mark, and the proxy would not believe it.
+                await refuse(NoSocketHere("no WebSocket is served here"), scope, receive, marked)
+                return
             await send(message)
 
         if self._is_ours(scope):

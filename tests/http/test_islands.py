@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
+import base64
+import hashlib
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import httpx
 import pytest
-from ray.serve._private.common import RequestProtocol
-from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve.config import HTTPOptions
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from aiqueue.config import HttpConfig
 from serve.app import create_app
 from serve.draining import drain
-from serve.haproxy_config import SECRET_HEADER, SYSTEM_HEADER, changed, error_files, system_mark
-from serve.island import _haproxy
+from serve.haproxy_config import SECRET_HEADER, SYSTEM_HEADER, changed, system_mark
 from tests.http.fakes import DictAdapter
+from tests.tools.front import SECRET, front, haproxy, serves_config
 
-SECRET = "5" * 64
-_WAIT_S = 20.0
+_WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455
 
 
 @pytest.fixture
@@ -40,6 +37,7 @@ def folder() -> Iterator[Path]:
 class Behind(BaseHTTPRequestHandler):
     """What HAProxy takes for a replica: it answers what the path says, with or without a mark."""
 
+    protocol_version = "HTTP/1.1"
     secrets: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
@@ -48,61 +46,27 @@ class Behind(BaseHTTPRequestHandler):
         self.send_response(200 if status == "-" else int(status))
         if mark:
             self.send_header(SYSTEM_HEADER, mark)
+        if status == "101":
+            self.send_header("connection", "upgrade")
+            self.send_header("upgrade", "websocket")
+            accept = hashlib.sha1((self.headers["sec-websocket-key"] + _WEBSOCKET).encode()).digest()
+            self.send_header("sec-websocket-accept", base64.b64encode(accept).decode())
+            self.end_headers()
+            self.close_connection = True
+            return
         self.send_header("content-length", "5")
         self.end_headers()
-        self.wfile.write(b"plain")
+        with suppress(ConnectionError):  # the proxy may have seen enough
+            self.wfile.write(b"plain")
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
-def serves_config(folder: Path, port: int, server_port: int | None) -> str:
-    """Return what Ray's own template makes, with our application or before any is known."""
-    config = HAProxyConfig(
-        http_options=HTTPOptions(host="127.0.0.1", port=port),
-        socket_path=str(folder / "s"),
-        server_state_base=str(folder),
-        server_state_file=str(folder / "server-state"),
-        metrics_socket_path=str(folder / "m"),
-    )
-    api = HAProxyApi(cfg=config, config_file_path=str(folder / "haproxy.cfg"))
-    if server_port is not None:
-        server = ServerConfig(name="r1", host="127.0.0.1", port=server_port)
-        backend = BackendConfig(
-            name="http-aiqueue", path_prefix="/", app_name="aiqueue", servers=[server], protocol=RequestProtocol.HTTP
-        )
-        api.set_backend_configs({backend.name: backend})
-    api._generate_config_file_internal()
-    return (folder / "haproxy.cfg").read_text()
-
-
-@contextmanager
-def haproxy(folder: Path, server_port: int | None) -> Iterator[str]:
-    """Run HAProxy with the changed configuration; return its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    text = changed(serves_config(folder, port, server_port), secret=SECRET, folder=folder)
-    (folder / "haproxy.cfg").write_text(text)
-    for name, answer in error_files().items():
-        (folder / name).write_bytes(answer)
-    process = subprocess.Popen([_haproxy(), "-db", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + _WAIT_S
-        while not (folder / "s").exists():
-            assert process.poll() is None, "HAProxy refused the configuration"
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
 @contextmanager
 def behind() -> Iterator[int]:
     """Serve ``Behind``; return its port."""
-    server = HTTPServer(("127.0.0.1", 0), Behind)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Behind)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -128,6 +92,35 @@ def test_answers_that_are_not_our_replicas_leave_the_proxy_as_503_with_a_problem
             assert (answer.status_code, answer.text) == (status, "plain")
             assert SYSTEM_HEADER not in answer.headers
         assert set(Behind.secrets) == {SECRET}, "a request came without the secret of the system"
+
+
+@pytest.mark.parametrize("mark", ["", "/" + system_mark("another")])
+@pytest.mark.parametrize("status", [101, 403, 426, 400])
+def test_an_upgrade_answered_by_another_systems_replica_is_503(folder: Path, status: int, mark: str) -> None:
+    with behind() as port, haproxy(folder, port) as url:
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            connect(f"{url.replace('http', 'ws')}/{status}{mark}", proxy=None),
+        ):
+            pass
+        with connect(f"{url.replace('http', 'ws')}/101/{system_mark(SECRET)}", proxy=None, close_timeout=0):
+            pass  # one of its own gets through
+    assert refused.value.response.status_code == 503
+    assert refused.value.response.headers["content-type"] == "application/problem+json"
+    assert refused.value.response.headers["retry-after"] == "1"
+
+
+def test_a_socket_opens_through_the_proxy_and_is_refused_where_there_is_none() -> None:
+    app = create_app(DictAdapter, HttpConfig(), secret=SECRET)
+    with front(app) as url:
+        ours = url.replace("http", "ws")
+        with connect(f"{ours}/ai/ws", proxy=None) as opened:
+            assert opened.response.status_code == 101
+            assert SYSTEM_HEADER not in opened.response.headers
+        with pytest.raises(InvalidStatus) as refused, connect(f"{ours}/ai/jobs", proxy=None):
+            pass
+    assert refused.value.response.status_code == 403
+    assert refused.value.response.headers["content-type"] == "application/problem+json"
 
 
 def test_a_proxy_that_knows_no_application_yet_does_not_listen(folder: Path) -> None:
