@@ -9,6 +9,7 @@ from __future__ import annotations
 from aiqueue.engine.counters import Counters, encode_counters
 from aiqueue.engine.dependencies import Links
 from aiqueue.engine.due import WAITING, DueTimes, JobTimes, delayed_until, expires_after, expires_at, runs_at
+from aiqueue.engine.effects import NOT_ENDED
 from aiqueue.engine.fail_fast import FailFast
 from aiqueue.engine.groups import Group, Groups
 from aiqueue.engine.lanes import Lanes, Room
@@ -53,6 +54,7 @@ class Core(Publisher):
         self.deadlines = JobTimes()  #: to be started by then, by the queue's clock
         self.start_by = JobTimes()  #: the same, by the machine's clock
         self.appointments = JobTimes()  #: not before, by the machine's clock; of jobs that never ran
+        self._timed: set[str] = set()  # live jobs that had a time of these three: most have none
         self.schedules = Schedules()
         self.quarantine: dict[str, str] = {}  #: by pool, the worker that runs suspects, or is emptied for them
         self.fail_fast = FailFast()
@@ -73,7 +75,8 @@ class Core(Publisher):
     def common(self, header: JobHeader) -> Common:
         """Return what the jobs of ``header`` have in common; strings that many share are stored once."""
         intern = self._interned.setdefault
-        not_before = delayed_until(header)
+        delayed = header.delay_ms or header.run_at
+        not_before = delayed_until(header) if delayed else 0.0
         return Common(
             self._lane_key(header.provider, header.model),
             intern(header.type, header.type),  # type: ignore[arg-type]  # a dict of itself keeps the type
@@ -83,17 +86,15 @@ class Core(Publisher):
             header.max_retries,
             intern(header.timeout_ms, header.timeout_ms),  # type: ignore[arg-type]
             header.created_at,
-            max(header.created_at, not_before, runs_at(header) - self.ahead_s),
+            max(header.created_at, not_before, runs_at(header) - self.ahead_s) if delayed else header.created_at,
             not_before,
         )
 
     def record(self, seq: int, job_id: str, header: JobHeader, common: Common | None = None) -> JobRecord:
         """Return a new live job; ``common``, if the caller has it already."""
         job = JobRecord(seq, job_id, *(common or self.common(header)))
-        if header.expires_at or header.expires_in_ms:
-            self._set_expiry(job_id, header)
-        if header.run_at and (at := runs_at(header)):
-            self.appointments.set(job_id, at)
+        if header.expires_at or header.expires_in_ms or header.run_at:
+            self._set_times(job_id, header)
         if header.fail_fast:
             self.fail_fast.add(job)
         self.live[job_id] = job
@@ -104,7 +105,7 @@ class Core(Publisher):
     def admit(self, job: JobRecord, state: JobState, *, now: float) -> None:
         """Put a job where its state says: on acceptance, and on loading it from the journal."""
         job.state = state
-        if state not in _NOT_YET:
+        if job.id in self._timed and state not in _NOT_YET:
             self.appointments.drop(job.id)
         if job.batch_id:
             self.groups.joined(job)
@@ -191,8 +192,9 @@ class Core(Publisher):
 
     def started(self, job_id: str) -> None:
         """The job was started, or has ended: it can't be too late any more."""
-        self.deadlines.drop(job_id)
-        self.start_by.drop(job_id)
+        if job_id in self._timed:
+            self.deadlines.drop(job_id)
+            self.start_by.drop(job_id)
 
     def keep_attempt(self, turn: Turn, job: JobRecord, outcome: str, failure: Failure | None = None) -> None:
         """Write down an attempt that ended while its job goes on."""
@@ -256,8 +258,13 @@ class Core(Publisher):
         if job.id not in self.appointments:  # those have no entry there
             self.due.leave()
 
-    def _set_expiry(self, job_id: str, header: JobHeader) -> None:
-        for times, at in ((self.deadlines, expires_after(header)), (self.start_by, expires_at(header))):
+    def _set_times(self, job_id: str, header: JobHeader) -> None:
+        self._timed.add(job_id)
+        for times, at in (
+            (self.deadlines, expires_after(header)),
+            (self.start_by, expires_at(header)),
+            (self.appointments, runs_at(header)),
+        ):
             if at:
                 times.set(job_id, at)
 
@@ -273,8 +280,10 @@ class Core(Publisher):
 
     def _leave(self, job: JobRecord) -> None:
         del self.live[job.id]
-        self.started(job.id)
-        self.appointments.drop(job.id)
+        if job.id in self._timed:
+            self.started(job.id)
+            self.appointments.drop(job.id)
+            self._timed.discard(job.id)
         self.fail_fast.discard(job.id)
         if job.batch_id:
             self.open_batches[job.batch_id] -= 1
@@ -297,7 +306,8 @@ class Core(Publisher):
             job.blamed,
             job.lane.company,
         )
-        turn.rows.states.append((job.seq, job.state._value_, encode_progress(progress), progress.finished_at))
+        ended_at = progress.finished_at or NOT_ENDED
+        turn.rows.states.append((job.seq, job.state._value_, encode_progress(progress), ended_at))
         if result:
             turn.rows.results.append((job.seq, result))
 

@@ -12,6 +12,10 @@ from typing import Any
 from aiqueue.engine.records import JobRecord
 from aiqueue.protocol import Event, Need
 
+#: In place of the time of a job's end; as long as one on disk. A page of the journal is full of the rows of jobs that
+#: run: rows that grew when their jobs end would split it.
+NOT_ENDED = -0.5
+
 
 @dataclass(slots=True)
 class Rows:
@@ -21,7 +25,7 @@ class Rows:
     shared: list[tuple[int, int, bytes]] = field(default_factory=list)
     """First and last seq of jobs that were accepted together, and the metadata that all of them have."""
     states: list[tuple[int, str, bytes, float]] = field(default_factory=list)
-    """Seq, state, Progress, when the job ended (0: it has not); the last one counts."""
+    """Seq, state, Progress, when the job ended (or NOT_ENDED); the last one counts."""
     results: list[tuple[int, bytes]] = field(default_factory=list)  #: seq, result
     attempts: list[tuple[int, int, bytes]] = field(default_factory=list)  #: seq, attempt, AttemptRecord
     gates: list[tuple[str, bytes]] = field(default_factory=list)  #: key, StoredGate; the last one counts

@@ -182,7 +182,7 @@ class Gate:
             self._successes += 1
             if self._successes >= self.limit:
                 self.limit, self._successes = self.limit + 1, 0
-        if self.is_probe(started_at):
+        if self.probing and self.is_probe(started_at):
             self.probing = False
             self._recent.clear()
             return self._closed() if now < self.closed_until else self._opened()
@@ -215,7 +215,7 @@ class Gate:
     def ended(self, started_at: float) -> None:
         """Count a call out. Alone: one that says nothing about the provider, as its worker died or it was stopped."""
         self.in_flight -= 1
-        if self.is_probe(started_at):
+        if self.probing and self.is_probe(started_at):
             self._probe_under_way = False
 
     def reopen(self, now: float) -> GateChange | None:

@@ -120,7 +120,8 @@ class Lanes:
             pools = self._apart if job.lane.company else self._pools
             pools.setdefault(job.lane.pool, {})[job.lane] = lane
         lane.push(job, job.since + self._sla_s[job.level])
-        self.suspects += job.lane.company > 0
+        if job.lane.company:
+            self.suspects += 1
 
     def discard(self, job: JobRecord) -> None:
         """Forget a job that is QUEUED and about to be something else without having been claimed."""

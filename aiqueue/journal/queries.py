@@ -24,7 +24,7 @@ BY_END = """
     WHERE ended_at > 0 AND (ended_at, seq) > (?, ?) AND ended_at < ? ORDER BY ended_at, seq LIMIT ?
 """
 OLD_KEYS = """
-    SELECT key, job_id, coalesce(header, x''), coalesce(ended_at, 0.0)
+    SELECT key, job_id, coalesce(header, x''), max(coalesce(ended_at, 0.0), 0.0)
     FROM idempotency LEFT JOIN jobs ON jobs.id = job_id LEFT JOIN states USING (seq) WHERE at < ? ORDER BY at LIMIT ?
 """
 SIZES = """

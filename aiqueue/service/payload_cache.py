@@ -29,4 +29,5 @@ class PayloadCache:
     def drop(self, seqs: Iterable[int]) -> None:
         """Forget payloads that nobody will claim."""
         for seq in seqs:
-            self.take(seq)
+            if seq in self._kept:
+                self.take(seq)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from itertools import groupby
+from operator import attrgetter
 from statistics import fmean
 
 from aiqueue.engine.core import HELD, Core
@@ -36,20 +38,22 @@ class RecentTimes:
 
     def observe(self, events: list[Event]) -> None:
         """Note the completed jobs among committed events."""
-        for event in events:
-            if event.name == "job:completed":
-                self.latency_ms[event.level].append((event.at - event.since) * 1e3)
-                self.processing_ms.append((event.at - event.started_at) * 1e3)
-                served = self.served[event.provider]
-                served.completed += 1
-                served.busy_s += event.at - event.started_at
-                self._count(event.at)
+        completed = [event for event in events if event.name == "job:completed"]
+        for event in completed:
+            self.latency_ms[event.level].append((event.at - event.since) * 1e3)
+            busy_s = event.at - event.started_at
+            self.processing_ms.append(busy_s * 1e3)
+            served = self.served[event.provider]
+            served.completed += 1
+            served.busy_s += busy_s
+        for at, together in groupby(completed, attrgetter("at")):
+            self._count(at, len(list(together)))
 
-    def _count(self, at: float) -> None:
+    def _count(self, at: float, completed: int) -> None:
         second, count = int(at), 0
         if self._per_second and self._per_second[-1][0] == second:
             _, count = self._per_second.pop()
-        self._per_second.append((second, count + 1))
+        self._per_second.append((second, count + completed))
         self._since = at if self._since is None else self._since
 
     def rate(self, now: float, minutes: int) -> float:

@@ -180,7 +180,7 @@ class MemoryJournal:
             found = [(name, disk.keys[name].job_id) for _, name in old]
             rows = [(name, job_id, disk.seqs.get(job_id, 0)) for name, job_id in found]
             return [
-                OldKey(name, job_id, disk.jobs[seq].header if seq else b"", disk.ended_at.get(seq, 0.0))
+                OldKey(name, job_id, disk.jobs[seq].header if seq else b"", max(0.0, disk.ended_at.get(seq, 0.0)))
                 for name, job_id, seq in rows
             ]
 

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from aiqueue.engine.core import Core
+from aiqueue.engine.counters import Counters
 from aiqueue.engine.effects import Rows
+from aiqueue.engine.publishing import Turn
+from aiqueue.engine.states import JobState
 from aiqueue.errors import StartError
 from aiqueue.journal import schema
 from aiqueue.journal.base import JournalRefused
 from aiqueue.journal.sqlite import SqliteJournal
+from tests.tools.queue_harness import POLICY, header
 
 
 @pytest.fixture
@@ -199,3 +204,20 @@ def test_what_is_folded_is_in_the_database_itself(journal: SqliteJournal, path: 
 def test_rows_that_no_database_takes_are_refused_as_such(journal: SqliteJournal) -> None:
     with pytest.raises(JournalRefused):
         journal.commit(Rows(jobs=[(1, None, b"header", b"p")]))  # type: ignore[list-item]
+
+
+def test_pages_full_of_jobs_that_run_are_not_split_when_these_end(journal: SqliteJournal) -> None:
+    core = Core(POLICY, Counters())
+    jobs = [core.record(seq, f"job-{seq}", header()) for seq in range(1, 2_001)]
+
+    def commit(state: JobState) -> int:
+        turn = Turn(1_700_000_000.5)
+        for job in jobs:
+            job.state, job.attempt, job.started_at, job.worker_id = state, 1, turn.now, "worker-1"
+            core.write(turn, job)
+        journal.commit(turn.rows)
+        return int(pragma(journal, "page_count"))  # type: ignore[call-overload]
+
+    full = commit(JobState.PROCESSING)
+    index = 2_000 * 24 // 8_192
+    assert commit(JobState.COMPLETED) - full <= index + 2
