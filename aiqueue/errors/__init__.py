@@ -38,6 +38,7 @@ AIQueueError
     ├── WorkerLost         503        retry
     ├── WorkerFault        500
     ├── PayloadLost        500  the journal does not have it any more
+    ├── PayloadUnreadable  500  retry
     ├── ResultTooLarge     502
     ├── PoisonJob          500
     ├── DependencyFailed   424  a job that it needs did not complete
@@ -89,6 +90,7 @@ from aiqueue.errors.job import (
     ModelUnavailable,
     OutOfMemory,
     PayloadLost,
+    PayloadUnreadable,
     PoisonJob,
     ProviderConnectionError,
     ProviderError,
@@ -129,6 +131,7 @@ __all__ = [
     "PartlySubmitted",
     "PayloadLost",
     "PayloadTooLarge",
+    "PayloadUnreadable",
     "PoisonJob",
     "ProviderConnectionError",
     "ProviderError",

@@ -163,6 +163,13 @@ class PayloadLost(JobError):
     kind = "payload_lost"
 
 
+class PayloadUnreadable(JobError):
+    """The journal can't read the job's payload, or a result that the job needs, while it can read others."""
+
+    kind = "payload_unreadable"
+    retryable = True
+
+
 class ResultTooLarge(JobError):
     """The provider answered with more than ``limits.max_result_bytes``; the call is paid, and its tokens count."""
 

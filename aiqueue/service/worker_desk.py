@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from aiqueue.engine import Exchange, LoseWorker, QueueEngine, Report
 from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Granted
-from aiqueue.engine.records import JobRecord
-from aiqueue.errors import PayloadLost
 from aiqueue.journal.base import Journal
-from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, JobInput, Outcome
-from aiqueue.service import lookup
+from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply
+from aiqueue.service.claim_reader import ClaimReader
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import Committed
 from aiqueue.service.parking import ParkedWorkers
 from aiqueue.service.payload_cache import PayloadCache
+from aiqueue.service.row_reads import RowReads
 from aiqueue.service.waking import Waking
-
-_log = logging.getLogger(__name__)
 
 Step = Callable[[Command], tuple[Any, Committed]]
 
@@ -42,11 +38,12 @@ class WorkerDesk:
         *,
         park_s: float,
     ) -> None:
-        self._apply, self._engine, self._journal = apply, engine, journal
+        self._apply, self._engine = apply, engine
         self._park_s = park_s
         self.parked = ParkedWorkers()
         self._waking = Waking(engine, self.parked, step, clock)
         self.payloads = payloads
+        self._reader = ClaimReader(payloads, RowReads(journal, engine.core.live))
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """Take a worker's outcomes and give it work; wait for some where there is none."""
@@ -90,48 +87,10 @@ class WorkerDesk:
             self.parked.send_home(worker_id)
 
     async def _claimed(self, worker_id: str, granted: Granted) -> list[ClaimedJob]:
-        kept = [self.payloads.take(job.seq) for job in granted.claims]
-        missing = [job.seq for job, payload in zip(granted.claims, kept, strict=True) if payload is None]
-        read = await asyncio.to_thread(self._journal.payloads, missing) if missing else {}
-        inputs = await self._inputs(granted) if granted.needs else {}
-        claimed: list[ClaimedJob] = []
-        lost: list[JobRecord] = []
-        for job, payload in zip(granted.claims, kept, strict=True):
-            body = read.get(job.seq) if payload is None else payload
-            if body is None:
-                lost.append(job)
-                continue
-            claimed.append(
-                ClaimedJob(
-                    job.id,
-                    job.attempt,
-                    job.type,
-                    job.lane.provider,
-                    job.lane.model,
-                    job.timeout_ms,
-                    body,
-                    inputs.get(job.id),
-                    job.level,
-                )
-            )
-        if lost:
-            await self._fail(worker_id, lost)
-        return claimed
-
-    async def _fail(self, worker_id: str, jobs: Sequence[JobRecord]) -> None:
-        """End jobs whose payload the journal does not have: one of them must not keep its worker from all others."""
-        failures = []
-        for job in jobs:
-            _log.error("job %s: the journal has no payload for it", job.id)
-            failure = PayloadLost(f"The journal has no payload of job {job.id}; submit it again").to_failure()
-            failures.append(Outcome(job.id, job.attempt, failure=failure))
-        _, committed = self._apply(Report(worker_id, failures))
-        await asyncio.shield(committed)
-
-    async def _inputs(self, granted: Granted) -> dict[str, list[JobInput]]:
-        """Return by job what it waited for."""
-        needed = {need.job_id for needs, _ in granted.needs.values() for need in needs}
-        stored = await asyncio.to_thread(self._journal.jobs, list(needed))
-        return {
-            job_id: lookup.inputs_of(needs, on_error, stored) for job_id, (needs, on_error) in granted.needs.items()
-        }
+        if not granted.claims:
+            return []
+        claimed = await self._reader.read(granted)
+        if claimed.failed:
+            _, committed = self._apply(Report(worker_id, claimed.failed, draw=random.random()))
+            await asyncio.shield(committed)
+        return claimed.jobs

@@ -1,0 +1,77 @@
+"""Reads of many rows at once, of which one may be unreadable: it must not keep the others from their jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from aiqueue.engine.records import JobRecord
+from aiqueue.journal.base import Journal, StoredJob
+
+_log = logging.getLogger(__name__)
+_SAMPLES = 3  # rows of other jobs that are read to see whether anything can be read
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class RowReads:
+    """Reads that tell the error of a row from one of the disk. ``live``: the jobs that have not ended, by id.
+
+    Each method returns what it found, and by key the error of each row that can't be read. It raises that error where
+    nothing else can be read either: then no row is at fault, and the same read may work later.
+    """
+
+    def __init__(self, journal: Journal, live: Mapping[str, JobRecord]) -> None:
+        self._journal, self._live = journal, live
+
+    async def payloads(self, seqs: Sequence[int]) -> tuple[dict[int, bytes], dict[int, Exception]]:
+        """Return payloads by seq."""
+        return await self._read(self._journal.payloads, seqs)
+
+    async def jobs(self, ids: Sequence[str]) -> tuple[dict[str, StoredJob], dict[str, Exception]]:
+        """Return the jobs that are known, by id, without payloads."""
+        return await self._read(self._journal.jobs, ids)
+
+    async def _read(
+        self, read: Callable[[Sequence[K]], Mapping[K, V]], keys: Sequence[K]
+    ) -> tuple[dict[K, V], dict[K, Exception]]:
+        try:
+            return dict(await asyncio.to_thread(read, keys)), {}
+        except Exception as error:
+            _log.warning("%d rows of the journal could not be read together, each is read alone: %s", len(keys), error)
+        asked = set[object](keys)
+        others = (job.seq for job in self._live.values() if job.seq not in asked and job.id not in asked)
+        samples = list(islice(others, _SAMPLES))
+        return await asyncio.to_thread(self._one_by_one, read, keys, samples)
+
+    def _one_by_one(
+        self, read: Callable[[Sequence[K]], Mapping[K, V]], keys: Iterable[K], samples: Sequence[int]
+    ) -> tuple[dict[K, V], dict[K, Exception]]:
+        found: dict[K, V] = {}
+        broken: dict[K, Exception] = {}
+        for key in keys:
+            try:
+                found |= read([key])
+            except Exception as error:
+                broken[key] = error
+        if broken and not found and not self._reads_others(samples):
+            raise next(iter(broken.values()))
+        return found, broken
+
+    def _reads_others(self, samples: Sequence[int]) -> bool:
+        try:
+            ended = [row.seq for row in self._journal.ended(after=(0.0, 0), before=math.inf, limit=_SAMPLES)]
+        except Exception:
+            ended = []
+        return any(map(self._is_readable, [*samples, *ended]))
+
+    def _is_readable(self, seq: int) -> bool:
+        try:
+            return bool(self._journal.payloads([seq]))
+        except Exception:
+            return False

@@ -1,0 +1,46 @@
+"""A journal of which some rows, or all, can't be read."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from aiqueue.journal.base import StoredJob
+from aiqueue.testing.memory_journal import MemoryJournal
+
+
+class BrokenJournal(MemoryJournal):
+    """``broken``: ids of jobs whose rows raise, also when they are read alone. ``dead``: the disk reads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: set[str] = set()
+        self.dead = False
+        self.reads = 0  #: that failed
+
+    def _check_read(self, ids: Iterable[str]) -> None:
+        if self.dead:
+            self.reads += 1
+            raise OSError(errno.EIO, "Input/output error")
+        if self.broken.intersection(ids):
+            self.reads += 1
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+    def _ids_of(self, seqs: Sequence[int]) -> list[str]:
+        return [self._disk.jobs[seq].id for seq in seqs if seq in self._disk.jobs]
+
+    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """As the journal's, or an error."""
+        self._check_read(self._ids_of(seqs))
+        return super().payloads(seqs)
+
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
+        """As the journal's, or an error."""
+        self._check_read(ids := list(ids))
+        return super().jobs(ids, with_payload=with_payload)
+
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+        """As the journal's, or an error."""
+        self._check_read(self._ids_of(seqs))
+        return super().by_seq(seqs, with_payload=with_payload)
