@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from aiqueue import texts
 from aiqueue.errors import StartError
+from aiqueue.http_config import HttpConfig
 from aiqueue.levels import DEFAULT_SLA_MS, LEVELS, AIJobPriority
 from aiqueue.llama_config import LlamaConfig, ModelsConfig
 from aiqueue.pools import scaling_rule
@@ -195,28 +196,6 @@ class LeaseConfig(_Section):
 
 
 EntryName = Annotated[str, texts.PROVIDER.field(), AfterValidator(texts.clean)]
-HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$", max_length=255)]
-Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9_.:\[\]-]+$", max_length=300)]
-
-
-class HttpConfig(_Section):
-    """The HTTP front. Without authentication it belongs on loopback."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65_535, description="0: a free one")
-    route_prefix: str = Field(
-        "",
-        pattern=r"^(/|(/[A-Za-z0-9._-]+)+)?$",
-        description="path below which it is served; empty: /, or one of its own if another application has that",
-    )
-    replicas: int = Field(1, ge=1)
-    max_body_bytes: int = Field(64 * 2**20, ge=1024)
-    hosts: tuple[HostName, ...] = Field(
-        (), description="names it answers to, besides loopback names and addresses; *.example.com: all below; *: any"
-    )
-    origins: tuple[Origin, ...] = Field(
-        (), description="other sites whose pages may use it, as browsers write them: https://tools.example.com"
-    )
 
 
 class LimitsConfig(_Section):

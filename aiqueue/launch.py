@@ -19,10 +19,12 @@ from aiqueue.client.ray_transport import RayTransport
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
+from aiqueue.http_config import HttpConfig
 from aiqueue.ports import HeldPorts
 from aiqueue.presets import complete
 
 _log = logging.getLogger(__name__)
+_DRAIN_S = HttpConfig().drain_s
 _GRACE_S = 5.0  # for running jobs, when the system stops
 
 
@@ -45,7 +47,7 @@ class System:
             return
         self._stopped = True
         self.adapter.stop()
-        stop(self.settings.namespace, http=self.url is not None)
+        stop(self.settings.namespace, http=self.url is not None, drain_s=self.settings.http.drain_s)
         if self._owns_ray:
             ray.shutdown()
         self._ports.release()
@@ -127,13 +129,16 @@ async def connect_async(namespace: str | None = None, *, address: str | None = N
     return adapter
 
 
-def stop(namespace: str, *, http: bool = True, address: str | None = None) -> bool:
-    """Stop the system in ``namespace``; tell whether there was one. Its Ray goes on."""
+def stop(namespace: str, *, http: bool = True, address: str | None = None, drain_s: float = _DRAIN_S) -> bool:
+    """Stop the system in ``namespace``; tell whether there was one. Its Ray goes on.
+
+    HTTP takes nothing new, and has ``drain_s`` to end what is in flight.
+    """
     from actors.system import stop_actors
 
     _join_ray(namespace, address, begin=False)
     if http:
-        _stop_http(namespace)
+        _stop_http(namespace, drain_s)
     return stop_actors(namespace, grace_s=_GRACE_S)
 
 
@@ -158,11 +163,11 @@ def _start_http(settings: Settings, ports: HeldPorts) -> str:
     return run(settings.http, make_adapter, private_dir=folder, ports=ports, name=app_name(namespace))
 
 
-def _stop_http(namespace: str) -> None:
+def _stop_http(namespace: str, drain_s: float) -> None:
     from serve.deployment import shutdown
     from serve.running import app_name
 
-    if shutdown(app_name(namespace), _http_folder()):
+    if shutdown(app_name(namespace), _http_folder(), drain_s=drain_s):
         shutil.rmtree(_http_folder(), ignore_errors=True)
 
 

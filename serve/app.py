@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from aiqueue.batch_views import BatchInfo, GraphInfo
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.schedule_models import ScheduleBody, ScheduleInfo
-from aiqueue.config import HttpConfig
+from aiqueue.http_config import HttpConfig
 from aiqueue.models import BatchBody, ChainBody, FanInBody, GraphBody, SubmitBody
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.views import Cancellation, JobInfo, Stats
@@ -97,9 +98,11 @@ def create_app(
         await adapter.start()
         app.state.adapter = adapter
         app.state.orchestrator = AsyncAIJobOrchestrator(cast("AsyncAIQueueAdapter", adapter))
+        leaving = asyncio.create_task(_let_go(app.state.streams, hub))
         try:
             yield
         finally:
+            leaving.cancel()
             await hub.close()
             await adapter.stop()
 
@@ -110,7 +113,7 @@ def create_app(
     app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)
     app.add_middleware(HostGuard, hosts=(http.host, *http.hosts), origins=http.origins)
     if secret is not None:
-        app.add_middleware(Island, secret=secret)  # the last one added is first
+        app.add_middleware(Island, secret=secret, on_drain=app.state.streams.close)  # the last one added is first
     app.add_exception_handler(HTTPException, handle_error)
     for tag, operations in _PARTS:
         for operation in operations:
@@ -125,6 +128,11 @@ def create_app(
     app.router.routes.sort(key=lambda route: isinstance(route, RawRoute), reverse=True)
     install_schema(app, bodies=_BODIES, answers=_ANSWERS, version=_version())
     return app
+
+
+async def _let_go(streams: StreamSlots, hub: SocketIoHub) -> None:
+    await streams.closing.wait()
+    await hub.send_away()
 
 
 def _version() -> str:

@@ -26,8 +26,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.ray_transport import RayTransport
-from aiqueue.config import HostName, HttpConfig, Origin
 from aiqueue.errors import StartError
+from aiqueue.http_config import HostName, HttpConfig, Origin
 from aiqueue.ports import HeldPorts
 from serve.app import create_app
 from serve.draining import drain
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 DEPLOYMENT_NAME = "http"
 START_TIMEOUT_S = 120.0
 _POLL_S = 0.1
+_DRAIN_S = HttpConfig().drain_s
 
 AdapterFactory = Callable[[], QueueAdapter]
 
@@ -142,18 +143,19 @@ def _prepare_nodes(folder: Path) -> None:
     )
 
 
-def shutdown(name: str = APP_NAME, private_dir: Path | None = None) -> bool:
+def shutdown(name: str = APP_NAME, private_dir: Path | None = None, *, drain_s: float = _DRAIN_S) -> bool:
     """Stop serving: the application, and Serve with it unless others use it too. Tell whether Serve has ended.
 
-    With Serve goes HAProxy. In ``private_dir``, it first refuses new requests and ends those in flight.
+    With Serve goes HAProxy. In ``private_dir``, it first refuses new requests; those in flight have ``drain_s`` to end.
     """
     try:
         applications = ray_serve.status().applications
         if name in applications and len(applications) > 1:
             ray_serve.delete(name)
         elif name in applications:
-            if private_dir is not None:
-                drain(private_dir)
+            if private_dir is not None and private_dir.exists():
+                running = running_serve()
+                drain(private_dir, drain_s, running.prefixes.get(name, "") if running else "")
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
             return True
     except RayActorError:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import csv
 import logging
 import time
+from itertools import chain
 from pathlib import Path
 
-from serve.haproxy_config import DRAINING
-from serve.haproxy_program import STOPPING, ask
+import httpx
+
+from serve.haproxy_config import DRAIN_HEADER, DRAIN_PATH, DRAINING, drain_token
+from serve.haproxy_program import STOPPING, ask, read_secret
 
 logger = logging.getLogger(__name__)
 
-DRAIN_S = 5.0  # a stream of events has no end to wait for
+_TELL_S = 2.0
 _LOOK_S = 0.05
 
 
-def drain(private_dir: Path, limit_s: float = DRAIN_S) -> None:
+def drain(private_dir: Path, limit_s: float, prefix: str = "") -> None:
     """Let this node's HAProxy refuse new requests; return when those in flight have ended, or after ``limit_s``.
 
-    HAProxy may then be ended: nothing starts it again.
+    The replicas, which serve below the path ``prefix``, are told to end streams that have no end of their own. HAProxy
+    may then be ended: nothing starts it again.
     """
     sockets = list(private_dir.glob("*/s"))
     for path in sockets:
         ask(path, f"experimental-mode on; set var {DRAINING} bool(true)")
     until = time.monotonic() + limit_s
+    _tell_replicas(private_dir, sockets, prefix.rstrip("/") + DRAIN_PATH)
     while (left := sum(map(_in_flight, sockets))) and time.monotonic() < until:
         time.sleep(_LOOK_S)
     if left:
@@ -33,8 +38,23 @@ def drain(private_dir: Path, limit_s: float = DRAIN_S) -> None:
         (private_dir / STOPPING).touch()
 
 
+def _tell_replicas(private_dir: Path, sockets: list[Path], path: str) -> None:
+    secret = read_secret(private_dir)
+    servers = {row["addr"] for row in chain(*map(_rows, sockets)) if row["svname"] not in ("FRONTEND", "BACKEND")}
+    for server in sorted(servers):
+        try:
+            httpx.post(
+                f"http://{server}{path}", headers={DRAIN_HEADER: drain_token(secret)}, timeout=_TELL_S, trust_env=False
+            )
+        except httpx.HTTPError as error:  # its streams are cut when the time is over
+            logger.debug("%s was not told to end its streams: %s", server, error)
+
+
 def _in_flight(path: Path) -> int:
+    return sum(int(row["scur"] or 0) for row in _rows(path) if row["svname"] == "BACKEND")
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Return what HAProxy counts, of the servers of applications and of all together."""
     rows = csv.DictReader(ask(path, "show stat").removeprefix("# ").splitlines())
-    return sum(
-        int(row["scur"] or 0) for row in rows if row["svname"] == "BACKEND" and row["pxname"].startswith("http-")
-    )
+    return [row for row in rows if row["pxname"].startswith("http-")]

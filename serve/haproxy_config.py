@@ -16,6 +16,8 @@ from pathlib import Path
 
 SECRET_HEADER = "x-aiqueue-proxy"  #: a request that carries the system's secret came through its own proxy
 SYSTEM_HEADER = "x-aiqueue-system"  #: an answer that carries the system's mark came from one of its own replicas
+DRAIN_HEADER = "x-aiqueue-drain"  #: with `drain_token`: the request ends a replica's streams
+DRAIN_PATH = "/-/aiqueue/drain"
 DRAINING = "proc.aiqueue_draining"  #: HAProxy's variable; true while new requests are refused
 HEADERS_S = 10.0  #: for a request's headers to arrive
 _OURS = re.compile(r"backend (http-aiqueue(?:-[\w.-]+)?)")
@@ -67,6 +69,11 @@ _TEXTS: Mapping[int, tuple[str, str, bool]] = {
 def system_mark(secret: str) -> str:
     """Return the mark of the system whose secret this is; the secret can't be found from it."""
     return hashlib.sha256(b"aiqueue system " + secret.encode()).hexdigest()[:24]
+
+
+def drain_token(secret: str) -> str:
+    """Return what a replica is told to end its streams with; it comes from whoever knows the secret."""
+    return hashlib.sha256(b"aiqueue drain " + secret.encode()).hexdigest()
 
 
 def changed(config: str, *, secret: str, folder: Path, headers_s: float = HEADERS_S) -> str:

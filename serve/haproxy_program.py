@@ -42,6 +42,11 @@ def install(folder: Path, secret: str, haproxy: str) -> Path:
     return program
 
 
+def read_secret(folder: Path) -> str:
+    """Return the secret of the system whose private folder this is."""
+    return (folder / _SECRET).read_text()
+
+
 def _write(path: Path, content: bytes, mode: int) -> None:
     """Write a file so that no one ever sees half of it: Serve may start the program at any time."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
@@ -64,8 +69,7 @@ def main() -> None:
         here = config_path.parent
         for name, answer in haproxy_config.error_files().items():
             _write(here / name, answer, 0o600)
-        secret = (folder / _SECRET).read_text()
-        config = haproxy_config.changed(config_path.read_text(), secret=secret, folder=here)
+        config = haproxy_config.changed(config_path.read_text(), secret=read_secret(folder), folder=here)
         _write(config_path, config.encode(), 0o600)
         _leave_guard(Guard(folder, here, haproxy, config))
     os.execv(haproxy, [haproxy, *arguments])

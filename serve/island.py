@@ -12,14 +12,16 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from ray.experimental import internal_kv
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aiqueue.errors import AIQueueError
-from serve.haproxy_config import SECRET_HEADER, SYSTEM_HEADER, system_mark
+from serve.haproxy_config import DRAIN_HEADER, DRAIN_PATH, SECRET_HEADER, SYSTEM_HEADER, drain_token, system_mark
 from serve.haproxy_program import install
 from serve.http_errors import refuse
 
@@ -88,9 +90,9 @@ def make_private(folder: Path) -> None:
 class Island:
     """ASGI middleware: lets a request pass if this system's own proxy sent it, and marks each answer as its own."""
 
-    def __init__(self, app: ASGIApp, *, secret: str) -> None:
+    def __init__(self, app: ASGIApp, *, secret: str, on_drain: Callable[[], None]) -> None:
         self._app = app
-        self._secret = secret.encode()
+        self._secret, self._drain_token, self._on_drain = secret.encode(), drain_token(secret).encode(), on_drain
         self._mark = (SYSTEM_HEADER.encode(), system_mark(secret).encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,12 +115,16 @@ class Island:
                 return
             await send(message)
 
-        if self._is_ours(scope):
+        if _has(scope, SECRET_HEADER, self._secret):
             await self._app(scope, receive, marked)
+        elif scope["path"].endswith(DRAIN_PATH) and _has(scope, DRAIN_HEADER, self._drain_token):
+            self._on_drain()
+            await Response(status_code=204)(scope, receive, send)
         else:
             error = NotOurProxy("this port belongs to the server's own proxy; use the server's HTTP address")
             await refuse(error, scope, receive, send)
 
-    def _is_ours(self, scope: Scope) -> bool:
-        name = SECRET_HEADER.encode()
-        return any(header == name and hmac.compare_digest(value, self._secret) for header, value in scope["headers"])
+
+def _has(scope: Scope, name: str, value: bytes) -> bool:
+    expected = name.encode()
+    return any(header == expected and hmac.compare_digest(found, value) for header, found in scope["headers"])

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ray.serve.context import _get_global_client
 
-from aiqueue.config import HttpConfig
 from aiqueue.errors import StartError
+from aiqueue.http_config import HttpConfig
 from serve.environment import is_loopback
 
 APP_NAME = "aiqueue"

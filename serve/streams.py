@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -32,10 +33,17 @@ class StreamSlots:
     def __init__(self, limit: int = MAX_STREAMS) -> None:
         self._limit = limit
         self.open = 0
+        self.closing = asyncio.Event()  #: the server stops: streams without an end of their own are to end
+
+    def close(self) -> None:
+        """Take no more streams, and let those go that have no end."""
+        self.closing.set()
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Hold one slot while the block runs. Raises TooManyStreams."""
+        if self.closing.is_set():
+            raise TooManyStreams("the server stops; come back in a moment")
         if self.open >= self._limit:
             raise TooManyStreams(f"{self._limit} streams are open here already; poll, or read pages, or wait")
         self.open += 1
@@ -46,13 +54,18 @@ class StreamSlots:
 
 
 class StreamResponse(Response):
-    """A stream, piece by piece; it ends with the pieces, or when the reader is gone or stuck."""
+    """A stream, piece by piece; it ends with the pieces, or when the reader is gone or stuck.
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], slots: StreamSlots, media_type: str) -> None:
+    One that is ``endless`` ends with the server too.
+    """
+
+    def __init__(
+        self, pieces: AsyncGenerator[bytes, None], slots: StreamSlots, media_type: str, *, endless: bool = False
+    ) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(None, 200, headers, media_type)
         del self.headers["content-length"]
-        self._pieces, self._slots = pieces, slots
+        self._pieces, self._slots, self._endless = pieces, slots, endless
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all. Raises TooManyStreams before anything is sent."""
@@ -60,13 +73,17 @@ class StreamResponse(Response):
             with self._slots.taken():
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 sending = asyncio.ensure_future(self._send(send))
-                gone = asyncio.ensure_future(_disconnected(receive))
+                others: list[asyncio.Future[Any]] = [asyncio.ensure_future(_disconnected(receive))]
+                if self._endless:
+                    others.append(asyncio.ensure_future(self._slots.closing.wait()))
                 try:
-                    await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({sending, *others}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    sending.cancel()
-                    gone.cancel()
-                    ended, _ = await asyncio.gather(sending, gone, return_exceptions=True)
+                    for task in (sending, *others):
+                        task.cancel()
+                    ended, gone, *_ = await asyncio.gather(sending, *others, return_exceptions=True)
+                if isinstance(ended, asyncio.CancelledError) and isinstance(gone, asyncio.CancelledError):
+                    await _body(send, b"", more=False)  # the reader is there: an end and not a cut
                 if isinstance(ended, Exception) and not isinstance(ended, TimeoutError | OSError):
                     raise ended
 
@@ -79,8 +96,8 @@ class StreamResponse(Response):
 class EventResponse(StreamResponse):
     """A stream of server-sent events."""
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], slots: StreamSlots) -> None:
-        super().__init__(pieces, slots, "text/event-stream")
+    def __init__(self, pieces: AsyncGenerator[bytes, None], slots: StreamSlots, *, endless: bool = False) -> None:
+        super().__init__(pieces, slots, "text/event-stream", endless=endless)
 
 
 async def _body(send: Send, body: bytes, *, more: bool) -> None:

@@ -110,11 +110,12 @@ def up(
 @commands.command()
 def down(address: Address = None, namespace: Namespace = None) -> None:
     """Stop the system that runs; accepted jobs stay in its journal."""
-    namespace = namespace or load_settings().namespace
+    settings = load_settings()
+    namespace = namespace or settings.namespace
     quiet_start()
     from aiqueue import launch
 
-    if not launch.stop(namespace, address=address):
+    if not launch.stop(namespace, address=address, drain_s=settings.http.drain_s):
         raise StartError(f"no system is running in the namespace {namespace!r}")
     console().print(f"Stopped the system in the namespace {namespace!r}.")
 

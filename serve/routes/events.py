@@ -34,7 +34,7 @@ async def stream_events(request: Request) -> Response:
     """
     stream = adapter_of(request).events(after=_cursor(request), names=_names(request))
     await stream.open()
-    return EventResponse(_all_pieces(stream), _slots(request))
+    return EventResponse(_all_pieces(stream), _slots(request), endless=True)
 
 
 async def stream_job(request: Request) -> Response:

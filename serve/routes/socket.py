@@ -36,7 +36,7 @@ MAX_MESSAGE = 64 * 2**10
 PING_S = 15.0
 _CLOSE_S = 1.0
 
-POLICY, TOO_BIG, BUG, TRY_LATER = 1008, 1009, 1011, 1013  #: close codes of RFC 6455 and its registry
+POLICY, TOO_BIG, BUG, RESTART, TRY_LATER = 1008, 1009, 1011, 1012, 1013  #: close codes of RFC 6455 and its registry
 
 
 class Heard(msgspec.Struct):
@@ -135,7 +135,7 @@ class _Window:
 
 
 class _Socket:
-    """One task reads and never waits for the other, which does all that is sent."""
+    """One task reads and never waits for the one that sends; a third one waits for the server's end."""
 
     def __init__(self, websocket: WebSocket, adapter: QueueAdapter) -> None:
         self._websocket = websocket
@@ -144,7 +144,7 @@ class _Socket:
 
     async def run(self) -> None:
         """Serve until the client leaves or is sent away."""
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        tasks = [asyncio.create_task(each()) for each in (self._read, self._write, self._leave)]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -153,6 +153,10 @@ class _Socket:
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             await self._follower.aclose()
         await self._close(next((error for error in ended if isinstance(error, Exception)), None))
+
+    async def _leave(self) -> None:
+        await self._websocket.app.state.streams.closing.wait()
+        raise _Closed(RESTART, "the server stops")
 
     async def _close(self, error: Exception | None) -> None:
         if error is None:

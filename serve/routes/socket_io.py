@@ -28,7 +28,7 @@ from aiqueue.errors import FieldError, ValidationError
 from serve.following import Follower, Refused
 from serve.http_errors import problem_response
 from serve.routes.shared import QueueAdapter
-from serve.routes.socket import TRY_LATER, refuse
+from serve.routes.socket import RESTART, TRY_LATER, refuse
 from serve.streams import STUCK_S, TooManyStreams
 
 logger = logging.getLogger(__name__)
@@ -104,11 +104,11 @@ class _Flow:
             if not ours:
                 return message
 
-    async def close(self) -> None:
+    async def close(self, code: int = TRY_LATER) -> None:
         """Close the socket."""
         with contextlib.suppress(Exception):  # as it may be by now
             async with asyncio.timeout(_CLOSE_S):
-                await self._send({"type": "websocket.close", "code": TRY_LATER})
+                await self._send({"type": "websocket.close", "code": code})
 
     async def _ping(self) -> None:
         self._pinged = self._written
@@ -180,6 +180,10 @@ class SocketIoHub:
             client.task.cancel()
         await asyncio.gather(*(client.task for client in self._clients.values()), return_exceptions=True)
         await self.server.shutdown()
+
+    async def send_away(self) -> None:
+        """Close all sockets. Told to disconnect, a client would not come back; from a socket that closes it does."""
+        await asyncio.gather(*(client.flow.close(RESTART) for client in self._clients.values()))
 
     async def dismiss(self, sid: str) -> None:
         """End a client's connection."""

@@ -20,7 +20,7 @@ from actors.options import POOL_MANAGER_NAME
 from aiqueue import launch
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME, RayTransport
-from aiqueue.config import HttpConfig
+from aiqueue.http_config import HttpConfig
 from serve.app import create_app
 from tests.crash.test_kills import pid_of
 from tests.faults.driver import strace

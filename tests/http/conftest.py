@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from aiqueue.client import event_feed, event_stream
-from aiqueue.config import HttpConfig
+from aiqueue.http_config import HttpConfig
 from serve.app import create_app
 from tests.http.fakes import DictAdapter
 from tests.http.rig import Rig

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
-from aiqueue.config import HttpConfig
+from aiqueue.http_config import HttpConfig
 from serve.app import create_app
 from tests.tools.asgi_streams import SocketClient, SseClient
 from tests.tools.client_harness import ClientHarness

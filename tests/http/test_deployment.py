@@ -14,8 +14,8 @@ import yaml
 from ray.serve.deployment import Application
 from ray.serve.schema import ServeDeploySchema
 
-from aiqueue.config import HttpConfig
 from aiqueue.errors import StartError
+from aiqueue.http_config import HttpConfig
 from aiqueue.ports import HeldPorts
 from serve import deployment, running
 from serve.app import create_app

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from aiqueue.config import HttpConfig
+from aiqueue.http_config import HttpConfig
 from serve.app import create_app
 from tests.http.fakes import DictAdapter
 from tests.tools.front import SECRET, WAIT_S, front, sent

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiqueue.config import HttpConfig
+from aiqueue.http_config import HttpConfig
 from serve.app import create_app
 from serve.hosts import HostGuard
 from tests.http.conftest import chat, is_problem

@@ -17,9 +17,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from aiqueue.config import HttpConfig
+from aiqueue.http_config import HttpConfig
 from serve.app import create_app
-from serve.draining import drain
 from serve.haproxy_config import SECRET_HEADER, SYSTEM_HEADER, changed, system_mark
 from tests.http.fakes import DictAdapter
 from tests.tools.front import SECRET, front, haproxy, serves_config
@@ -146,16 +145,6 @@ def test_a_server_that_is_gone_is_answered_for_with_a_problem_body(folder: Path)
         answer = httpx.get(url, trust_env=False)
     assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
     assert answer.headers["retry-after"] == "1"
-
-
-def test_a_draining_proxy_refuses_new_requests_with_503(folder: Path) -> None:
-    here = folder / "node"
-    here.mkdir()
-    with behind() as port, haproxy(here, port) as url:
-        assert httpx.get(f"{url}/200/{system_mark(SECRET)}", trust_env=False).status_code == 200
-        drain(folder)
-        answer = httpx.get(f"{url}/200/{system_mark(SECRET)}", trust_env=False)
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
 @pytest.mark.parametrize("secret", [None, "wrong"])
