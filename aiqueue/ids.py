@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 _SEQUENCE_BITS = 12
+_LENGTH = 36
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  #: two bits of it are fixed
 
 
@@ -97,6 +98,15 @@ def is_job_id(text: str) -> bool:
         return str(UUID(text)) == text
     except ValueError:
         return False
+
+
+def is_made_in_order(text: str) -> bool:
+    """Return True for an id of ``new_job_ids``: those of one process compare as they were made.
+
+    >>> is_made_in_order(new_job_ids(1)[0]), is_made_in_order("job-1"), is_made_in_order(id_of("row"))
+    (True, False, False)
+    """
+    return len(text) == _LENGTH and text[14] == "7" and text[0] == "0"
 
 
 def id_of(*words: str) -> str:

@@ -24,6 +24,10 @@ class JournalTaken(Exception):
 class JournalRefused(Exception):
     """The journal can't take these rows however often they are written: memory and disk differ. Final."""
 
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name  #: of the job or batch that is there already
+
 
 class StoredJob(NamedTuple):
     """A job as the journal has it, whatever its state. ``state`` is empty while it has never been claimed."""
@@ -139,6 +143,10 @@ class Journal(Protocol):
 
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         """Return how many bytes the payloads and results of jobs have, by seq. Reads neither."""
+        ...
+
+    def newest_id(self) -> str:
+        """Return the highest job id of those that compare as they were made; empty if there is none."""
         ...
 
     def count_jobs(self) -> int:

@@ -37,3 +37,6 @@ WEIGHTS = f"""
 """
 SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (id) ORDER BY id"
 BATCHES = "SELECT no, spec, body FROM batches JOIN batch_states USING (no)"
+NEWEST_ID = """
+    SELECT id FROM jobs WHERE id < '1' AND id GLOB '????????-????-7???-????-????????????' ORDER BY id DESC LIMIT 1
+"""

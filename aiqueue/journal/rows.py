@@ -117,7 +117,8 @@ def _check_same(writer: sqlite3.Connection, select: str, column: str, rows: Sequ
         for number, name in part:
             if there.get(number) != name:
                 table = select.rpartition(" ")[2]
-                raise JournalRefused(f"{name!r} can't become number {number} of {table}: the id or number is taken")
+                said = f"{name!r} can't become number {number} of {table}: the id or number is taken"
+                raise JournalRefused(said, name)
 
 
 def _write_batches(writer: sqlite3.Connection, rows: Rows) -> None:

@@ -186,6 +186,12 @@ class SqliteJournal:
         """Return how many bytes the payloads and results of jobs have, by seq. Reads neither."""
         return dict(self._select(queries.SIZES, seqs))
 
+    def newest_id(self) -> str:
+        """Return the highest job id that the queue's clients made; empty if there is none."""
+        with self._reading:
+            found = self._reader.execute(queries.NEWEST_ID).fetchone()
+        return str(found[0]) if found else ""
+
     def count_jobs(self) -> int:
         """Return how many jobs are kept, whatever their state."""
         with self._reading:

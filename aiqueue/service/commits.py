@@ -18,6 +18,7 @@ from aiqueue.errors import JournalUnavailable
 from aiqueue.journal.base import Journal, JournalRefused, JournalTaken
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
 from aiqueue.protocol import Event
+from aiqueue.service.faults import COMMIT
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class CommitPipeline:
             _log.critical("%s", error)
             self._taken = error
             if isinstance(error, JournalRefused):
-                self._on_fault("a commit", error)
+                self._on_fault(COMMIT, error)
             self._give_up(error)
         elif error is None:
             _log.warning("the journal can be written again")

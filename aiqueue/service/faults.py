@@ -28,6 +28,7 @@ _BLAMED_S = 3_600.0
 _SET_ASIDE = 3  # faults at one job
 _KEPT = 100  # faults in the note
 _TICK_FAULTS, _LONGEST_PAUSE_S = 3, 60.0
+COMMIT = "a commit"  #: what a fault is about where the journal refuses rows
 _SILENT = "its process ended without a word: it was killed, or it hung"
 
 
@@ -91,6 +92,10 @@ class FaultBook:
         at = self._suspects.get(call)
         return at is not None and abs(self._clock.now() - at) < _BLAMED_S
 
+    def taken_ids(self) -> frozenset[str]:
+        """Return the ids that the journal had already when it refused a commit."""
+        return frozenset(fault.job for fault in self._recent() if fault.what == COMMIT and fault.job)
+
     def had(self, what: str) -> bool:
         """Return True if a fault of this kind is remembered."""
         return any(fault.what == what for fault in self._recent())
@@ -109,7 +114,8 @@ class FaultBook:
         self.failed = f"{what} failed with {_describe(error)}"
         steps = "".join(traceback.format_tb(error.__traceback__))  # without the message, which may quote a job
         _log.critical("%s: the queue's process ends, and begins again from its journal\n%s", self.failed, steps)
-        fault = Fault(self._clock.now(), what, tuple(inputs), alone, job_in(error))
+        job = error.name if isinstance(error, JournalRefused) else job_in(error)
+        fault = Fault(self._clock.now(), what, tuple(inputs), alone, job)
         self._note.faults = (*self._note.faults, fault)[-_KEPT:]
         self._note.pending = self.failed
         self._save()
@@ -137,7 +143,9 @@ class FaultBook:
 
 def jobs_to_set_aside(journal: Journal, now: float) -> frozenset[str]:
     """Return the jobs that were in hand at so many faults that the queue must go on without them."""
-    counted = Counter(fault.job for fault in _read(journal, now).faults if fault.job and fault.what != "Submit")
+    counted = Counter(
+        fault.job for fault in _read(journal, now).faults if fault.job and fault.what not in ("Submit", COMMIT)
+    )
     return frozenset(job_id for job_id, count in counted.items() if count >= _SET_ASIDE)
 
 

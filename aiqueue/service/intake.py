@@ -12,20 +12,24 @@ from aiqueue.protocol import Refusal, SubmitGroup, SubmitReply
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import key_of
+from aiqueue.service.old_ids import OldIds
 from aiqueue.service.rounds import Rounds
-
-_REPEATED = 10_000  # groups remembered
 
 Apply = Callable[[Submit], tuple[Any, Committed]]
 
 
 class Intake:
-    """Turns groups of submissions into Submit commands; each group is accepted whole or not at all."""
+    """Turns groups of submissions into Submit commands; each group is accepted whole or not at all.
 
-    def __init__(self, apply: Apply, engine: QueueEngine, journal: Journal, commits: CommitPipeline) -> None:
+    ``taken``: ids of jobs that the journal has, and a group brought again unmarked.
+    """
+
+    def __init__(
+        self, apply: Apply, engine: QueueEngine, journal: Journal, commits: CommitPipeline, taken: Set[str]
+    ) -> None:
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
         self._rounds = Rounds(self._carry_out, engine, journal, commits)
-        self._repeated: dict[str, None] = {}  # first jobs of groups that were looked up, the last ones
+        self._old = OldIds(journal.newest_id(), taken)
         self._opened: list[set[str]] = []  # one for each submit that looks something up
 
     async def submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:
@@ -45,16 +49,8 @@ class Intake:
         return SubmitReply(replies, known=known)
 
     def _may_be_known(self, group: SubmitGroup) -> bool:
-        """Return True if the group was sent before. A first call may also come after its repeat, unmarked."""
-        sent_again = group.maybe_known or bool(key_of(group))
-        return sent_again or (bool(group.jobs) and group.jobs[0].id in self._repeated)
-
-    def _remember(self, groups: Iterable[SubmitGroup]) -> None:
-        for group in groups:
-            if group.jobs:
-                self._repeated[group.jobs[0].id] = None
-        while len(self._repeated) > _REPEATED:
-            del self._repeated[next(iter(self._repeated))]
+        """Return True if the group may have been sent before, and is to be looked up."""
+        return bool(group.maybe_known or key_of(group) or (group.jobs and self._old.may_hold(group)))
 
     async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
         """Accept groups that nobody has sent before."""
@@ -68,7 +64,9 @@ class Intake:
 
     async def _accept_known(self, groups: Sequence[SubmitGroup]) -> tuple[list[Refusal | None], list[str]]:
         """Accept groups that may be known; also return the first jobs of those whose keys were used before."""
-        self._remember(groups)
+        for group in groups:
+            if group.maybe_known and group.jobs:
+                self._old.note(group)
         replies: list[Refusal | None] = []
         known: list[str] = []
         for answered in self._rounds.ask(groups):

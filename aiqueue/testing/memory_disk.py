@@ -80,13 +80,15 @@ class Disk:
             owner, taken = self.jobs.get(seq), self.seqs.get(job_id, seq)
             free = taken in deleted or taken == seq
             if new.setdefault(job_id, seq) != seq or not free or (owner is not None and owner.id != job_id):
-                raise JournalRefused(f"{job_id!r} can't become number {seq} of jobs: the id or number is taken")
+                said = f"{job_id!r} can't become number {seq} of jobs: the id or number is taken"
+                raise JournalRefused(said, job_id)
         numbers = (
             {batch_id: no for no, (batch_id, _) in self.batches.items() if no not in dropped} if rows.batches else {}
         )
         for no, batch_id, _ in rows.batches:
             if numbers.setdefault(batch_id, no) != no or self.batches.get(no, (batch_id,))[0] != batch_id:
-                raise JournalRefused(f"{batch_id!r} can't become number {no} of batches: the id or number is taken")
+                said = f"{batch_id!r} can't become number {no} of batches: the id or number is taken"
+                raise JournalRefused(said, batch_id)
 
     def _delete(self, seq: int) -> None:
         row = self.jobs.pop(seq, None)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.ids import is_made_in_order
 from aiqueue.journal.base import EndedRow, OldKey, PartRow, Recovered, StoredJob, StoredKey
 from aiqueue.testing.memory_disk import Disk
 
@@ -167,6 +168,11 @@ class MemoryJournal:
         with self._lock:
             jobs, results = self._disk.jobs, self._disk.results
             return {seq: len(jobs[seq].payload) + len(results.get(seq, b"")) for seq in seqs if seq in jobs}
+
+    def newest_id(self) -> str:
+        """Return the highest job id of those that compare as they were made; empty if there is none."""
+        with self._lock:
+            return max(filter(is_made_in_order, self._disk.seqs), default="")
 
     def count_jobs(self) -> int:
         """Return how many jobs are kept, whatever their state."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,19 +15,22 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
 from aiqueue.batch_protocol import BatchCall
-from aiqueue.engine import Tick
+from aiqueue.engine import Exchange, Tick
+from aiqueue.engine.schedule_records import SchedulesCall, ScheduleSpec
 from aiqueue.errors import BatchNotFound, ValidationError
 from aiqueue.journal.base import Journal
 from aiqueue.journal.sqlite import SqliteJournal
-from aiqueue.protocol import BatchSpec, Need, Submission, SubmitGroup
+from aiqueue.protocol import BatchSpec, Need, Outcome, Submission, SubmitGroup
 from aiqueue.service.recovery import load_engine
-from aiqueue.testing.jobs import completed, failed, final, header, submission
+from aiqueue.submit_format import decode_groups, encode_groups
+from aiqueue.testing.jobs import POOL, completed, failed, final, header, submission
 from aiqueue.testing.manual_clock import ManualClock
 from aiqueue.testing.memory_journal import MemoryJournal
 from tests.tools.service_harness import ServiceHarness
 
 _T = TypeVar("_T")
-job_ids = st.lists(st.sampled_from([f"j{number}" for number in range(6)]), min_size=1, max_size=3, unique=True)
+IDS = [f"0190000{number}-0000-7000-8000-000000000000" for number in range(6)]
+job_ids = st.lists(st.sampled_from(IDS), min_size=1, max_size=3, unique=True)
 batch_ids = st.sampled_from(["b0", "b1", "b2"])
 keys = st.sampled_from(["", "", "", "scope:k0", "scope:k1"])
 REFUSALS = {"duplicate_job", "duplicate_batch", "batch_not_found", "invalid_input", "idempotency_conflict"}
@@ -39,6 +43,7 @@ class UsedAgain(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.used: set[str] = set()
+        self.made: list[Callable[[], Coroutine[Any, Any, object]]] = []  #: all calls so far, to be made again
         self.clock = ManualClock()
         self.queue = self.run(self.start(self.make_journal()))
 
@@ -90,50 +95,70 @@ class UsedAgain(RuleBasedStateMachine):
     @rule(batch=batch_ids)
     def seal(self, batch: str) -> None:
         group = self.queue.service._engine.core.groups.live.get(batch)
-        self.ask(BatchCall(batch, "seal", group.stored.total if group else 1))
+        self.make(partial(self.ask, BatchCall(batch, "seal", group.stored.total if group else 1)))
 
     @rule(
         batch=batch_ids, action=st.sampled_from(["drop", "cancel", "pause", "resume", "retry_failed", "retry_failed"])
     )
     def steer(self, batch: str, action: str) -> None:
-        self.ask(BatchCall(batch, action))
+        self.make(partial(self.ask, BatchCall(batch, action, token=action)))
 
     @rule()
     def drop_run(self) -> None:
-        self.ask(BatchCall("run", "drop_run"))
+        self.make(partial(self.ask, BatchCall("run", "drop_run")))
 
     @rule(ids=job_ids)
     def cancel(self, ids: list[str]) -> None:
-        self.run(self.queue.service.cancel(ids))
+        self.make(lambda: self.queue.service.cancel(ids))
 
     @rule(ids=job_ids)
     def delete_dead_letters(self, ids: list[str]) -> None:
-        self.run(self.queue.service.dead_letters.delete(ids))
+        self.make(lambda: self.queue.service.dead_letters.delete(ids))
+
+    @rule(number=st.integers(0, 60))
+    def an_old_call_arrives_late(self, number: int) -> None:
+        if self.made:
+            self.run(self.made[-1 - number % len(self.made)]())
+
+    @rule(
+        action=st.sampled_from(["add", "add", "run", "run", "pause", "resume", "remove"]),
+        schedule=st.sampled_from(["s0", "s1"]),
+        job=st.sampled_from([IDS[0], "r0", "r1"]),
+    )
+    def schedules(self, action: str, schedule: str, job: str) -> None:
+        spec = ScheduleSpec(schedule, schedule, "0 * * * *", header=header(max_retries=0), payload=b"{}")
+        call = SchedulesCall(action, schedule, spec=spec if action == "add" else None, job_id=job)
+        self.make(lambda: self.queue.service.schedules.answer(call))
 
     # --- what workers and time do ---
 
-    @rule(ends=st.lists(st.sampled_from(["completed", "failed", "final"]), min_size=1, max_size=4))
+    @rule(ends=st.lists(st.sampled_from(["completed", "failed", "final", "lost"]), min_size=1, max_size=4))
     def work(self, ends: list[str]) -> None:
-        if not self.queue.ready():
-            return
-        for job_id, attempt in self.run(self.claim(len(ends))):
-            how = ends.pop()
-            outcome = completed(job_id, attempt) if how == "completed" else failed(job_id, attempt)
-            if how == "final":
-                outcome = failed(job_id, attempt, final())
-            self.run(self.queue.exchange(outcome, slots=0))
+        worker = f"worker-{len(self.made)}"
+        for job_id, attempt in self.run(self.claim(worker, len(ends))):
+            match ends.pop():
+                case "completed":
+                    self.make(partial(self.report, worker, completed(job_id, attempt)))
+                case "lost":
+                    self.make(partial(self.lose, worker))
+                case "final":
+                    self.make(partial(self.report, worker, failed(job_id, attempt, final())))
+                case _:
+                    self.make(partial(self.report, worker, failed(job_id, attempt)))
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 700.0]))
     def wait(self, seconds: float) -> None:
         self.queue.clock.advance(seconds)
         self.run(self.tick())
 
-    @rule()
-    def restart(self) -> None:
+    @rule(late=st.sampled_from([0, 0, 10]))
+    def restart(self, late: int) -> None:
         self.run(self.settle())
         survivor = self.reopen()
         self.run(self.queue.service.close())
         self.queue = self.run(self.start(survivor))
+        for call in self.made[-late:] if late else ():
+            self.run(call())
 
     # --- what must always hold ---
 
@@ -170,22 +195,39 @@ class UsedAgain(RuleBasedStateMachine):
     def send(self, group: SubmitGroup) -> None:
         """Submit, and again as if the answer was lost."""
         for _ in range(2):
-            (refusal,) = self.run(self.queue.service.submit([group]))
-            assert refusal is None or refusal.kind in REFUSALS, refusal
+            self.make(partial(self.submit_once, encode_groups([group])))
             group.maybe_known = True
 
-    def ask(self, call: BatchCall) -> None:
+    async def submit_once(self, sent: bytes) -> None:
+        """Submit what a client once sent."""
+        (refusal,) = await self.queue.service.submit(decode_groups(sent))
+        assert refusal is None or refusal.kind in REFUSALS, refusal
+
+    async def report(self, worker: str, outcome: Outcome) -> None:
+        """Let a worker say what an attempt came to."""
+        await self.queue.exchange(outcome, worker=worker, slots=0)
+
+    async def lose(self, worker: str) -> None:
+        """Let the pool say that a worker is dead."""
+        await self.queue.service.lose_worker(worker, "gone", crashed=True)
+
+    async def ask(self, call: BatchCall) -> None:
         """Do something to a batch, or be told that it can't be."""
         try:
-            view = self.run(self.queue.service.batches.call(call))
+            view = await self.queue.service.batches.call(call)
         except (BatchNotFound, ValidationError):
             return
         assert min([0, view.waiting, view.processing, *view.ended.values()]) == 0
 
-    async def claim(self, most: int) -> list[tuple[str, int]]:
-        """Take jobs that wait."""
-        claims = (await self.queue.exchange(slots=most)).claims
-        return [(job.job_id, job.attempt) for job in claims]
+    def make(self, call: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Make a call, which may come again later."""
+        self.made.append(call)
+        self.run(call())
+
+    async def claim(self, worker: str, most: int) -> list[tuple[str, int]]:
+        """Take jobs that wait, if there are any."""
+        granted, _ = self.queue.service._apply(Exchange(worker, POOL, most, []))
+        return [(job.id, job.attempt) for job in granted.claims]
 
     async def tick(self) -> None:
         """Let time do its part."""

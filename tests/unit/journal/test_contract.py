@@ -8,6 +8,7 @@ import pytest
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.ids import id_of, new_job_ids
 from aiqueue.journal.base import Journal, StoredJob
 from tests.unit.journal.conftest import Reopen
 
@@ -38,6 +39,14 @@ def test_a_committed_job_is_found_by_id_and_by_seq(journal: Journal) -> None:
     assert set(found) == {"job-1", "job-2"}
     assert journal.jobs(["job-1"], with_payload=True)["job-1"].payload == b"payload"
     assert journal.payloads([2, 1, 9]) == {1: b"payload", 2: b"payload"}
+
+
+def test_the_newest_id_is_the_highest_of_those_that_clients_make(journal: Journal) -> None:
+    assert journal.newest_id() == ""
+    first, last = new_job_ids(2)
+    others = ["chosen", "0-chosen", "~", id_of("row", "1"), id_of("row", "2")]
+    journal.commit(Rows(jobs=[(seq, name, b"h", b"p") for seq, name in enumerate((last, first, *others), 1)]))
+    assert journal.newest_id() == last
 
 
 def test_the_last_state_and_the_result_are_what_a_job_shows(journal: Journal) -> None:

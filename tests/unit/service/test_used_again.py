@@ -8,6 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from aiqueue.engine.effects import Effects, Rows
+from aiqueue.errors import QueueUnavailable
+from aiqueue.ids import new_job_ids
 from aiqueue.protocol import BatchSpec, Need, Refusal, Submission, SubmitGroup
 from aiqueue.testing.jobs import completed, failed, final, header, submission
 from tests.tools.service_harness import ServiceHarness
@@ -100,6 +102,35 @@ async def test_a_first_call_that_comes_after_its_repeat_and_the_jobs_end_runs_no
     await run(queue, "a", "b")
     assert await send(queue, SubmitGroup(first)) == [""]
     assert queue.ready() == 0
+
+
+@pytest.mark.parametrize("in_a_batch", [False, True])
+async def test_a_first_call_that_comes_after_its_repeat_and_a_restart_runs_nothing_again(
+    queue: ServiceHarness, in_a_batch: bool
+) -> None:
+    one, two = new_job_ids(2)
+    first = batch("b", one, two) if in_a_batch else SubmitGroup([submission(one), submission(two)])
+    await send(queue, replace(first, maybe_known=True))
+    await run(queue, one, two)
+    after = await queue.crashed()
+    answers = await asyncio.gather(send(after, first), after.submit("innocent"))
+    assert answers == [[""], None]
+    assert (after.service._faults.failed, await after.claim(5)) == ("", ["innocent"])
+    await after.service.close()
+
+
+async def test_a_first_call_under_an_id_that_its_caller_chose_ends_the_process_once_at_most(
+    queue: ServiceHarness,
+) -> None:
+    """The caller should have marked it."""
+    await queue.submit("chosen")
+    await run(queue, "chosen")
+    with pytest.raises(QueueUnavailable):
+        await queue.submit("chosen")
+    after = await queue.crashed()
+    assert await after.submit("chosen") is None
+    assert (after.service._faults.failed, after.ready()) == ("", 0)
+    await after.service.close()
 
 
 async def test_a_first_call_overtaken_while_its_batch_id_is_looked_up_runs_nothing_again(queue: ServiceHarness) -> None:
