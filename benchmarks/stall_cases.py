@@ -198,8 +198,9 @@ async def _fail_fast_of_others(stage: Stage, size: int) -> Steps:
 
 
 async def _accept_a_chain(stage: Stage, size: int) -> Steps:
+    chain = SubmitGroup(list(_steps("chain", new_job_ids(size))), batch=BatchSpec("chain", "chain"))
     yield
-    await stage.chain("chain", size)
+    await stage.send(chain)
 
 
 async def _fail_a_chain(stage: Stage, size: int) -> Steps:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from aiqueue.engine import batches
+from aiqueue.engine import batches, prepared
 from aiqueue.engine.cancellation import fail_closed
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
+from aiqueue.engine.prepared import Prepared
 from aiqueue.engine.publishing import SUBMITTED, Turn
 from aiqueue.engine.records import Common, JobRecord
 from aiqueue.engine.states import JobState
@@ -25,6 +27,8 @@ def submit(core: Core, turn: Turn, command: Submit) -> list[Refusal | None]:
 
 
 def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refusal | None:
+    if ready := prepared.prepared_of(group, command):
+        return _accept_prepared(core, turn, ready, command)
     fresh: dict[str, Submission] = {}
     for job in group.jobs:
         same = command.journaled.get(job.id)
@@ -34,14 +38,14 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
             return Refusal(DuplicateJob.kind, str(DuplicateJob(job.id)), job.id)
     headers = {id(job.header): job.header for job in fresh.values()}  # few: jobs submitted together share theirs
     if not {header.level for header in headers.values()} <= core.levels:
-        return Refusal(ValidationError.kind, f"level must be 0 to {len(core.waiting) - 1}")
+        return _no_level(core)
     in_batch = group.batch is not None or bool(group.part_of)
     if in_batch and (refusal := batches.refusal_of(core, group, fresh, command)):
         return refusal
     if not in_batch and (taken := {header.batch_id for header in headers.values()} & core.groups.live.keys()):
         return Refusal(DuplicateBatch.kind, min(taken))  # its counts would be of jobs that are not its own
-    if full := _no_room(core, fresh):
-        return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S)
+    if full := _no_room(core, len(fresh), (job.header.level for job in fresh.values())):
+        return full
     if group.metadata:
         batches.keep_metadata(core, turn, fresh.values(), group.metadata)
     if in_batch:
@@ -57,20 +61,38 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
     return None
 
 
-def _no_room(core: Core, fresh: dict[str, Submission]) -> str:
-    """Return why these jobs do not fit into the queue; empty if they do."""
-    policy = core.policy
-    if not fresh:  # sent again: accepted long ago
-        return ""
-    if policy.max_depth is not None and sum(core.waiting) + len(fresh) > policy.max_depth:
-        return f"the queue is full: {sum(core.waiting)} jobs wait, {policy.max_depth} may; try again later"
-    if any(limit is not None for limit in policy.max_level_depth):
-        for level, count in Counter(job.header.level for job in fresh.values()).items():
+def _accept_prepared(core: Core, turn: Turn, ready: Prepared, command: Submit) -> Refusal | None:
+    """As ``_accept``, for a large group whose jobs were made ready beforehand."""
+    if not ready.levels.keys() <= core.levels:
+        return _no_level(core)
+    refusal = ready.refusal(command) or _no_room(core, len(ready.jobs), ready.levels.elements())
+    if refusal is None:
+        if ready.group.metadata:
+            batches.keep_metadata(core, turn, ready.group.jobs, ready.group.metadata)
+        for job in ready.keyed:
+            _keep_key(turn, job, command)
+        prepared.accept(core, turn, ready, command)
+    return refusal
+
+
+def _no_level(core: Core) -> Refusal:
+    return Refusal(ValidationError.kind, f"level must be 0 to {len(core.waiting) - 1}")
+
+
+def _no_room(core: Core, count: int, levels: Iterable[int]) -> Refusal | None:
+    """Return a refusal if ``count`` jobs of these levels do not fit into the queue."""
+    policy, full = core.policy, ""
+    if not count:  # sent again: accepted long ago
+        return None
+    if policy.max_depth is not None and sum(core.waiting) + count > policy.max_depth:
+        full = f"the queue is full: {sum(core.waiting)} jobs wait, {policy.max_depth} may; try again later"
+    elif any(limit is not None for limit in policy.max_level_depth):
+        for level, more in Counter(levels).items():
             limit = policy.max_level_depth[level]
-            if limit is not None and core.waiting[level] + count > limit:
-                name = LEVELS[level]
-                return f"level {name} is full: {core.waiting[level]} jobs wait, {limit} may; try again later"
-    return ""
+            if limit is not None and core.waiting[level] + more > limit:
+                full = f"level {LEVELS[level]} is full: {core.waiting[level]} jobs wait, {limit} may; try again later"
+                break
+    return Refusal(QueueFull.kind, full, retry_after_s=_RETRY_AFTER_S) if full else None
 
 
 class _Draft(NamedTuple):

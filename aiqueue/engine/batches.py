@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from operator import attrgetter
 
+from aiqueue.engine.batch_ends import end_phase
 from aiqueue.engine.cancellation import fail_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, failure_of, unknown
-from aiqueue.engine.groups import Group, StoredBatch, encode_batch, end_phase
+from aiqueue.engine.groups import Group, StoredBatch, encode_batch
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord, decode_progress
 from aiqueue.engine.states import TERMINAL, JobState
@@ -56,7 +57,7 @@ def accept(core: Core, turn: Turn, sent: SubmitGroup, fresh: Collection[Submissi
     if sent.batch is not None:
         if not fresh:  # sent again: accepted long ago
             return
-        group = _open(core, turn, sent.batch)
+        group = open_batch(core, turn, sent.batch)
     else:
         group = core.groups.live[sent.part_of]
         group.touched_at = turn.now
@@ -74,7 +75,8 @@ def keep_metadata(core: Core, turn: Turn, jobs: Collection[Submission], metadata
         turn.rows.shared.append((first, first + len(jobs) - 1, metadata))
 
 
-def _open(core: Core, turn: Turn, spec: BatchSpec) -> Group:
+def open_batch(core: Core, turn: Turn, spec: BatchSpec) -> Group:
+    """Make a new batch known."""
     no = core.counters.next_batch
     core.counters.next_batch += 1
     core.counters.batches += 1
@@ -161,10 +163,16 @@ def _seal(core: Core, turn: Turn, group: Group) -> None:
     """Let a batch run: its jobs become ready some at a time, in the order in which they would be claimed."""
     group.stored.phase = "running"
     core.groups.opened.pop(group.spec.id, None)
-    core.groups.sealing[group.spec.id] = iter(sorted(group.members(), key=attrgetter("level")))
-    _release_sealed(core, turn)
+    release(core, turn, group, group.members())
     if not group.live:  # all of them were cancelled or have expired meanwhile
         core.groups.finished.append(group)
+
+
+def release(core: Core, turn: Turn, group: Group, jobs: Iterable[JobRecord]) -> None:
+    """Announce a batch, and let these of its jobs run that wait for no other one: some in this turn."""
+    core.groups.sealing[group.spec.id] = iter(sorted(jobs, key=attrgetter("level")))
+    _release_sealed(core, turn)
+    core.groups.dirty[group.spec.id] = group
     _publish(core, turn, group, BATCH_SUBMITTED)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aiqueue.engine.groups import StoredBatch
 from aiqueue.engine.records import StoredRow
 from aiqueue.engine.schedule_records import ScheduleSpec
 from aiqueue.protocol import BatchSpec, Outcome, Submission, SubmitGroup
+
+if TYPE_CHECKING:
+    from aiqueue.engine.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Submit:
     ``digests``: of the bodies of jobs that carry an idempotency key, by job id; kept with the key.
     ``ended``: the states of ended jobs that these ones need, by id.
     ``batches``: ids of batches that the journal has, of those submitted now.
+    ``prepared``: large groups that were made ready beforehand, by batch id.
     """
 
     groups: Sequence[SubmitGroup]
@@ -26,6 +31,7 @@ class Submit:
     digests: Mapping[str, bytes] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)
     batches: Set[str] = frozenset()
+    prepared: Mapping[str, Prepared] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

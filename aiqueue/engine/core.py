@@ -6,6 +6,8 @@ command handlers beside this file only say what happens to which job.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aiqueue.engine.counters import Counters, encode_counters
 from aiqueue.engine.dependencies import Links
 from aiqueue.engine.due import WAITING, DueTimes, JobTimes, delayed_until, expires_after, expires_at, runs_at
@@ -93,14 +95,32 @@ class Core(Publisher):
     def record(self, seq: int, job_id: str, header: JobHeader, common: Common | None = None) -> JobRecord:
         """Return a new live job; ``common``, if the caller has it already."""
         job = JobRecord(seq, job_id, *(common or self.common(header)))
-        if header.expires_at or header.expires_in_ms or header.run_at:
-            self._set_times(job_id, header)
-        if header.fail_fast:
-            self.fail_fast.add(job)
+        if header.expires_at or header.expires_in_ms or header.run_at or header.fail_fast:
+            self.note_times(job, header)
         self.live[job_id] = job
         if job.batch_id:
             self.open_batches[job.batch_id] = self.open_batches.get(job.batch_id, 0) + 1
         return job
+
+    def note_times(self, job: JobRecord, header: JobHeader) -> None:
+        """Note when a new job may start, when it must, and that it fails where it would wait for a gate."""
+        if header.expires_at or header.expires_in_ms or header.run_at:
+            self._set_times(job.id, header)
+        if header.fail_fast:
+            self.fail_fast.add(job)
+
+    def record_all(self, jobs: dict[str, JobRecord], levels: Mapping[int, int], group: Group) -> None:
+        """Take the jobs of a new batch, made beforehand and BLOCKED; they get seqs without gaps."""
+        for seq, job in enumerate(jobs.values(), start=self.counters.next_seq):
+            job.seq = seq
+        self.counters.next_seq += len(jobs)
+        self.counters.accepted += len(jobs)
+        self.live.update(jobs)
+        self.open_batches[group.spec.id] = len(jobs)
+        self.blocked += len(jobs)
+        for level, count in levels.items():
+            self.waiting[level] += count
+        group.join_all(jobs.values())
 
     def admit(self, job: JobRecord, state: JobState, *, now: float) -> None:
         """Put a job where its state says: on acceptance, and on loading it from the journal."""

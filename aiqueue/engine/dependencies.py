@@ -44,6 +44,28 @@ class Links:
             self._missing[job_id] = len(waits_for)
         return bool(waits_for)
 
+    def add_all(
+        self,
+        needs: Mapping[str, Sequence[Need]],
+        on_error: Mapping[str, str],
+        missing: Mapping[str, int],
+        children: Mapping[str, list[str]],
+        needed: Mapping[str, int],
+    ) -> None:
+        """Take many new jobs at once, made ready beforehand; ``children``: who waits for one of them."""
+        self.needs.update(needs)
+        self.on_error.update(on_error)
+        self._missing.update(missing)
+        self._children.update(children)
+        if self._needed.keys().isdisjoint(needed):
+            self._needed.update(needed)
+        else:
+            self._needed.update({job_id: self._needed.get(job_id, 0) + count for job_id, count in needed.items()})
+
+    def await_job(self, job_id: str, children: Sequence[str]) -> None:
+        """Let jobs that were just taken wait for a live one."""
+        self._children.setdefault(job_id, []).extend(children)
+
     def hear(self, job_id: str, parents: Mapping[str, JobState]) -> None:
         """A job is loaded that did not start, and has yet to hear of the ends of those of ``parents`` that it needs."""
         for parent in {need.job_id for need in self.needs[job_id]} & parents.keys():

@@ -32,12 +32,13 @@ from aiqueue.engine.exchange import claim, exchange, lose_worker, report, restor
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.groups import decode_stored_batch
 from aiqueue.engine.policy import EnginePolicy, GatePolicy
+from aiqueue.engine.prepared import Prepared
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import JobRecord, LaneKey, Progress, StoredRow, decode_progress
 from aiqueue.engine.retry import MAX_ASKED_S
 from aiqueue.engine.schedules import restore as restore_schedule
 from aiqueue.engine.states import JobState
-from aiqueue.protocol import JobHeader, decode_header, decode_spec
+from aiqueue.protocol import JobHeader, SubmitGroup, decode_header, decode_spec
 
 
 def _tick(core: Core, turn: Turn, command: Tick) -> None:
@@ -124,6 +125,10 @@ class QueueEngine:
             schedules.note_ends(core, turn)
         core.seal(turn)
         return turn
+
+    def prepare(self, group: SubmitGroup) -> Prepared:
+        """Return what makes a large group ready for its Submit."""
+        return Prepared(self.core, group)
 
     def knows(self, job_id: str) -> bool:
         """Tell whether a job of this id has been accepted and has not ended."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -82,6 +82,11 @@ class Group:
         self.live += 1
         self.in_flight += job.state in _RUNNING
         self._jobs.append(job)
+
+    def join_all(self, jobs: Collection[JobRecord]) -> None:
+        """Take live jobs that nobody runs."""
+        self.live += len(jobs)
+        self._jobs += jobs
 
     def members(self) -> list[JobRecord]:
         """Return the live jobs, in the order of acceptance."""
@@ -331,16 +336,3 @@ class Groups:
         for group in self.live.values():
             for heap in group.held.values():
                 yield from (job for _, _, job in heap if job.id in group.held_ids)
-
-
-def end_phase(group: Group) -> str:
-    """Return as what a batch counts whose jobs have all ended."""
-    ended: Mapping[str, int] = group.stored.ended
-    failed = sum(ended.get(state.value, 0) for state in FAILED)
-    if group.stored.phase == "stopping":
-        return "failed" if group.stored.reason else "cancelled"
-    if failed and (group.spec.kind != "batch" or not ended.get(JobState.COMPLETED.value)):
-        return "failed"  # a chain with a step missing; a batch of which nothing came
-    if ended.get(JobState.CANCELLED.value, 0) == group.stored.total:
-        return "cancelled"
-    return "completed"

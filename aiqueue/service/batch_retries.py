@@ -21,7 +21,7 @@ from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import BatchSpec, JobView, Need, Refusal, Submission
 from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.commits import CommitPipeline, Committed
-from aiqueue.service.lookup import ended_needs
+from aiqueue.service.lookup import ended_needs, needs_of
 
 _AT_ONCE = 500
 _REMEMBERED = 1_000  # calls whose answers may be asked for again
@@ -165,7 +165,7 @@ class BatchRetries:
         """Return the batch and the ended jobs that these ones need, both as they are in this turn of the loop."""
         while True:
             found = await self._find(batch_id)
-            ended = await ended_needs(jobs, self._engine, self._journal, self._commits.settled)
+            ended = await ended_needs(needs_of(jobs), self._engine, self._journal, self._commits.settled)
             if self._engine.core.groups.live.get(batch_id) is found.group:
                 return found, ended
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from aiqueue.engine import QueueEngine, Submit
+from aiqueue.engine.prepared import Prepared
 from aiqueue.journal.base import Journal
 from aiqueue.protocol import Refusal, SubmitGroup, SubmitReply
 from aiqueue.service import lookup
+from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import key_of
 from aiqueue.service.old_ids import OldIds
 from aiqueue.service.rounds import Rounds
+
+_PREPARED = 1_000  # jobs
 
 Apply = Callable[[Submit], tuple[Any, Committed]]
 
@@ -25,15 +30,43 @@ class Intake:
     """
 
     def __init__(
-        self, apply: Apply, engine: QueueEngine, journal: Journal, commits: CommitPipeline, taken: Set[str]
+        self,
+        apply: Apply,
+        engine: QueueEngine,
+        journal: Journal,
+        commits: CommitPipeline,
+        clock: Clock,
+        taken: Set[str],
     ) -> None:
-        self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
+        self._apply, self._engine, self._journal, self._commits, self._clock = apply, engine, journal, commits, clock
+        self._prepared: dict[str, Prepared] = {}  # of the large groups in hand, by batch
+        self.prepared_from = _PREPARED  #: jobs of a group; and so many in one turn of the loop
         self._rounds = Rounds(self._carry_out, engine, journal, commits)
         self._old = OldIds(journal.newest_id(), taken)
         self._opened: list[set[str]] = []  # one for each submit that looks something up
 
     async def submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:
         """Answer when what was accepted is on disk."""
+        large = [group for group in groups if self._is_large(group)]
+        try:
+            for group in large:
+                await self._prepare(group)
+            return await self._submit(groups)
+        finally:
+            for group in large:
+                self._prepared.pop(_batch_of(group), None)
+
+    def _is_large(self, group: SubmitGroup) -> bool:
+        """Return True if the group would take too long in the one step that accepts it. Batches come in parts."""
+        return group.batch is not None and not group.batch.is_open and len(group.jobs) > self.prepared_from
+
+    async def _prepare(self, group: SubmitGroup) -> None:
+        """Do beforehand what accepting the group takes that concerns it alone, some jobs in each turn of the loop."""
+        ready = self._prepared[_batch_of(group)] = self._engine.prepare(group)
+        for _ in ready.in_parts(self.prepared_from, now=self._clock.now()):
+            await asyncio.sleep(0)
+
+    async def _submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:
         replies: list[Refusal | None] = [None] * len(groups)
         known: dict[int, str] = {}
         look_up = [self._may_be_known(group) for group in groups]
@@ -78,7 +111,7 @@ class Intake:
         return replies, known
 
     def _carry_out(self, command: Submit) -> tuple[Any, Committed]:
-        replies, committed = self._apply(command)
+        replies, committed = self._apply(replace(command, prepared=self._prepared) if self._prepared else command)
         if self._opened:
             self._note_opened(command.groups, replies)
         return replies, committed
@@ -89,11 +122,15 @@ class Intake:
         self._opened.append(opened)
         try:
             taken = await self._taken(groups)
-            jobs = [job for group in groups if group.batch is not None for job in group.jobs]
-            ended = await lookup.ended_needs(jobs, self._engine, self._journal, self._commits.settled)
+            needed = set[str]().union(*(self._needs_of(group) for group in groups if group.batch is not None))
+            ended = await lookup.ended_needs(needed, self._engine, self._journal, self._commits.settled)
             return taken | opened, ended
         finally:
             self._opened = [other for other in self._opened if other is not opened]  # equal ones are others'
+
+    def _needs_of(self, group: SubmitGroup) -> Set[str]:
+        ready = self._prepared.get(_batch_of(group))
+        return ready.outside.keys() if ready is not None and ready.group is group else lookup.needs_of(group.jobs)
 
     def _note_opened(self, groups: Sequence[SubmitGroup], replies: Sequence[Refusal | None]) -> None:
         for group, refusal in zip(groups, replies, strict=True):
@@ -115,6 +152,11 @@ class Intake:
 
     def _known_batches(self, ids: Iterable[str]) -> Set[str]:
         return {batch_id for batch_id in ids if self._journal.batch(batch_id) is not None}
+
+
+def _batch_of(group: SubmitGroup) -> str:
+    assert group.batch is not None
+    return group.batch.id
 
 
 def _is_made_of_ids(group: SubmitGroup) -> bool:

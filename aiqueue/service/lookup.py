@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
@@ -108,12 +108,15 @@ async def kept_jobs(
     return {job_id: job for job_id, job in found.items() if not is_dropped(live.get(job_id))}
 
 
+def needs_of(jobs: Sequence[Submission]) -> Set[str]:
+    """Return the jobs beside these ones that these ones need."""
+    return {need.job_id for job in jobs for need in job.header.needs} - {job.id for job in jobs}
+
+
 async def ended_needs(
-    jobs: Sequence[Submission], engine: QueueEngine, journal: Journal, settled: Callable[[], Committed]
+    asked: Set[str], engine: QueueEngine, journal: Journal, settled: Callable[[], Committed]
 ) -> dict[str, str]:
-    """Return the states of ended jobs that these ones need. Nothing may be awaited between this and accepting them."""
-    own = {job.id for job in jobs}
-    asked = {need.job_id for job in jobs for need in job.header.needs} - own
+    """Return the states of those that have ended. Nothing may be awaited between this and accepting who needs them."""
     ended: dict[str, str] = {}
     looked_up: set[str] = set()
     while missing := [job_id for job_id in asked - looked_up if not engine.knows(job_id)]:

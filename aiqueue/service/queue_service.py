@@ -90,7 +90,8 @@ class QueueService:
         self._recent = statistics.RecentTimes()
         self._faults = FaultBook(journal, self._clock, restarted=restarted, end=end)
         self._commits = CommitPipeline(journal, self._publish, writer=writer, on_fault=self._faults.trip)
-        self._intake = Intake(self._apply, self._engine, journal, self._commits, self._faults.taken_ids())
+        taken = self._faults.taken_ids()
+        self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken)
         live = self._engine.core.live
         self._retention = Retention(
             settings.retention,

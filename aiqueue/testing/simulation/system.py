@@ -24,6 +24,7 @@ from aiqueue.testing.simulation.world import World
 from aiqueue.worker.loop import WorkerLoop
 
 _RETRIED_AT_ONCE = 2
+_PREPARED = 2  # chains and graphs of three jobs and more are large ones
 
 
 class WatchedEngine(QueueEngine):
@@ -107,6 +108,7 @@ class QueueHost:
             end=self.crash,
         )
         service.batches.retries.at_once = _RETRIED_AT_ONCE
+        service._intake.prepared_from = _PREPARED
         return service
 
 
