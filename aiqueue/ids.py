@@ -88,18 +88,6 @@ def ids_from(first: str, count: int) -> list[str]:
     return [f"{head}{(number + at) % 2**40:010x}{shard}" for at in range(count)]
 
 
-def is_job_id(text: str) -> bool:
-    """Return True for an id that ``ids_from`` can count on from: hexadecimal digits in groups, as of a UUID.
-
-    >>> is_job_id(new_job_ids(1)[0]), is_job_id("job-1")
-    (True, False)
-    """
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
-
-
 def is_made_in_order(text: str) -> bool:
     """Return True for an id of ``new_job_ids``: those of one process compare as they were made.
 

@@ -10,6 +10,7 @@ from aiqueue.engine import batches, prepared
 from aiqueue.engine.cancellation import fail_closed
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
+from aiqueue.engine.effects import KeyRow
 from aiqueue.engine.prepared import Prepared
 from aiqueue.engine.publishing import SUBMITTED, Turn
 from aiqueue.engine.records import Common, JobRecord
@@ -46,17 +47,18 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
         return Refusal(DuplicateBatch.kind, min(taken))  # its counts would be of jobs that are not its own
     if full := _no_room(core, len(fresh), (job.header.level for job in fresh.values())):
         return full
+    if fresh:
+        _keep_key(core, turn, group, len(fresh), command)
     if group.metadata:
         batches.keep_metadata(core, turn, fresh.values(), group.metadata)
     if in_batch:
         for job in fresh.values():
             job.header.created_at = turn.now
-            _keep_key(turn, job, command)
         batches.accept(core, turn, group, fresh.values(), command.ended)
         return None
     drafts = {key: _draft(core, turn, header) for key, header in headers.items()}
     for job in fresh.values():
-        _enqueue(core, turn, job, drafts[id(job.header)], command)
+        _enqueue(core, turn, job, drafts[id(job.header)])
     core.counters.batches += len({header.batch_id for header in headers.values()} - {""})
     return None
 
@@ -69,8 +71,7 @@ def _accept_prepared(core: Core, turn: Turn, ready: Prepared, command: Submit) -
     if refusal is None:
         if ready.group.metadata:
             batches.keep_metadata(core, turn, ready.group.jobs, ready.group.metadata)
-        for job in ready.keyed:
-            _keep_key(turn, job, command)
+        _keep_key(core, turn, ready.group, len(ready.jobs), command)
         prepared.accept(core, turn, ready, command)
     return refusal
 
@@ -110,7 +111,7 @@ def _draft(core: Core, turn: Turn, header: JobHeader) -> _Draft:
     return _Draft(common, encode(header), JobState.SCHEDULED if early else JobState.QUEUED)
 
 
-def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft, command: Submit) -> None:
+def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft) -> None:
     header = submitted.header
     job = core.record(core.counters.take_seq(), submitted.id, header, draft.common)
     core.counters.accepted += 1
@@ -118,16 +119,23 @@ def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft, comma
     turn.rows.jobs.append((job.seq, job.id, draft.row, submitted.payload))
     if draft.state is not JobState.QUEUED:
         core.write(turn, job)  # without a row of its own a job counts as queued
-    if header.idempotency_key:
-        _keep_key(turn, submitted, command)
     core.publish(turn, job, SUBMITTED)
     if header.fail_fast:
         _fail_at_closed_gate(core, turn, job)
 
 
-def _keep_key(turn: Turn, job: Submission, command: Submit) -> None:
-    if key := job.header.idempotency_key:
-        turn.rows.keys.append((key, job.id, command.digests.get(job.id, b""), turn.now))
+def _keep_key(core: Core, turn: Turn, group: SubmitGroup, count: int, command: Submit) -> None:
+    """Keep the group's key, if its first job carries one, with the seqs that its ``count`` jobs get next."""
+    first = group.jobs[0]
+    if not (key := first.header.idempotency_key):
+        return
+    seq, batch = core.counters.next_seq, None
+    if group.batch is not None:
+        batch = core.counters.next_batch
+    elif group.part_of:
+        batch = core.groups.live[group.part_of].no
+    digest = command.digests.get(first.id, b"")
+    turn.rows.keys.append(KeyRow(key, first.id, digest, turn.now, seq, seq + count - 1, batch))
 
 
 def _fail_at_closed_gate(core: Core, turn: Turn, job: JobRecord) -> None:

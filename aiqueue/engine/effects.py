@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiqueue.engine.records import JobRecord
 from aiqueue.protocol import Event, Need
@@ -15,6 +15,18 @@ from aiqueue.protocol import Event, Need
 #: In place of the time of a job's end; as long as one on disk. A page of the journal is full of the rows of jobs that
 #: run: rows that grew when their jobs end would split it.
 NOT_ENDED = -0.5
+
+
+class KeyRow(NamedTuple):
+    """An idempotency key, and the jobs that were submitted with it: their seqs have no gaps."""
+
+    key: str
+    job_id: str  #: of the first job, or the id of a schedule
+    digest: bytes  #: of what was submitted
+    at: float
+    first_seq: int | None = None  #: None for a schedule
+    last_seq: int | None = None
+    batch: int | None = None  #: number of their batch
 
 
 @dataclass(slots=True)
@@ -29,7 +41,7 @@ class Rows:
     results: list[tuple[int, bytes]] = field(default_factory=list)  #: seq, result
     attempts: list[tuple[int, int, bytes]] = field(default_factory=list)  #: seq, attempt, AttemptRecord
     gates: list[tuple[str, bytes]] = field(default_factory=list)  #: key, StoredGate; the last one counts
-    keys: list[tuple[str, str, bytes, float]] = field(default_factory=list)  #: idempotency key, job id, digest, time
+    keys: list[KeyRow] = field(default_factory=list)
     schedules: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     """Id, ScheduleSpec (empty: as it is), ScheduleState (empty: the schedule is gone); in order."""
     deletes: list[int] = field(default_factory=list)  #: seqs of ended jobs to forget

@@ -31,7 +31,6 @@ class Prepared:
         self.is_sound = True
         self.jobs: dict[str, JobRecord] = {}  #: by id, in order; their seqs are those of acceptance
         self.headers: list[bytes] = []
-        self.keyed: list[Submission] = []  #: those with an idempotency key
         self.timed: list[tuple[JobRecord, JobHeader]] = []  #: those with a date, an expiry or ``fail_fast``
         self.levels: Counter[int] = Counter()
         self.needs: dict[str, tuple[Need, ...]] = {}
@@ -60,8 +59,6 @@ class Prepared:
         job = self.jobs[job_id] = JobRecord(0, job_id, *self._core.common(header), JobState.BLOCKED)
         self.headers.append(encode(header))
         self.levels[header.level] += 1
-        if header.idempotency_key:
-            self.keyed.append(submitted)
         if header.run_at or header.fail_fast or header.expires_at or header.expires_in_ms:
             self.timed.append((job, header))
         return True

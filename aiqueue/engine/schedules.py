@@ -14,6 +14,7 @@ import msgspec
 from aiqueue.engine import admission, cancellation
 from aiqueue.engine.commands import AddSchedule, Cancel, ChangeSchedule, RunSchedule, Submit
 from aiqueue.engine.core import Core
+from aiqueue.engine.effects import KeyRow
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.schedule_records import (
     CATCH_UPS,
@@ -69,7 +70,7 @@ def add(core: Core, turn: Turn, command: AddSchedule) -> Refusal | str:
 
 def _keep_key(turn: Turn, command: AddSchedule, schedule_id: str) -> None:
     if command.key:
-        turn.rows.keys.append((command.key, schedule_id, command.digest, turn.now))
+        turn.rows.keys.append(KeyRow(command.key, schedule_id, command.digest, turn.now))
 
 
 def _refused(core: Core, spec: ScheduleSpec) -> str:

@@ -58,6 +58,8 @@ class StoredKey(NamedTuple):
     job_id: str
     digest: bytes  #: of the body it was used with
     at: float
+    jobs: int = 0  #: that were submitted with it, kept or not; 0: unknown, or a schedule
+    batch: int | None = None  #: number of their batch
 
 
 class PartRow(NamedTuple):
@@ -77,12 +79,12 @@ class EndedRow(NamedTuple):
 
 
 class OldKey(NamedTuple):
-    """An idempotency key that was used long ago, and its job as it is now."""
+    """An idempotency key that was used long ago, and what became of what was submitted with it."""
 
     key: str
     job_id: str
-    header: bytes  #: empty: the job is not kept
-    ended_at: float  #: 0: it has not ended
+    lives: bool  #: one of its jobs, or its batch, has not ended
+    ended_at: float  #: the last known end of them, or the key's own time if that is later
 
 
 class Journal(Protocol):
@@ -91,7 +93,8 @@ class Journal(Protocol):
     def commit(self, rows: Rows) -> None:
         """Make ``rows`` durable, all or none of them. The same rows twice are the same rows once.
 
-        What they delete is deleted first: a deleted job's or batch's id may be used again in the same commit.
+        What they delete is deleted first: a deleted job's or batch's id may be used again in the same commit. The time
+        of a key that was submitted with a deleted job becomes the job's end, if that is later.
         Raises OSError or the database's error when it can't, JournalTaken when it never can again, and JournalRefused
         for rows that contradict what is there: a job or batch whose id or number another one has.
         """

@@ -23,9 +23,19 @@ BY_END = """
     SELECT ended_at, seq, id FROM states JOIN jobs USING (seq)
     WHERE ended_at > 0 AND (ended_at, seq) > (?, ?) AND ended_at < ? ORDER BY ended_at, seq LIMIT ?
 """
+KEYS = "SELECT key, job_id, digest, at, coalesce(last_seq - first_seq + 1, 0), batch FROM idempotency WHERE key IN {}"
 OLD_KEYS = """
-    SELECT key, job_id, coalesce(header, x''), max(coalesce(ended_at, 0.0), 0.0)
-    FROM idempotency LEFT JOIN jobs ON jobs.id = job_id LEFT JOIN states USING (seq) WHERE at < ? ORDER BY at LIMIT ?
+    SELECT key, job_id,
+        EXISTS (
+            SELECT 1 FROM jobs LEFT JOIN states USING (seq)
+            WHERE jobs.seq BETWEEN first_seq AND last_seq AND coalesce(ended_at, 0) <= 0
+        ) OR EXISTS (SELECT 1 FROM batch_states WHERE no = batch AND ended_at <= 0),
+        max(
+            at,
+            coalesce((SELECT max(ended_at) FROM states WHERE seq BETWEEN first_seq AND last_seq), 0),
+            coalesce((SELECT ended_at FROM batch_states WHERE no = batch), 0)
+        )
+    FROM idempotency WHERE at < ? ORDER BY at LIMIT ?
 """
 SIZES = """
     SELECT jobs.seq, length(payload) + coalesce(length(body), 0)

@@ -36,11 +36,19 @@ _PUT_STATES = _statements("INSERT OR REPLACE", "states", "seq, state, progress, 
 _PUT_RESULTS = _statements("INSERT OR REPLACE", "results", "seq, body")
 _PUT_ATTEMPTS = _statements("INSERT OR REPLACE", "attempts", "seq, attempt, body")
 _PUT_GATES = _statements("INSERT OR REPLACE", "gates", "key, body")
-_PUT_KEYS = _statements("INSERT OR REPLACE", "idempotency", "key, job_id, digest, at")
+_PUT_KEYS = _statements("INSERT OR REPLACE", "idempotency", "key, job_id, digest, at, first_seq, last_seq, batch")
 _INSERT_BATCHES = _statements("INSERT", "batches", "no, id, spec", "ON CONFLICT DO NOTHING")
 _PUT_BATCH_STATES = _statements("INSERT OR REPLACE", "batch_states", "no, body, ended_at")
 _PUT_PARTS = _statements("INSERT OR REPLACE", "parts", "no, first_seq, count, first_index")
 _PUT_ENDS = _statements("INSERT OR REPLACE", "ends", "no, n, seq")
+_ENDS_OF_KEYS = """
+    SELECT max(states.ended_at), keys.key
+    FROM states CROSS JOIN idempotency AS keys
+        ON keys.first_seq = (SELECT max(first_seq) FROM idempotency WHERE first_seq <= states.seq)
+        AND keys.last_seq >= states.seq
+    WHERE states.seq IN {} GROUP BY keys.key
+"""
+_KEEP_KEY_LONGER = "UPDATE idempotency SET at = max(at, ?) WHERE key = ?"
 _KEEP_KEY = "UPDATE idempotency SET at = ? WHERE key = ? AND job_id = ?"
 _OLD_BATCHES = "SELECT no FROM batch_states WHERE ended_at > 0 AND ended_at < ? ORDER BY ended_at LIMIT ?"
 _FORGET_OF_BATCH = (
@@ -100,9 +108,11 @@ def without_deleted(rows: Rows) -> Rows:
 
 
 def _delete_jobs(writer: sqlite3.Connection, seqs: Sequence[int]) -> int:
-    """Delete jobs; return how many there were."""
+    """Delete jobs, and note their ends with their keys; return how many there were."""
     count = 0
     for part in chunks(seqs):
+        if ends := writer.execute(_ENDS_OF_KEYS.format(marks(part)), part).fetchall():
+            writer.executemany(_KEEP_KEY_LONGER, ends)
         for table in ("states", "results", "attempts"):
             writer.execute(f"DELETE FROM {table} WHERE seq IN {marks(part)}", part)
         count += writer.execute(f"DELETE FROM jobs WHERE seq IN {marks(part)}", part).rowcount

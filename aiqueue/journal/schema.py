@@ -11,6 +11,7 @@ from pathlib import Path
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
+from aiqueue.protocol import decode_header
 
 #: ``jobs`` is written once per job, in the order of acceptance, so that a submit only appends (payload last: reading a
 #: header does not touch its pages). What jobs that were accepted together have in common is in ``shared``, once.
@@ -62,6 +63,20 @@ STEPS = (
     """,
     # An index entry ends in its row's seq anyway. To name it stores it twice, which costs each job's end.
     "DROP INDEX states_by_end; CREATE INDEX states_by_end ON states (ended_at) WHERE ended_at > 0;",
+    # Ids of jobs that were submitted together under a key begin alike.
+    """
+    ALTER TABLE idempotency ADD COLUMN first_seq INTEGER;
+    ALTER TABLE idempotency ADD COLUMN last_seq INTEGER;
+    ALTER TABLE idempotency ADD COLUMN batch INTEGER;
+    UPDATE idempotency SET (first_seq, last_seq) = (
+        SELECT min(seq), max(seq) FROM jobs
+        WHERE id BETWEEN job_id AND CASE length(job_id) WHEN 36 THEN substr(job_id, 1, 24) || 'g' ELSE job_id END
+    );
+    UPDATE idempotency SET batch = (
+        SELECT no FROM batches WHERE id = (SELECT batch_in(header) FROM jobs WHERE seq = last_seq)
+    );
+    CREATE INDEX idempotency_by_job ON idempotency (first_seq);
+    """,
 )
 VERSION = len(STEPS)
 
@@ -78,6 +93,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     if found and connection.execute("SELECT 1 FROM jobs LIMIT 1").fetchone():
         _back_up(connection, path.with_name(f"{path.name}.schema-{found}"))
     now = time.time()
+    connection.create_function("batch_in", 1, lambda header: header and decode_header(header).batch_id)
     connection.create_function("end_in", 1, lambda progress: _end_in(progress, now), deterministic=True)
     steps = "".join(STEPS[found:])
     connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")

@@ -170,8 +170,7 @@ class SqliteJournal:
 
     def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
         """Return the idempotency keys that are known."""
-        rows = self._select("SELECT key, job_id, digest, at FROM idempotency WHERE key IN {}", keys)
-        return {key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows}
+        return {key: StoredKey(*row) for key, *row in self._select(queries.KEYS, keys)}
 
     def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
         """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
@@ -201,7 +200,8 @@ class SqliteJournal:
     def old_keys(self, *, before: float, limit: int) -> list[OldKey]:
         """Return idempotency keys whose time is before another, the oldest first."""
         with self._reading:
-            return [OldKey(*row) for row in self._reader.execute(queries.OLD_KEYS, (before, limit))]
+            rows = self._reader.execute(queries.OLD_KEYS, (before, limit)).fetchall()
+        return [OldKey(key, job_id, bool(lives), ended_at) for key, job_id, lives, ended_at in rows]
 
     def has_older(self, *, batches_before: float) -> bool:
         """Tell whether there are ended batches for a commit with this time to forget."""

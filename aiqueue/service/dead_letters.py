@@ -9,7 +9,6 @@ from aiqueue.call_size import PART_BYTES, size_of_view
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import JobState
-from aiqueue.ids import ids_from, is_job_id
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, DeadLettersReply, JobView, decode_header
 from aiqueue.service import lookup
@@ -80,7 +79,6 @@ class DeadLetters:
 
     async def _keys_of(self, dead: Sequence[StoredJob]) -> list[tuple[str, str]]:
         """Return the keys of jobs that were submitted alone. The key of a list or batch also stands for its others."""
-        keys = {job.id: key for job in dead if (key := decode_header(job.header).idempotency_key)}
-        after = {ids_from(job_id, 2)[1]: job_id for job_id in keys if is_job_id(job_id)}
-        others = await asyncio.to_thread(self._journal.jobs, list(after))
-        return [(key, job_id) for job_id, key in keys.items() if job_id not in {after[each] for each in others}]
+        keys = {key: job.id for job in dead if (key := decode_header(job.header).idempotency_key)}
+        found = await asyncio.to_thread(self._journal.keys, list(keys)) if keys else {}
+        return [(key, keys[key]) for key, stored in found.items() if stored.jobs == 1 and stored.batch is None]

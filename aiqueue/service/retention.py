@@ -1,8 +1,8 @@
 """Forgetting jobs that have ended: by age and by count, so few rows and bytes per commit that nothing else waits.
 
 What ended first goes first, in the order of an index by end; so what is not over is not read. A job whose result a live
-one needs is passed over, however old. An idempotency key is kept while its job, or its job's batch, lives, and for a
-day after the end.
+one needs is passed over, however old. An idempotency key is kept while one of the jobs that were submitted with it, or
+their batch, lives, and for a day after the last end, whatever is deleted before.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from collections.abc import Callable, Sequence
 
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
-from aiqueue.engine.groups import decode_stored_batch
-from aiqueue.journal.base import EndedRow, Journal, OldKey
-from aiqueue.protocol import decode_header
+from aiqueue.journal.base import EndedRow, Journal
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline
 
@@ -120,26 +118,19 @@ class Retention:
         before = max(0.0, now - self._config.idempotency_s)
         while old := await asyncio.to_thread(self._journal.old_keys, before=before, limit=_STEP):
             rows = Rows()
-            for key, end in zip(old, await asyncio.to_thread(self._ends_of, old), strict=True):
-                if end is not None and end < before:
+            for key in old:
+                if not key.lives and key.ended_at < before:
                     rows.free_keys.append((key.key, key.job_id))
                 else:
-                    rows.key_times.append((now if end is None else end, key.key, key.job_id))
+                    rows.key_times.append((now if key.lives else key.ended_at, key.key, key.job_id))
             await self._forget(rows)
 
-    def _ends_of(self, keys: Sequence[OldKey]) -> list[float | None]:
-        return [self._end_of(key) for key in keys]
-
-    def _end_of(self, key: OldKey) -> float | None:
-        """Return when what the key stands for ended; None while it lives, 0 if it is not kept."""
-        if not key.header:
-            return 0.0
-        batch_id = decode_header(key.header).batch_id
-        batch = self._journal.batch(batch_id) if batch_id else None
-        return (decode_stored_batch(batch[2]).ended_at if batch else key.ended_at) or None
-
     async def _forget_batches(self) -> None:
-        """A commit forgets only so many rows of ended batches, so again and again until there are no more."""
-        before = max(0.0, self._clock.now() - self._config.max_age_s)
+        """A commit forgets only so many rows of ended batches, so again and again until there are no more.
+
+        A batch is kept as long as its key: it says when the key's day begins.
+        """
+        kept_s = max(self._config.max_age_s, self._config.idempotency_s)
+        before = max(0.0, self._clock.now() - kept_s)
         while await asyncio.to_thread(self._journal.has_older, batches_before=before):
             await self._forget(Rows(batches_before=before))

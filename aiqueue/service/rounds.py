@@ -218,9 +218,12 @@ def _names_in(commits: Sequence[Rows], asked: frozenset[str]) -> set[str]:
 def _known(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> Answer | None:
     """Return the answer to a group whose key another submit has used."""
     used = keys.get(key_of(group))
-    if used is None or used.job_id == group.jobs[0].id:
+    if used is None:
         return None
-    if used.digest == digest_of(group):
+    is_same = used.digest == digest_of(group)
+    if used.job_id == group.jobs[0].id:  # sent again: accepted long ago, whichever of its jobs are deleted
+        return Answer(None) if is_same else None
+    if is_same:
         return Answer(None, used.job_id)
     _, _, key = key_of(group).partition(":")
     return Answer(Refusal(IdempotencyConflict.kind, key, used.job_id))

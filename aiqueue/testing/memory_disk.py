@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from aiqueue.engine.effects import Rows
-from aiqueue.journal.base import FORGOTTEN_AT_ONCE, JournalRefused, PartRow, StoredKey
+from aiqueue.engine.effects import KeyRow, Rows
+from aiqueue.journal.base import FORGOTTEN_AT_ONCE, JournalRefused, OldKey, PartRow
 from aiqueue.journal.rows import without_deleted
 
 
@@ -30,7 +30,7 @@ class Disk:
     results: dict[int, bytes] = field(default_factory=dict)
     attempts: dict[tuple[int, int], bytes] = field(default_factory=dict)
     gates: dict[str, bytes] = field(default_factory=dict)
-    keys: dict[str, StoredKey] = field(default_factory=dict)
+    keys: dict[str, KeyRow] = field(default_factory=dict)
     schedules: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     counters: bytes = b""
     note: bytes = b""
@@ -44,6 +44,7 @@ class Disk:
         if rows.deletes or rows.dropped:
             rows = without_deleted(rows)
         self._check_same(rows)
+        self._note_ends(self.ended_at.keys() & rows.deletes)
         for seq in rows.deletes:
             self._delete(seq)
         for seq, job_id, header, payload in rows.jobs:
@@ -61,7 +62,7 @@ class Disk:
         for key, job_id in rows.free_keys:
             if key in self.keys and self.keys[key].job_id == job_id:
                 del self.keys[key]
-        self.keys.update({key: StoredKey(job_id, digest, at) for key, job_id, digest, at in rows.keys})
+        self.keys.update({row.key: row for row in rows.keys})
         for schedule_id, spec, state in rows.schedules:
             known, _ = self.schedules.pop(schedule_id, (b"", b""))
             if state and (spec or known):
@@ -89,6 +90,18 @@ class Disk:
             if numbers.setdefault(batch_id, no) != no or self.batches.get(no, (batch_id,))[0] != batch_id:
                 said = f"{batch_id!r} can't become number {no} of batches: the id or number is taken"
                 raise JournalRefused(said, batch_id)
+
+    def old_key(self, row: KeyRow) -> OldKey:
+        """Return what became of the jobs of a key."""
+        ends = [self.ended_at.get(seq, 0.0) for seq in seqs_of(row) if seq in self.jobs]
+        if row.batch in self.batch_states:
+            ends.append(self.batch_states[row.batch][1])
+        return OldKey(row.key, row.job_id, any(end <= 0 for end in ends), max([row.at, *ends]))
+
+    def _note_ends(self, gone: set[int]) -> None:
+        for key, row in self.keys.items() if gone else ():
+            ends = [self.ended_at[seq] for seq in gone.intersection(seqs_of(row))]
+            self.keys[key] = row._replace(at=max([row.at, *ends]))
 
     def _delete(self, seq: int) -> None:
         row = self.jobs.pop(seq, None)
@@ -133,3 +146,8 @@ class Disk:
     def _forget_batch(self, no: int) -> None:
         for table in (self.batches, self.batch_states, self.parts, self.ends):
             table.pop(no, None)
+
+
+def seqs_of(row: KeyRow) -> range:
+    """Return the seqs of the jobs that were submitted with a key."""
+    return range(0) if row.first_seq is None or row.last_seq is None else range(row.first_seq, row.last_seq + 1)

@@ -16,7 +16,7 @@ from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.ids import is_made_in_order
 from aiqueue.journal.base import EndedRow, OldKey, PartRow, Recovered, StoredJob, StoredKey
-from aiqueue.testing.memory_disk import Disk
+from aiqueue.testing.memory_disk import Disk, seqs_of
 
 
 class MemoryJournal:
@@ -147,7 +147,8 @@ class MemoryJournal:
     def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
         """Return the idempotency keys that are known."""
         with self._lock:
-            return {key: self._disk.keys[key] for key in keys if key in self._disk.keys}
+            found = [self._disk.keys[key] for key in keys if key in self._disk.keys]
+            return {row.key: StoredKey(row.job_id, row.digest, row.at, len(seqs_of(row)), row.batch) for row in found}
 
     def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
         """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
@@ -182,13 +183,8 @@ class MemoryJournal:
         """Return idempotency keys whose time is before another, the oldest first."""
         with self._lock:
             disk = self._disk
-            old = sorted((key.at, name) for name, key in disk.keys.items() if key.at < before)[:limit]
-            found = [(name, disk.keys[name].job_id) for _, name in old]
-            rows = [(name, job_id, disk.seqs.get(job_id, 0)) for name, job_id in found]
-            return [
-                OldKey(name, job_id, disk.jobs[seq].header if seq else b"", max(0.0, disk.ended_at.get(seq, 0.0)))
-                for name, job_id, seq in rows
-            ]
+            old = [row for row in disk.keys.values() if row.at < before]
+            return [disk.old_key(row) for row in sorted(old, key=lambda row: (row.at, row.key))[:limit]]
 
     def has_older(self, *, batches_before: float) -> bool:
         """Tell whether there are ended batches for a commit with this time to forget."""

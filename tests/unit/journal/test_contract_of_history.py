@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from aiqueue.engine.effects import Rows
+from aiqueue.engine.effects import KeyRow, Rows
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import EndedRow, Journal, OldKey, StoredKey
 from tests.unit.journal.conftest import Reopen
@@ -50,35 +50,53 @@ def test_a_schedule_that_was_removed_is_gone_and_stays_gone(journal: Journal, af
 
 
 def test_keys_are_found_with_their_job_digest_and_time(journal: Journal, after_a_crash: Reopen) -> None:
-    journal.commit(Rows(keys=[("a:1", "job-1", b"\x00d", 1.5), ("b:1", "job-2", b"e", 2.5)]))
+    journal.commit(Rows(keys=[KeyRow("a:1", "job-1", b"\x00d", 1.5, 7, 9, 3), KeyRow("b:1", "job-2", b"e", 2.5)]))
     other = after_a_crash(journal)
-    assert other.keys(["a:1", "nobody:1"]) == {"a:1": StoredKey("job-1", b"\x00d", 1.5)}
+    assert other.keys(["a:1", "nobody:1"]) == {"a:1": StoredKey("job-1", b"\x00d", 1.5, 3, 3)}
+    assert other.keys(["b:1"]) == {"b:1": StoredKey("job-2", b"e", 2.5)}
     assert other.keys([]) == {}
 
 
-def test_old_keys_are_read_with_their_jobs_the_oldest_first(journal: Journal) -> None:
-    journal.commit(jobs(1))
+def test_old_keys_are_read_with_what_became_of_their_jobs_the_oldest_first(journal: Journal) -> None:
+    journal.commit(jobs(1, 3, 4))
     journal.commit(jobs(2, state="processing"))
     journal.commit(
         Rows(
             keys=[
-                ("live", "job-2", b"d", 2.0),
-                ("gone", "job-9", b"d", 3.0),
-                ("old", "job-1", b"d", 1.0),
-                ("new", "job-2", b"d", 4.0),
-            ]
+                KeyRow("live", "job-1", b"d", 2.0, 1, 3),
+                KeyRow("gone", "job-9", b"d", 3.0, 9, 9),
+                KeyRow("old", "job-3", b"d", 1.0, 3, 4),
+                KeyRow("schedule", "nightly", b"d", 3.5),
+                KeyRow("live batch", "job-4", b"d", 3.6, 4, 4, 1),
+                KeyRow("ended batch", "job-4", b"d", 3.7, 4, 4, 2),
+                KeyRow("new", "job-2", b"d", 4.0, 2, 2),
+            ],
+            batches=[(1, "one", b"spec"), (2, "two", b"spec")],
+            batch_states=[(1, b"b", 0.0), (2, b"b", 2e6)],
         )
     )
     assert journal.old_keys(before=4.0, limit=9) == [
-        OldKey("old", "job-1", b"h", 1e6 - 1),
-        OldKey("live", "job-2", b"h", 0.0),
-        OldKey("gone", "job-9", b"", 0.0),
+        OldKey("old", "job-3", False, 1e6 - 3),
+        OldKey("live", "job-1", True, 1e6 - 1),
+        OldKey("gone", "job-9", False, 3.0),
+        OldKey("schedule", "nightly", False, 3.5),
+        OldKey("live batch", "job-4", True, 1e6 - 4),
+        OldKey("ended batch", "job-4", False, 2e6),
     ]
     assert [row.key for row in journal.old_keys(before=4.0, limit=1)] == ["old"]
 
 
+def test_the_end_of_a_forgotten_job_stays_with_its_key(journal: Journal) -> None:
+    journal.commit(jobs(*range(1, 8)))
+    keys = [KeyRow("a", "job-1", b"d", 1.0, 1, 3), KeyRow("b", "job-5", b"d", 2e6, 5, 5), KeyRow("c", "s", b"d", 1.0)]
+    journal.commit(Rows(keys=[*keys, KeyRow("d", "job-6", b"d", 1.0, 6, 6)]))
+    journal.commit(Rows(deletes=[2, 4, 5, 7]))
+    times = {key: found.at for key, found in journal.keys(["a", "b", "c", "d"]).items()}
+    assert times == {"a": 1e6 - 2, "b": 2e6, "c": 1.0, "d": 1.0}
+
+
 def test_a_key_is_kept_longer_only_if_it_is_of_that_job(journal: Journal) -> None:
-    journal.commit(Rows(keys=[("a", "job-1", b"d", 1.0), ("b", "job-2", b"d", 1.0)]))
+    journal.commit(Rows(keys=[KeyRow("a", "job-1", b"d", 1.0), KeyRow("b", "job-2", b"d", 1.0)]))
     journal.commit(Rows(key_times=[(5.0, "a", "job-1"), (5.0, "b", "job-9"), (5.0, "none", "job-1")]))
     assert {key: found.at for key, found in journal.keys(["a", "b", "none"]).items()} == {"a": 5.0, "b": 1.0}
 
@@ -163,7 +181,7 @@ def test_dead_letters_are_read_page_by_page_the_newest_first(journal: Journal) -
 
 def test_all_of_a_commit_is_there_after_a_crash(journal: Journal, after_a_crash: Reopen) -> None:
     rows = jobs(1, state="dead_letter")
-    rows.gates, rows.keys, rows.counters = [("g", b"x")], [("k", "job-1", b"d", 1.0)], b"c"
+    rows.gates, rows.keys, rows.counters = [("g", b"x")], [KeyRow("k", "job-1", b"d", 1.0)], b"c"
     journal.commit(rows)
     other = after_a_crash(journal)
     assert other.attempts([1]) == {1: [b"a1", b"a2"]}

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from aiqueue.engine.effects import Rows
+from aiqueue.engine.effects import KeyRow, Rows
 from aiqueue.errors import StartError
+from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.journal import schema
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.service.lookup import view_of
@@ -135,7 +136,7 @@ def test_where_no_copy_can_be_made_nothing_is_changed(tmp_path: Path) -> None:
 
 
 def test_a_migrated_database_takes_what_is_new(old: SqliteJournal) -> None:
-    old.commit(Rows(attempts=[(2, 1, b"a")], gates=[("g", b"x")], keys=[("k", "job-1", b"d", 1.0)], deletes=[4]))
+    old.commit(Rows(attempts=[(2, 1, b"a")], gates=[("g", b"x")], keys=[KeyRow("k", "job-1", b"d", 1.0)], deletes=[4]))
     old.commit(Rows(schedules=[("s", b"spec", b"state")]))
     with old.recover() as found:
         assert list(found.schedules) == [("s", b"spec", b"state")]
@@ -173,6 +174,39 @@ def test_a_database_with_the_wider_index_by_end_gets_the_narrow_one_and_is_read_
         first = journal.ended(after=(0.0, 0), before=9.0, limit=2)
         rest = journal.ended(after=(first[-1].at, first[-1].seq), before=9.0, limit=2)
         assert [row.seq for row in first + rest] == [2, 4, 1]
+
+
+def test_keys_that_an_earlier_release_kept_stand_for_all_jobs_of_their_list_or_batch(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    listed, alone, batched = (ids_from(first, 3) for first in new_job_ids(3))
+    in_batch = msgspec.msgpack.encode([*HEADER[:9], "nightly", START])
+    rows = [(name, msgspec.msgpack.encode(HEADER)) for name in [*listed[1:], alone[0], "chosen", "chosen-2"]]
+    rows += [(name, in_batch) for name in batched]
+    keys = {"list": listed[0], "one": alone[0], "chosen": "chosen", "batch": batched[0], "gone": new_job_ids(1)[0]}
+    with closing(sqlite3.connect(path)) as database, database:
+        database.create_function("end_in", 1, lambda progress: 0.0, deterministic=True)
+        database.executescript(f"{''.join(schema.STEPS[:9])} PRAGMA user_version = 9;")
+        for seq, row in enumerate(rows, 1):  # the list's first job is deleted
+            database.execute("INSERT INTO jobs VALUES (?, ?, ?, x'')", (seq, *row))
+        database.execute("INSERT INTO batches VALUES (4, 'nightly', x'')")
+        database.executemany("INSERT INTO idempotency VALUES (?, ?, x'', 1.0)", keys.items())
+    with closing(SqliteJournal(path)) as journal:
+        found = journal.keys(list(keys))
+        spans = journal._writer.execute("SELECT key, first_seq, last_seq FROM idempotency").fetchall()
+    assert {key: (row.jobs, row.batch) for key, row in found.items()} == {
+        "list": (2, None),
+        "one": (1, None),
+        "chosen": (1, None),
+        "batch": (3, 4),
+        "gone": (0, None),
+    }
+    assert sorted(spans, key=lambda span: span[1] or 0) == [
+        ("gone", None, None),
+        ("list", 1, 2),
+        ("one", 3, 3),
+        ("chosen", 4, 4),
+        ("batch", 6, 8),
+    ]
 
 
 def test_a_queue_goes_on_with_the_jobs_of_an_earlier_release(old: SqliteJournal) -> None:

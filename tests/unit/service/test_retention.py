@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from aiqueue import protocol
 from aiqueue.config import RetentionConfig
-from aiqueue.engine.effects import Rows
+from aiqueue.engine.effects import KeyRow, Rows
 from aiqueue.engine.groups import StoredBatch, encode_batch
 from aiqueue.engine.records import Progress, encode_progress
 from aiqueue.engine.states import TERMINAL, JobState
@@ -211,7 +211,9 @@ async def test_a_key_is_forgotten_so_long_after_the_end_of_its_job_and_never_whi
     old.add(1, ended_ago_s=99.0)
     old.add(1, ended_ago_s=101.0)
     long_ago = old.clock.now() - 5_000.0
-    old.journal.commit(Rows(keys=[(f"key-{seq}", f"job-{seq}", b"d", long_ago) for seq in (1, 2, 3, 4)]))
+    old.journal.commit(
+        Rows(keys=[KeyRow(f"key-{seq}", f"job-{seq}", b"d", long_ago, seq, seq) for seq in (1, 2, 3, 4)])
+    )
     names = [f"key-{seq}" for seq in (1, 2, 3, 4)]
     await old.tick()
     assert set(old.journal.keys(names)) == {"key-1", "key-2"}
@@ -243,7 +245,7 @@ async def test_the_key_of_a_batch_is_kept_while_the_batch_lives_though_its_first
         Rows(
             jobs=[(1, "job-1", protocol.encode(header(batch_id="nightly")), b"p")],
             states=[(1, "completed", progress, long_ago)],
-            keys=[("key", "job-1", b"d", long_ago)],
+            keys=[KeyRow("key", "job-1", b"d", long_ago, 1, 1, 1)],
             batches=[(1, "nightly", b"spec")],
             batch_states=batch(0.0),
         )
@@ -270,7 +272,7 @@ async def test_keys_and_batches_go_in_small_steps_however_many_are_over(kept: Ca
     then = old.clock.now() - 101.0
     old.journal.commit(
         Rows(
-            keys=[(f"key-{number}", "job", b"d", then) for number in range(1_700)],
+            keys=[KeyRow(f"key-{number}", "job", b"d", then) for number in range(1_700)],
             batches=[(1, "batch", b"spec")],
             batch_states=[(1, b"b", then)],
             ends=[(1, n, n) for n in range(1, 2_301)],
