@@ -11,7 +11,7 @@ from aiqueue.engine.batch_ends import end_phase
 from aiqueue.engine.cancellation import fail_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
 from aiqueue.engine.core import Core
-from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, failure_of, unknown
+from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, failure_of, lost_need, unknown
 from aiqueue.engine.groups import Group, StoredBatch, encode_batch
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord, decode_progress
@@ -117,7 +117,7 @@ def _enqueue(core: Core, turn: Turn, group: Group, submitted: Submission, ended:
         core.publish(turn, job, SUBMITTED)  # those of an open batch are announced as one, when it is sealed
     lost = _link(core, job, header, ended)
     if lost:
-        core.move(turn, job, JobState.FAILED, failure=failure_of(lost, ended[lost]))
+        core.move(turn, job, JobState.FAILED, failure=failure_of(lost, ended.get(lost)))
     elif group.stored.phase != "open" and not core.links.waits(job.id):
         _release(core, turn, job)
     return job
@@ -128,8 +128,7 @@ def _link(core: Core, job: JobRecord, header: JobHeader, ended: Mapping[str, str
     if not header.needs:
         return ""
     core.links.add(job.id, header.needs, header.on_error, core.live)
-    gone = [need.job_id for need in header.needs if need.job_id in ended]
-    return next((each for each in gone if broken(header.on_error, JobState(ended[each]))), "")
+    return lost_need(header.needs, header.on_error, ended, core.live)
 
 
 def steer(core: Core, turn: Turn, command: Steer) -> Refusal | None:

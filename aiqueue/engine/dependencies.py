@@ -129,9 +129,26 @@ def broken(on_error: str, parent: JobState) -> bool:
     return on_error == "fail" and parent is not JobState.COMPLETED
 
 
-def failure_of(parent_id: str, state: str) -> Failure:
-    """Return why a job did not run whose parent did not complete."""
+def lost_need(needs: Iterable[Need], on_error: str, ended: Mapping[str, str], live: Mapping[str, JobRecord]) -> str:
+    """Return the first job without which one can't run: it did not complete, or is not kept any more."""
+    if on_error != "fail":
+        return ""
+    gone = (need.job_id for need in needs if need.job_id not in live)
+    return next((job_id for job_id in gone if ended.get(job_id) != JobState.COMPLETED), "")
+
+
+def failure_of(parent_id: str, state: str | None) -> Failure:
+    """Return why a job did not run whose parent did not complete, or is not kept any more (None)."""
+    if state is None:
+        return not_kept(parent_id).to_failure()
     return DependencyFailed(f"Dependency failed: job {parent_id} ended as {state}, and this job needs it").to_failure()
+
+
+def not_kept(parent_id: str) -> DependencyFailed:
+    """Return the error of a job whose parent's result was deleted."""
+    return DependencyFailed(
+        f"Dependency failed: the result of job {parent_id} is not kept any more, and this job needs it"
+    )
 
 
 def unknown(needs: Iterable[Need], known: Container[str], live: Mapping[str, JobRecord]) -> str:

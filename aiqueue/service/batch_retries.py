@@ -21,6 +21,7 @@ from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import BatchSpec, JobView, Need, Refusal, Submission
 from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.holds import Holds
 from aiqueue.service.lookup import ended_needs, needs_of
 
 _AT_ONCE = 500
@@ -70,9 +71,11 @@ class BatchRetries:
         pages: BatchPages,
         view_of: Callable[[StoredJob], JobView],
         find: Callable[[str], Awaitable[Found]],
+        holds: Holds,
     ) -> None:
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
         self._pages, self._view_of, self._find = pages, view_of, find
+        self._holds = holds
         self._under_way: dict[str, _UnderWay] = {}  # by batch
         self._answers: dict[str, int] = {}  # by call, the last ones
         self.at_once = _AT_ONCE  #: jobs of one part of a retry
@@ -165,7 +168,7 @@ class BatchRetries:
         """Return the batch and the ended jobs that these ones need, both as they are in this turn of the loop."""
         while True:
             found = await self._find(batch_id)
-            ended = await ended_needs(needs_of(jobs), self._engine, self._journal, self._commits.settled)
+            ended = await ended_needs(needs_of(jobs), self._engine, self._journal, self._commits.settled, self._holds)
             if self._engine.core.groups.live.get(batch_id) is found.group:
                 return found, ended
 

@@ -19,6 +19,7 @@ from aiqueue.service.batch_rates import BatchRates
 from aiqueue.service.batch_retries import BatchRetries, Found, error_of
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.holds import Holds
 from aiqueue.service.shown_times import show_batch
 
 _STATUS = {"running": "processing", "stopping": "cancelling"}
@@ -37,11 +38,12 @@ class BatchDesk:
         commits: CommitPipeline,
         clock: Clock,
         view_of: Callable[[StoredJob], JobView],
+        holds: Holds,
     ) -> None:
         self._apply, self._engine, self._journal = apply, engine, journal
         self._commits, self._clock = commits, clock
         self._pages, self._view_of = BatchPages(journal), view_of
-        self.retries = BatchRetries(apply, engine, journal, commits, self._pages, view_of, self._find)
+        self.retries = BatchRetries(apply, engine, journal, commits, self._pages, view_of, self._find, holds)
         self._dropping: dict[str, asyncio.Future[None]] = {}
         self._rates = BatchRates()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from aiqueue.engine.dependencies import not_kept
 from aiqueue.engine.effects import Granted
 from aiqueue.engine.records import JobRecord
-from aiqueue.errors import JobError, PayloadLost, PayloadUnreadable
+from aiqueue.errors import DependencyFailed, JobError, PayloadLost, PayloadUnreadable
 from aiqueue.journal.base import StoredJob
 from aiqueue.protocol import ClaimedJob, JobInput, Need, Outcome
 from aiqueue.service import lookup
@@ -71,7 +72,7 @@ class ClaimReader:
         for job_id, (needed, on_error) in needs.items():
             try:
                 inputs[job_id] = _inputs_of(needed, on_error, stored, broken)
-            except PayloadUnreadable as error:
+            except (PayloadUnreadable, DependencyFailed) as error:
                 faults[job_id] = error
         return inputs, faults
 
@@ -81,6 +82,8 @@ def _inputs_of(
 ) -> list[JobInput]:
     found: list[JobInput] = []
     for need in needs:
+        if on_error == "fail" and need.job_id not in stored and need.job_id not in broken:
+            raise not_kept(need.job_id)
         try:
             if need.job_id in broken:
                 raise broken[need.job_id]

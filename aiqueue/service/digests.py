@@ -8,12 +8,22 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from aiqueue.ids import ids_from
 from aiqueue.protocol import JobHeader, Submission, SubmitGroup, encode
 
 
 def key_of(group: SubmitGroup) -> str:
     """Return the idempotency key of all the group's jobs, which the first one carries."""
     return group.jobs[0].header.idempotency_key if group.jobs else ""
+
+
+def has_ids_of_first(group: SubmitGroup) -> bool:
+    """Return True if all the group's ids follow from that of its first job, as those of jobs with one key do."""
+    ids = [job.id for job in group.jobs]
+    try:
+        return len(ids) == 1 or ids == ids_from(ids[0], len(ids))
+    except ValueError:  # no UUID
+        return False
 
 
 def digest_of(group: SubmitGroup) -> bytes:

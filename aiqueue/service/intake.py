@@ -15,6 +15,7 @@ from aiqueue.service import lookup
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import key_of
+from aiqueue.service.holds import Holds
 from aiqueue.service.old_ids import OldIds
 from aiqueue.service.rounds import Rounds
 
@@ -37,11 +38,13 @@ class Intake:
         commits: CommitPipeline,
         clock: Clock,
         taken: Set[str],
+        holds: Holds,
     ) -> None:
         self._apply, self._engine, self._journal, self._commits, self._clock = apply, engine, journal, commits, clock
+        self._holds = holds
         self._prepared: dict[str, Prepared] = {}  # of the large groups in hand, by batch
         self.prepared_from = _PREPARED  #: jobs of a group; and so many in one turn of the loop
-        self._rounds = Rounds(self._carry_out, engine, journal, commits)
+        self._rounds = Rounds(self._carry_out, engine, journal, commits, holds)
         self._old = OldIds(journal.newest_id(), taken)
         self._opened: list[set[str]] = []  # one for each submit that looks something up
 
@@ -123,7 +126,7 @@ class Intake:
         try:
             taken = await self._taken(groups)
             needed = set[str]().union(*(self._needs_of(group) for group in groups if group.batch is not None))
-            ended = await lookup.ended_needs(needed, self._engine, self._journal, self._commits.settled)
+            ended = await lookup.ended_needs(needed, self._engine, self._journal, self._commits.settled, self._holds)
             return taken | opened, ended
         finally:
             self._opened = [other for other in self._opened if other is not opened]  # equal ones are others'

@@ -12,6 +12,7 @@ from aiqueue.errors import DependencyFailed
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, JobInput, JobView, Need, Submission, decode_header
 from aiqueue.service.commits import Committed
+from aiqueue.service.holds import Holds
 
 _IN_AN_ATTEMPT = frozenset({JobState.PROCESSING, JobState.CANCELLING, JobState.COMPLETED, JobState.DEAD_LETTER})
 
@@ -114,14 +115,15 @@ def needs_of(jobs: Sequence[Submission]) -> Set[str]:
 
 
 async def ended_needs(
-    asked: Set[str], engine: QueueEngine, journal: Journal, settled: Callable[[], Committed]
+    asked: Set[str], engine: QueueEngine, journal: Journal, settled: Callable[[], Committed], holds: Holds
 ) -> dict[str, str]:
     """Return the states of those that have ended. Nothing may be awaited between this and accepting who needs them."""
     ended: dict[str, str] = {}
     looked_up: set[str] = set()
-    while missing := [job_id for job_id in asked - looked_up if not engine.knows(job_id)]:
-        looked_up.update(missing)
-        await asyncio.shield(settled())
-        stored = await asyncio.to_thread(journal.jobs, missing)
-        ended |= {job.id: job.state for job in stored.values() if job.state in TERMINAL}
+    with holds.hold(asked):
+        while missing := [job_id for job_id in asked - looked_up if not engine.knows(job_id)]:
+            looked_up.update(missing)
+            await asyncio.shield(settled())
+            stored = await asyncio.to_thread(journal.jobs, missing)
+            ended |= {job.id: job.state for job in stored.values() if job.state in TERMINAL}
     return ended

@@ -51,6 +51,7 @@ from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.dead_letters import DeadLetters
 from aiqueue.service.event_log import EventLog
 from aiqueue.service.faults import FaultBook
+from aiqueue.service.holds import Holds
 from aiqueue.service.intake import Intake
 from aiqueue.service.payload_cache import PayloadCache
 from aiqueue.service.pool_loads import collect_loads
@@ -90,20 +91,16 @@ class QueueService:
         self._recent = statistics.RecentTimes()
         self._faults = FaultBook(journal, self._clock, restarted=restarted, end=end)
         self._commits = CommitPipeline(journal, self._publish, writer=writer, on_fault=self._faults.trip)
+        holds = Holds(self._engine.core.links.is_needed)
         taken = self._faults.taken_ids()
-        self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken)
+        self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken, holds)
         live = self._engine.core.live
         self._retention = Retention(
-            settings.retention,
-            journal,
-            self._commits,
-            self._clock,
-            lambda: len(live),
-            self._engine.core.links.is_needed,
+            settings.retention, journal, self._commits, self._clock, lambda: len(live), holds.needed
         )
-        self.dead_letters = DeadLetters(journal, self._commits, self._view, is_needed=self._engine.core.links.is_needed)
+        self.dead_letters = DeadLetters(journal, self._commits, self._view, is_needed=holds.needed)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
-        self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view)
+        self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view, holds)
         payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._step = Steps(self._engine, self._commits, payloads, self._clock, self._faults).step
         self._workers = WorkerDesk(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ from aiqueue.journal.base import Journal, StoredJob, StoredKey
 from aiqueue.protocol import Refusal, SubmitGroup
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline, Committed
-from aiqueue.service.digests import digest_of, key_of
+from aiqueue.service.digests import digest_of, has_ids_of_first, key_of
+from aiqueue.service.holds import Holds
 
 _ROUND_BYTES = 8 * 2**20  # of payloads looked up at once
 _JOB_BYTES = 8_192  # what a job without a payload counts for: 1,000 of them take some 10 ms of the loop
@@ -77,8 +79,10 @@ class Rounds:
         engine: QueueEngine,
         journal: Journal,
         commits: CommitPipeline,
+        holds: Holds,
     ) -> None:
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
+        self._holds = holds
         self._waiting: list[_Asked] = []  # in the order they came
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -87,11 +91,18 @@ class Rounds:
         """Put groups in line; each is accepted as if those before it had been accepted already."""
         loop = asyncio.get_running_loop()
         asked = [_Asked(group, loop.create_future(), _names_of(group), _needs_of(group)) for group in groups]
+        for one in asked:
+            if one.needs:
+                self._holds.take(one.needs)
+                one.answered.add_done_callback(partial(self._let_go, one.needs))
         self._waiting += asked
         self._wake.set()
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
         return [one.answered for one in asked]
+
+    def _let_go(self, needs: Set[str], answered: asyncio.Future[Answer]) -> None:
+        self._holds.release(needs)
 
     async def _run(self) -> None:
         while self._waiting:
@@ -129,11 +140,14 @@ class Rounds:
         with self._commits.watched() as rows:
             found = await asyncio.to_thread(self._read, asked)
             unsure = _names_in(rows, frozenset(chain.from_iterable(one.names | one.needs for one in asked)))
+            deletes = any(each.deletes for each in rows)
         new: list[_Asked] = []
         again: list[_Asked] = []
         ahead: set[str] = set()  # names of ``again``
         for one in asked:
-            if not (unsure.isdisjoint(one.names) and ahead.isdisjoint(one.behind)) or self._doubts(one, found, unsure):
+            if not (unsure.isdisjoint(one.names) and ahead.isdisjoint(one.behind)) or self._doubts(
+                one, found, unsure, deletes
+            ):
                 again.append(one)
                 ahead |= one.names
             elif answer := _known(one.group, found.keys):
@@ -158,11 +172,16 @@ class Rounds:
             self._journal.states(list(needs)) if needs else {},
         )
 
-    def _doubts(self, one: _Asked, found: _Found, unsure: Set[str]) -> bool:
-        """Tell whether a job that the group needs has ended, or gone, and the journal did not say so yet."""
+    def _doubts(self, one: _Asked, found: _Found, unsure: Set[str], deletes: bool) -> bool:
+        """Tell whether a job that the group needs has ended, or gone, and the journal did not say so yet.
+
+        What is being deleted was not needed when that began, so it may be one of these.
+        """
         gone = {job_id for job_id in one.needs - one.sure if not self._engine.knows(job_id)}
         doubtful = {
-            job_id for job_id in gone if job_id in unsure or found.needs.get(job_id, "completed") not in TERMINAL
+            job_id
+            for job_id in gone
+            if deletes or job_id in unsure or found.needs.get(job_id, "completed") not in TERMINAL
         }
         one.sure |= doubtful  # at the next round
         return bool(doubtful)
@@ -221,8 +240,8 @@ def _known(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> Answer | None:
     if used is None:
         return None
     is_same = used.digest == digest_of(group)
-    if used.job_id == group.jobs[0].id:  # sent again: accepted long ago, whichever of its jobs are deleted
-        return Answer(None) if is_same else None
+    if used.job_id == group.jobs[0].id:  # sent again: accepted long ago, whichever of its jobs are deleted since
+        return Answer(None) if is_same and has_ids_of_first(group) else None
     if is_same:
         return Answer(None, used.job_id)
     _, _, key = key_of(group).partition(":")

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
+from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
 from aiqueue.testing.jobs import completed, group, header, settings, submission
 from tests.tools.service_harness import ServiceHarness
@@ -60,20 +61,21 @@ async def test_a_key_stands_for_its_job_while_that_waits_and_for_a_day_after_its
     assert await submit_with_key(queue, "fourth", two_days_ms) == "fourth"
 
 
-@pytest.mark.parametrize("deleted", [["a", "b"], ["a"], ["b"]])
+@pytest.mark.parametrize("deleted", [[0, 1], [0], [1]])
 async def test_a_list_that_is_sent_again_under_its_key_runs_nothing_again_though_jobs_of_it_were_deleted(
-    queue: ServiceHarness, deleted: list[str]
+    queue: ServiceHarness, deleted: list[int]
 ) -> None:
+    first, second = ids_from(new_job_ids(1)[0], 2)
     keyed = replace(header(), idempotency_key="scope:nightly")
 
     async def submit() -> None:
-        sent = group(submission("a", keyed), submission("b"), maybe_known=True)
+        sent = group(submission(first, keyed), submission(second), maybe_known=True)
         assert (await queue.service.submit_and_linger([sent], 0.0)).groups == [None]
 
     await submit()
     for job_id in await queue.claim(2):
         await queue.exchange(completed(job_id), slots=0)
-    gone = [row.seq for row in queue.journal.jobs(deleted).values()]
+    gone = [row.seq for row in queue.journal.jobs([(first, second)[at] for at in deleted]).values()]
     await queue.service._commits.append(Effects(rows=Rows(deletes=gone)))
     await submit()
     assert queue.ready() == 0
