@@ -41,7 +41,7 @@ class Exchange:
     ``running``: every attempt the worker holds; what it was given beside these is given again. ``draw``: a random
     number in [0, 1) for jitter. ``urgent_slots``: of its slots, for jobs of the first level only. ``most``: jobs it
     takes from one answer, 0: any number. ``number``: of the worker's calls. Of one that arrives behind a later one only
-    the outcomes count, since the worker may not read its answer.
+    the outcomes count, since the worker may not read its answer. ``claims``: False: it is given nothing new.
     """
 
     worker_id: str
@@ -53,6 +53,7 @@ class Exchange:
     urgent_slots: int = 0
     most: int = 0
     number: int = 0
+    claims: bool = True
 
 
 @dataclass(frozen=True, slots=True)

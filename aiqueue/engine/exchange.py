@@ -31,7 +31,7 @@ def exchange(core: Core, turn: Turn, command: Exchange) -> Granted:
     if overtaken:
         return Granted()
     again = [] if command.running is None else _agree(worker, set(command.running))
-    return _grant(core, turn, worker, again=again)
+    return _grant(core, turn, worker, again=again) if command.claims else _told(core, worker, again)
 
 
 def report(core: Core, turn: Turn, command: Report) -> None:
@@ -61,7 +61,11 @@ def _grant(
     claims = suspects.claim(core, turn, worker, room) if suspects.in_quarantine(core) else None
     if claims is None:
         claims = _claim(core, turn, worker, room if most is None else min(room, most))
-    granted = Granted([*again, *claims], worker.cancels)
+    return _told(core, worker, [*again, *claims])
+
+
+def _told(core: Core, worker: Worker, claims: list[JobRecord]) -> Granted:
+    granted = Granted(claims, worker.cancels)
     worker.cancels = []
     if core.links.needs:
         granted.needs = core.links.needs_of(granted.claims)

@@ -265,7 +265,11 @@ class SqliteJournal:
 
     def write_note(self, body: bytes) -> None:
         """Keep a small note beside the database. Raises OSError."""
-        write_note(self.path, body)
+        try:
+            write_note(self.path, body)
+        except OSError:
+            self._reserve.release()  # the disk may be full
+            write_note(self.path, body)
 
     def close(self) -> None:
         """Close both connections (the last one folds the WAL into the database) and give the lock back."""

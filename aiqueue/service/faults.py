@@ -3,12 +3,14 @@
 An engine that raised may be wrong in memory, so nothing more is asked of it: the process ends, and the next one begins
 with what is on disk. The calls that were under way are noted beside the journal first. Their callers repeat them; a
 call that was alone when the process ended is refused from then on for an hour, others of them are carried out alone,
-so that only the one at fault is refused. A job that was in hand at three faults is set aside when the journal is
-loaded. The note holds hashes and job ids, no payloads.
+so that only the one at fault is refused. What no caller could do without for an hour (a worker's claims, ticks) is put
+off instead, for longer with each fault. A job that was in hand at three faults is set aside when the journal is loaded.
+The note holds hashes and job ids, no payloads.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import traceback
@@ -26,7 +28,8 @@ from aiqueue.service.clock import Clock
 _log = logging.getLogger(__name__)
 _BLAMED_S = 3_600.0
 _SET_ASIDE = 3  # faults at one job
-_KEPT = 100  # faults in the note
+_KEPT, _KEPT_ALIKE = 100, 8  # faults in the note, and those of one call among them
+_NOTE_TRIES = 60
 _TICK_FAULTS, _LONGEST_PAUSE_S = 3, 60.0
 COMMIT = "a commit"  #: what a fault is about where the journal refuses rows
 _SILENT = "its process ended without a word: it was killed, or it hung"
@@ -72,6 +75,7 @@ class FaultBook:
         self._suspects = {call: fault.at for fault in faults for call in fault.inputs}  # when last
         self._guilty = {call for fault in faults if fault.alone for call in fault.inputs}
         self.failed = ""  #: why nothing more may be asked of the engine
+        self.note_again_s = 1.0  #: between two tries to write the note
         self.restart = self._count_restart() if restarted or self._note.pending else None
 
     @property
@@ -100,6 +104,17 @@ class FaultBook:
         """Return True if a fault of this kind is remembered."""
         return any(fault.what == what for fault in self._recent())
 
+    def put_off_s(self, call: str, *, callers: int = 1) -> float:
+        """Return for how long a call is not carried out that ended the process alone; 0: it is.
+
+        ``callers``: where several make it, so many of them must have met the fault.
+        """
+        faults = [fault for fault in self._recent() if fault.alone and call in fault.inputs]
+        if not faults or len({fault.inputs[0] for fault in faults}) < callers:
+            return 0.0
+        until = max(fault.at for fault in faults) + min(_LONGEST_PAUSE_S, 2.0 ** len(faults))
+        return max(0.0, until - self._clock.now())
+
     def pause_s(self) -> float:
         """Return the least time between ticks: long where they end the process again and again."""
         if not self._note.faults:
@@ -116,10 +131,15 @@ class FaultBook:
         _log.critical("%s: the queue's process ends, and begins again from its journal\n%s", self.failed, steps)
         job = error.name if isinstance(error, JournalRefused) else job_in(error)
         fault = Fault(self._clock.now(), what, tuple(inputs), alone, job)
-        self._note.faults = (*self._note.faults, fault)[-_KEPT:]
+        self._note.faults = _with(self._note.faults, fault)
         self._note.pending = self.failed
-        self._save()
-        if self._end is not None:
+        self._end_when_noted(_NOTE_TRIES)
+
+    def _end_when_noted(self, tries: int) -> None:
+        """End the process; the next one must know why. On a full disk that waits, but not for ever."""
+        if not self._save() and tries > 1:
+            asyncio.get_running_loop().call_later(self.note_again_s, self._end_when_noted, tries - 1)
+        elif self._end is not None:
             self._end()
 
     def _recent(self) -> list[Fault]:
@@ -134,18 +154,27 @@ class FaultBook:
         self._save()
         return note.reason
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
         try:
             self._journal.write_note(encode(self._note))
         except Exception as error:  # the journal says more: this must not keep the process from ending
             _log.critical("the fault could not be noted beside the journal: %s", error)
+            return False
+        return True
+
+
+def _with(faults: tuple[Fault, ...], fault: Fault) -> tuple[Fault, ...]:
+    """Return ``faults`` and one more; of those of one call only the last, so that they push no other out."""
+    key = fault.what, fault.inputs, fault.job
+    alike = [other for other in faults if (other.what, other.inputs, other.job) == key]
+    gone = alike[0] if len(alike) >= _KEPT_ALIKE else None
+    return (*(other for other in faults if other is not gone), fault)[-_KEPT:]
 
 
 def jobs_to_set_aside(journal: Journal, now: float) -> frozenset[str]:
     """Return the jobs that were in hand at so many faults that the queue must go on without them."""
-    counted = Counter(
-        fault.job for fault in _read(journal, now).faults if fault.job and fault.what not in ("Submit", COMMIT)
-    )
+    faults = _read(journal, now).faults
+    counted = Counter(fault.job for fault in faults if fault.job and fault.what not in ("Submit", COMMIT))
     return frozenset(job_id for job_id, count in counted.items() if count >= _SET_ASIDE)
 
 

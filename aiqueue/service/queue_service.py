@@ -50,7 +50,7 @@ from aiqueue.service.clock import Clock, SteadyClock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.dead_letters import DeadLetters
 from aiqueue.service.event_log import EventLog
-from aiqueue.service.faults import FaultBook
+from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.holds import Holds
 from aiqueue.service.intake import Intake
 from aiqueue.service.payload_cache import PayloadCache
@@ -65,6 +65,7 @@ from aiqueue.service.worker_desk import WorkerDesk
 from aiqueue.views import Stats, moment
 
 _PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
+_WAKE = hash_of("wake")
 _MAX_ANNOUNCED = 4_096  # bytes of an announced event's data
 _CANCELLED_AT_ONCE = 500  # jobs, in one step of the loop
 
@@ -114,7 +115,7 @@ class QueueService:
         """Say that this process came after one that ended, and end the jobs that it goes on without."""
         if self._engine.aside and not self._faults.had("EndAside"):
             self._apply(EndAside(self._engine.aside))
-        if self._faults.restart is not None:
+        if self._faults.restart is not None and not self._faults.had("Announce"):
             restarts, _, reason = self._faults.restarts
             said = msgspec.json.encode({"reason": reason, "restarts": restarts})
             self._log.restart, _ = self._apply(Announce(RESTARTED, said))
@@ -260,12 +261,13 @@ class QueueService:
         self._check_open()
         done = self._step(command)
         try:
-            self._workers.wake()
+            if self._faults.is_empty() or not self._faults.put_off_s(_WAKE):
+                self._workers.wake()
             self._ticker.arm()
         except QueueUnavailable:
             raise
         except Exception as error:
-            self._faults.trip("giving work to workers", error)
+            self._faults.trip("giving work to workers", error, [_WAKE], alone=True)
             raise QueueUnavailable("the queue met a fault, and starts again from its journal") from error
         return done
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from aiqueue.engine import TERMINAL, Announce, Cancel, Exchange, LoseWorker, QueueEngine, Report, Submit
-from aiqueue.engine.commands import AddSchedule, ChangeSchedule, Command, Retry, RunSchedule, Steer
+from aiqueue.engine.commands import AddSchedule, ChangeSchedule, Claim, Command, Retry, RunSchedule, Steer
 from aiqueue.engine.effects import Granted
 from aiqueue.errors import QueueFault, QueueUnavailable
 from aiqueue.protocol import CancelReply, Failure, Outcome, Refusal, SubmitGroup
@@ -39,9 +40,11 @@ class Steps:
                 return self._submit_carefully(command)
             case Exchange():
                 return self._exchange_carefully(command)
+            case Claim():
+                return self._claim_carefully(command)
             case Cancel():
                 return self._cancel_carefully(command)
-        if any(map(self._faults.is_guilty, _hashes(command))):
+        if any(map(self._faults.is_guilty, self._calls(command))):
             raise QueueFault(f"this call ({type(command).__name__})")
         return self._step(command)
 
@@ -54,9 +57,8 @@ class Steps:
             self._payloads.drop(effects.rows.deletes)
             return effects.reply, self._commits.append(effects)
         except Exception as error:
-            calls = _hashes(command)
-            # An exchange also brings claims, which may be what failed.
-            is_alone = len(calls) == 1 and not isinstance(command, Exchange) if alone is None else alone
+            calls = self._calls(command)
+            is_alone = _is_alone(command) if alone is None else alone
             self._faults.trip(type(command).__name__, error, calls, alone=is_alone)
             raise QueueUnavailable("the queue met a fault, and starts again from its journal") from error
 
@@ -85,19 +87,37 @@ class Steps:
         return replies, self._commits.settled()
 
     def _exchange_carefully(self, command: Exchange) -> Done:
-        """Take outcomes alone that may have ended the process; an outcome that did is a failure of its job."""
+        """Carry out each part of an exchange alone that may have ended the process: the call, outcomes, claims.
+
+        An outcome that did is a failure of its job. Calls and claims that did are put off.
+        """
+        worker, pool = command.worker_id, command.pool
+        if wait_s := self._faults.put_off_s(hash_of("exchange", worker)):
+            said = f"the calls of worker {worker} ended the queue's process: they are put off for {wait_s:.0f} s"
+            raise QueueUnavailable(said)
+        overtaken = self._engine.has_overtaken(worker, command.number)
+        bare = Exchange(worker, pool, command.slots, urgent_slots=command.urgent_slots, most=command.most, claims=False)
+        told = [] if overtaken else [self._step(bare)[0]]
         suspects = [outcome for outcome in command.outcomes if self._faults.is_suspect(_hash_of_outcome(outcome))]
-        cancels: list[tuple[str, int]] = []
         for outcome in suspects:
             if self._faults.is_guilty(_hash_of_outcome(outcome)):
                 outcome = Outcome(outcome.job_id, outcome.attempt, failure=_FAULT)
-            only = Exchange(command.worker_id, command.pool, 0, [outcome], draw=command.draw)
-            cancels += self._step(only, alone=True)[0].cancels
+            only = replace(bare, outcomes=[outcome], draw=command.draw)
+            told.append(self._step(only, alone=True)[0])
         rest = [outcome for outcome in command.outcomes if outcome not in suspects]
-        granted, committed = self._step(replace(command, outcomes=rest))
-        if isinstance(granted, Granted):
-            granted.cancels = cancels + granted.cancels
-        return granted, committed
+        granted, committed = self._step(replace(command, outcomes=rest, claims=False))
+        told.append(granted)
+        if not overtaken:
+            granted, committed = self._claim_carefully(Claim(worker, command.slots))
+            told.append(granted)
+        return _together(told), committed
+
+    def _claim_carefully(self, command: Claim) -> Done:
+        """Give nothing to a worker at whose claims the process ended, or to a pool where it was several workers'."""
+        own, pool = self._calls(command)
+        if self._faults.put_off_s(own) or self._faults.put_off_s(pool, callers=2):
+            return Granted(), self._commits.settled()
+        return self._step(command)
 
     def _cancel_carefully(self, command: Cancel) -> Done:
         replies: list[CancelReply] = []
@@ -107,12 +127,48 @@ class Steps:
             replies += self._step(Cancel([job_id]))[0]
         return replies, self._commits.settled()
 
+    def _calls(self, command: Command) -> list[str]:
+        """Return what the calls of a command are known by when they are made again."""
+        match command:
+            case Exchange() if command.claims:
+                return [*_hashes(command), *_hashes_of_claims(command.worker_id, command.pool)]
+            case Exchange() if not command.outcomes:
+                return [hash_of("exchange", command.worker_id)]
+            case Claim():
+                worker = self._engine.core.leases.find(command.worker_id)
+                return _hashes_of_claims(command.worker_id, worker.pool if worker else "")
+        return _hashes(command)
+
+
+def _is_alone(command: Command) -> bool:
+    """Return True if nothing but one call can be at fault."""
+    match command:
+        case Exchange():
+            return not command.outcomes
+        case Claim():
+            return True
+    return len(_hashes(command)) == 1
+
+
+def _together(told: Sequence[Granted | None]) -> Granted:
+    """Return what a worker is told after several steps."""
+    found = Granted()
+    for granted in told:
+        if granted is not None:
+            found.claims += granted.claims
+            found.cancels += granted.cancels
+            found.needs |= granted.needs
+    return found
+
+
+def _hashes_of_claims(worker_id: str, pool: str) -> list[str]:
+    return [hash_of("claim", worker_id), hash_of("claims", pool)]
+
 
 _FAULT = Failure("worker_fault", "The queue could not take this job's outcome: a bug, its log says where")
 
 
 def _hashes(command: Command) -> list[str]:
-    """Return what the calls of a command are known by when they are made again."""
     match command:
         case Submit():
             return [_hash_of_group(group) for group in command.groups if group.jobs]

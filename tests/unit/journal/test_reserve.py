@@ -88,3 +88,21 @@ def test_without_the_system_call_the_room_is_written(path: Path, file: Path, mon
     monkeypatch.delattr(os, "posix_fallocate")
     assert Reserve(path).is_held()
     assert file.stat().st_size == 8 * 2**20
+
+
+def test_the_note_of_a_fault_is_written_into_that_room_on_a_full_disk(
+    path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def full_with_the_reserve(handle: int) -> None:
+        if file.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    journal = SqliteJournal(path)
+    monkeypatch.setattr(os, "fsync", full_with_the_reserve)
+    journal.write_note(b"why")
+    monkeypatch.undo()
+    assert (journal.read_note(), file.exists()) == (b"why", False)
+    journal.close()
