@@ -175,4 +175,5 @@ class WorkerHost:
     def _excuse(self) -> None:
         for job_id in self._running:
             self._bill.excused[job_id] += 1
+            self._bill.refused_at.pop(job_id, None)  # the queue may never hear of that 429
         self._running.clear()
