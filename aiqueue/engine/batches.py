@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import islice
-from operator import attrgetter
 
 from aiqueue.engine.batch_ends import end_phase
 from aiqueue.engine.cancellation import fail_closed, stop_job
@@ -162,14 +161,14 @@ def _seal(core: Core, turn: Turn, group: Group) -> None:
     """Let a batch run: its jobs become ready some at a time, in the order in which they would be claimed."""
     group.stored.phase = "running"
     core.groups.opened.pop(group.spec.id, None)
-    release(core, turn, group, group.members())
+    release(core, turn, group)
     if not group.live:  # all of them were cancelled or have expired meanwhile
         core.groups.finished.append(group)
 
 
-def release(core: Core, turn: Turn, group: Group, jobs: Iterable[JobRecord]) -> None:
-    """Announce a batch, and let these of its jobs run that wait for no other one: some in this turn."""
-    core.groups.sealing[group.spec.id] = iter(sorted(jobs, key=attrgetter("level")))
+def release(core: Core, turn: Turn, group: Group) -> None:
+    """Announce a batch, and let those of its jobs run that wait for no other one: some in this turn."""
+    core.groups.sealing[group.spec.id] = group.by_level(len(core.waiting))
     _release_sealed(core, turn)
     core.groups.dirty[group.spec.id] = group
     _publish(core, turn, group, BATCH_SUBMITTED)
@@ -247,8 +246,10 @@ def advance(core: Core, turn: Turn) -> None:
         if not group.live and not dropped:
             core.groups.finished.append(group)
         while group.doomed and turn.left > 0:
-            turn.left -= 1
-            (_forget if dropped else stop_job)(core, turn, group.doomed.pop())
+            job = group.doomed.pop()
+            if job.state not in TERMINAL:
+                turn.left -= 1
+                (_forget if dropped else stop_job)(core, turn, job.id)
         if group.doomed:
             return
         core.groups.stopping.pop(group.spec.id, None)

@@ -75,7 +75,7 @@ class Group:
         self.held_ids: set[str] = set()
         self.replaced: set[int] = set()  #: seqs of jobs that were given a successor while it was live
         self._jobs: list[JobRecord] = []  # in the order of acceptance, ended ones among them
-        self.doomed: list[str] | None = None  #: stopping: jobs still to be cancelled; open: those still to be forgotten
+        self.doomed: list[JobRecord] | None = None  #: to be cancelled, or forgotten of an open one; some have ended
 
     def join(self, job: JobRecord) -> None:
         """Take a live job."""
@@ -93,6 +93,11 @@ class Group:
         self._jobs = [job for job in self._jobs if job.state not in TERMINAL]
         return list(self._jobs)
 
+    def by_level(self, levels: int) -> Iterator[JobRecord]:
+        """Yield its jobs in the order in which they would be claimed, ended ones among them. To begin costs little."""
+        jobs = list(self._jobs)
+        return (job for level in range(levels) for job in jobs if job.level == level)
+
     def left(self) -> None:
         """A job has ended. Ended ones are let go once there are more of them than of live ones."""
         self.live -= 1
@@ -101,7 +106,7 @@ class Group:
 
     def doom(self) -> None:
         """Its jobs are to be cancelled or forgotten, the first one first."""
-        self.doomed = [job.id for job in reversed(self.members())]
+        self.doomed = self._jobs[::-1]
 
     @property
     def is_open(self) -> bool:

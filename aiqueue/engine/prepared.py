@@ -107,7 +107,7 @@ def accept(core: Core, turn: Turn, ready: Prepared, command: Submit) -> None:
     turn.rows.jobs += zip(range(first, first + len(jobs)), ready.jobs, ready.headers, payloads, strict=True)
     core.links.add_all(ready.needs, ready.on_error, ready.missing, ready.children, ready.needed)
     _join(core, ready, command)
-    batches.release(core, turn, group, [job for job in jobs if job.id not in ready.missing])
+    batches.release(core, turn, group)
 
 
 def _join(core: Core, ready: Prepared, command: Submit) -> None:
