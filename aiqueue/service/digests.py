@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
+from aiqueue.engine.schedule_records import ScheduleSpec, encode_spec
 from aiqueue.ids import ids_from
 from aiqueue.protocol import JobHeader, Submission, SubmitGroup, encode
 
@@ -26,17 +28,50 @@ def has_ids_of_first(group: SubmitGroup) -> bool:
         return False
 
 
-def digest_of(group: SubmitGroup) -> bytes:
-    """Return a hash of all that makes these jobs what they are: not who sent them, when, and under which ids."""
+def in_order(body: bytes) -> bytes:
+    """Return JSON with the keys of each object in alphabetical order; what is no JSON, as it is.
+
+    >>> in_order(b'{"b": {"d": 1, "c": [2]}, "a": null}')
+    b'{"a":null,"b":{"c":[2],"d":1}}'
+    """
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body), order="sorted") if body else body
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return body
+
+
+def digest_of(group: SubmitGroup, form: Callable[[bytes], bytes] = in_order) -> bytes:
+    """Return a hash of all that makes these jobs what they are: not who sent them, when, and under which ids.
+
+    The order of keys in payloads and metadata does not count, unless ``form`` leaves it.
+    """
     first, hashed = group.jobs[0], hashlib.blake2b(digest_size=16)
-    hashed.update(encode(_options_of(first.header, group.metadata)) + first.payload)
+    hashed.update(encode(_options_of(first.header, form(first.header.metadata or group.metadata))))
+    hashed.update(form(first.payload))
     for job in group.jobs[1:]:  # they share their options
-        hashed.update(encode((job.header.type, job.header.provider, job.header.model, job.payload)))
+        hashed.update(encode((job.header.type, job.header.provider, job.header.model, form(job.payload))))
     if group.batch is not None:
-        hashed.update(encode(replace(group.batch, id="")))
+        hashed.update(encode(replace(group.batch, id="", metadata=form(group.batch.metadata))))
     if any(job.header.needs for job in group.jobs):
         hashed.update(encode(_needs_of(group.jobs)))
     return hashed.digest()
+
+
+def has_digest(group: SubmitGroup, stored: bytes, digest: bytes) -> bool:
+    """Return True if a key's ``stored`` digest is the group's: ``digest``, or the one that earlier releases kept."""
+    return stored == digest or stored == digest_of(group, lambda body: body)
+
+
+def digest_of_schedule(spec: ScheduleSpec, form: Callable[[bytes], bytes] = in_order) -> bytes:
+    """Return a hash of what was asked for: not under which id."""
+    header = replace(spec.header, metadata=form(spec.header.metadata))
+    asked = replace(spec, id="", created_at=0.0, header=header, payload=form(spec.payload))
+    return hashlib.blake2b(encode_spec(asked), digest_size=16).digest()
+
+
+def has_digest_of_schedule(spec: ScheduleSpec, stored: bytes, digest: bytes) -> bool:
+    """As ``has_digest``, of a schedule."""
+    return stored == digest or stored == digest_of_schedule(spec, lambda body: body)
 
 
 def _needs_of(jobs: Sequence[Submission]) -> list[tuple[str, list[tuple[int | str, Sequence[str]]]]]:
@@ -48,7 +83,7 @@ def _needs_of(jobs: Sequence[Submission]) -> list[tuple[str, list[tuple[int | st
     ]
 
 
-def _options_of(header: JobHeader, shared: bytes) -> tuple[Any, ...]:
+def _options_of(header: JobHeader, metadata: bytes) -> tuple[Any, ...]:
     return (
         header.type,
         header.provider,
@@ -57,7 +92,7 @@ def _options_of(header: JobHeader, shared: bytes) -> tuple[Any, ...]:
         header.max_retries,
         header.timeout_ms,
         header.tags,
-        header.metadata or shared,
+        metadata,
         0 if header.redriven_from else header.delay_ms,  # when a redrive's turn comes is not what it is
         header.run_at,
         header.expires_in_ms,

@@ -12,6 +12,7 @@ from aiqueue.errors import DependencyFailed
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, JobInput, JobView, Need, Submission, decode_header
 from aiqueue.service.commits import Committed
+from aiqueue.service.digests import in_order
 from aiqueue.service.holds import Holds
 
 _IN_AN_ATTEMPT = frozenset({JobState.PROCESSING, JobState.CANCELLING, JobState.COMPLETED, JobState.DEAD_LETTER})
@@ -78,7 +79,7 @@ def is_same(stored: StoredJob, submitted: Submission, shared: bytes = b"") -> bo
     ``shared`` is the metadata that its group was sent with.
     """
     known = decode_header(stored.header)
-    if (known.metadata or stored.metadata) != (submitted.header.metadata or shared):
+    if not _is_same_json(known.metadata or stored.metadata, submitted.header.metadata or shared):
         return False
     known.metadata = submitted.header.metadata
     if known.delay_ms:  # relative to acceptance: the queue has made times of them
@@ -86,7 +87,11 @@ def is_same(stored: StoredJob, submitted: Submission, shared: bytes = b"") -> bo
     if known.expires_in_ms:
         known.expires_at = submitted.header.expires_at
     known.created_at, known.owner = submitted.header.created_at, submitted.header.owner
-    return known == submitted.header and stored.payload == submitted.payload
+    return known == submitted.header and _is_same_json(stored.payload, submitted.payload)
+
+
+def _is_same_json(stored: bytes, sent: bytes) -> bool:
+    return stored == sent or in_order(stored) == in_order(sent)
 
 
 async def kept_jobs(

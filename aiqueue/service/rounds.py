@@ -22,7 +22,7 @@ from aiqueue.journal.base import Journal, StoredJob, StoredKey
 from aiqueue.protocol import Refusal, SubmitGroup
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline, Committed
-from aiqueue.service.digests import digest_of, has_ids_of_first, key_of
+from aiqueue.service.digests import digest_of, has_digest, has_ids_of_first, key_of
 from aiqueue.service.holds import Holds
 
 _ROUND_BYTES = 8 * 2**20  # of payloads looked up at once
@@ -45,6 +45,15 @@ class _Asked:
     needs: Set[str]  #: jobs of other groups
     after: Committed | None = None  #: the commit that it waits for
     sure: set[str] = field(default_factory=set)  #: needs that were looked up again
+    digest: bytes = b""  #: of what is asked for under a key
+    is_same: bool = False  #: as what its key was used for before
+
+    def compare(self, keys: Mapping[str, StoredKey]) -> None:
+        """Note what comes of its key. Takes a while for a large group: not in the event loop."""
+        if key := key_of(self.group):
+            self.digest = self.digest or digest_of(self.group)
+            used = keys.get(key)
+            self.is_same = used is not None and has_digest(self.group, used.digest, self.digest)
 
     @property
     def behind(self) -> Set[str]:
@@ -150,7 +159,7 @@ class Rounds:
             ):
                 again.append(one)
                 ahead |= one.names
-            elif answer := _known(one.group, found.keys):
+            elif answer := _known(one, found.keys):
                 one.answer(answer)
             else:
                 new.append(one)
@@ -165,9 +174,12 @@ class Rounds:
         keys = {job.header.idempotency_key for job in jobs} - {""}
         needs = set[str]().union(*(one.needs for one in asked))
         batches = {group.batch.id for group in groups if group.batch is not None}
+        used = self._journal.keys(list(keys)) if keys else {}
+        for one in asked:
+            one.compare(used)
         return _Found(
             self._journal.jobs(list({job.id for job in jobs}), with_payload=True),
-            self._journal.keys(list(keys)) if keys else {},
+            used,
             frozenset(batch_id for batch_id in batches if self._journal.batch(batch_id) is not None),
             self._journal.states(list(needs)) if needs else {},
         )
@@ -194,7 +206,7 @@ class Rounds:
             for job in group.jobs
             if job.id in found.jobs
         }
-        digests = {group.jobs[0].id: digest_of(group) for group in groups if key_of(group)}
+        digests = {one.group.jobs[0].id: one.digest for one in new if one.digest}
         ended = {job_id: state for job_id, state in found.needs.items() if state in TERMINAL}
         replies, committed = self._apply(Submit(groups, same, digests, ended, found.batches))
         for one, refusal in zip(new, replies, strict=True):
@@ -234,12 +246,12 @@ def _names_in(commits: Sequence[Rows], asked: frozenset[str]) -> set[str]:
     return found
 
 
-def _known(group: SubmitGroup, keys: Mapping[str, StoredKey]) -> Answer | None:
+def _known(one: _Asked, keys: Mapping[str, StoredKey]) -> Answer | None:
     """Return the answer to a group whose key another submit has used."""
+    group, is_same = one.group, one.is_same
     used = keys.get(key_of(group))
     if used is None:
         return None
-    is_same = used.digest == digest_of(group)
     if used.job_id == group.jobs[0].id:  # sent again: accepted long ago, whichever of its jobs are deleted since
         return Answer(None) if is_same and has_ids_of_first(group) else None
     if is_same:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from typing import Any
-
-from msgspec.structs import replace
 
 from aiqueue.engine import AddSchedule, ChangeSchedule, QueueEngine, RunSchedule
 from aiqueue.engine.commands import Command
@@ -17,13 +14,13 @@ from aiqueue.engine.schedule_records import (
     ScheduleSpec,
     SchedulesReply,
     ScheduleView,
-    encode_spec,
 )
 from aiqueue.errors import DuplicateJob, IdempotencyConflict, ScheduleNotFound, ValidationError
 from aiqueue.journal.base import Journal
 from aiqueue.protocol import Refusal, decode_header
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.digests import digest_of_schedule, has_digest_of_schedule
 
 MAX_NEXT = 100  #: coming ticks that are told at once
 
@@ -78,10 +75,10 @@ class ScheduleDesk:
         """Return how to add a schedule under an idempotency key: not at all, if it was added under it before."""
         await asyncio.shield(self._commits.settled())
         used = (await asyncio.to_thread(self._journal.keys, [call.key])).get(call.key)
-        digest = _digest(spec)
+        digest = digest_of_schedule(spec)
         if used is None:
             return AddSchedule(spec, call.key, digest)
-        if used.digest != digest:
+        if not has_digest_of_schedule(spec, used.digest, digest):
             _, _, key = call.key.partition(":")
             return Refusal(IdempotencyConflict.kind, key, used.job_id)
         schedule = self._engine.core.schedules.find(used.job_id)
@@ -125,8 +122,3 @@ class ScheduleDesk:
             now = self._clock.now() + self._engine.core.ahead_s
             coming = schedule.cron.after(max(state.last_tick, now), count=min(next_ticks, MAX_NEXT))
         return ScheduleView(schedule.spec_without_payload(), state, coming)
-
-
-def _digest(spec: ScheduleSpec) -> bytes:
-    """Return a hash of what was asked for: not under which id."""
-    return hashlib.blake2b(encode_spec(replace(spec, id="", created_at=0.0)), digest_size=16).digest()
