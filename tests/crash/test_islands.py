@@ -5,27 +5,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from aiqueue.ids import new_job_ids
 from tests.tools.autoscaled_ray import processes_of
+from tests.tools.island_client import IslandClient
 from tests.tools.pool_events import eventually
 from tests.tools.running_up import RunningUp, running_up
 
 _S = float(os.environ.get("AIQUEUE_ISLANDS_S", "20"))
 _KINDS = ("ray::ServeReplica", "ray::ProxyActor", "ray::HAProxyManager", "haproxy")
+_SYSTEM_EVERY_S = 25.0  # a whole system is killed; the first one after half of a short run
 _SETTINGS = """
 namespace = "tests-{name}"
 [providers.{name}]
@@ -37,106 +37,120 @@ slots = 16
 """
 
 
-class Client:
-    """One that submits to a system, asks for what it has submitted, and reads the events of all jobs."""
+class Island:
+    """A system that comes back on its journal and its port, and its client."""
 
-    def __init__(self, name: str, url: str, mine: set[str]) -> None:
-        self.acknowledged: list[str] = []
-        self.told: Counter[int] = Counter()
-        self.untrue: list[str] = []
-        self.ended: set[str] = set()  #: jobs that the stream of events told of
-        self._name, self._url, self._mine = name, url, mine
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=each) for each in (self._submit, self._read)]
-        for thread in self._threads:
-            thread.start()
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        (folder / f"{name}.toml").write_text(_SETTINGS.format(name=name))
+        self._options = [f"--config={folder / name}.toml", f"--journal={folder / name}.db"]
+        self._running = running_up(*self._options)
+        self.up: RunningUp = self._running.__enter__()
+        self.client = IslandClient(name, self.up.url)
+        self._options.append(f"--port={httpx.URL(self.up.url).port}")
 
-    def stop(self) -> None:
-        """End it."""
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
+    def kill_a_process(self, draw: random.Random) -> str:
+        """Kill one process of its front; return which."""
+        kind = draw.choice(_KINDS)
+        pids = processes_of(self.up.folder, kind)
+        if pids:
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice(pids), signal.SIGKILL)
+        return kind if pids else f"no {kind}"
 
-    def _submit(self) -> None:
-        while not self._stopped.wait(0.02):
-            (job_id,) = new_job_ids(1)
-            self._mine.add(job_id)
-            with suppress(httpx.TransportError), httpx.Client(timeout=15.0, trust_env=False) as client:
-                body = {"payload": chat(self._name), "options": {"jobId": job_id}}
-                if self._count(client.post(f"{self._url}/ai/jobs", json=body), 202):
-                    self.acknowledged.append(job_id)
-                if self.acknowledged:
-                    self._count(client.get(f"{self._url}/ai/jobs/{random.choice(self.acknowledged)}"), 200)
+    def kill_and_start_again(self) -> str:
+        """Kill the whole system, and start it again with the same settings, at the same address."""
+        url = self.up.url
+        self._end()
+        self._running = running_up(*self._options)
+        self.up = self._running.__enter__()
+        assert self.up.url == url
+        return "system"
 
-    def _count(self, answer: httpx.Response, expected: int) -> bool:
-        self.told[answer.status_code] += 1
-        now = answer.status_code == expected
-        if not now and not (answer.status_code == 503 and "retry-after" in answer.headers):
-            self.untrue.append(f"{answer.request.method} {answer.status_code} {answer.text[:300]}")
-        return now
+    def serves(self) -> None:
+        """Wait until it takes jobs and all of its listeners hear of new ones."""
+        seen, heard = len(self.client.acknowledged), {way: len(jobs) for way, jobs in self.client.heard.items()}
+        eventually(
+            lambda: (
+                len(self.client.acknowledged) > seen + 20
+                and all(len(jobs) > heard[way] for way, jobs in self.client.heard.items())
+            ),
+            f"{self.name} serves, and its events come",
+            90,
+        )
 
-    def _read(self) -> None:
-        while not self._stopped.wait(0.1):
-            with (
-                suppress(httpx.TransportError),
-                httpx.stream("GET", f"{self._url}/ai/events", timeout=2.0, trust_env=False) as stream,
-            ):
-                for line in stream.iter_lines():
-                    if line.startswith("data: ") and '"jobId"' in line:
-                        self.ended.add(json.loads(line[6:])["jobId"])
-                    if self._stopped.is_set():
-                        return
+    def statuses(self, jobs: set[str]) -> set[int]:
+        """Return what it says of these jobs."""
+        with httpx.Client(base_url=self.up.url, timeout=30.0, trust_env=False) as client:
+            return {client.get(f"/ai/jobs/{job_id}").status_code for job_id in jobs}
 
+    def close(self) -> None:
+        """End it, and its client."""
+        self.client.stop()
+        self._end()
 
-def chat(provider: str) -> dict[str, Any]:
-    """A job's payload."""
-    messages = [{"role": "user", "content": f"of {provider}"}]
-    return {"type": "chat_completion", "provider": provider, "model": "m", "messages": messages}
+    def _end(self) -> None:
+        self._running.__exit__(None, None, None)
 
 
-def kill_something(up: RunningUp, draw: random.Random) -> str:
-    """Kill one process of a system's front; return which."""
-    kind = draw.choice(_KINDS)
-    pids = processes_of(up.folder, kind)
-    if pids:
-        with suppress(ProcessLookupError):
-            os.kill(draw.choice(pids), signal.SIGKILL)
-    return kind if pids else f"no {kind}"
+@contextmanager
+def island(name: str, folder: Path) -> Iterator[Island]:
+    """Run one while the block lasts."""
+    made = Island(name, folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def kill_for(seconds: float, islands: tuple[Island, ...], draw: random.Random) -> Counter[str]:
+    """Kill parts of the systems, and now and then one of them whole; return what was killed."""
+    killed = Counter[str]()
+    began, system_at = time.monotonic(), min(seconds / 2, _SYSTEM_EVERY_S)
+    while (now := time.monotonic() - began) < seconds:
+        victim, other = draw.sample(islands, 2)
+        if now < system_at:
+            killed[victim.kill_a_process(draw)] += 1
+        else:
+            stopped = threading.Event()
+            others = Counter[str]()
+            harming = threading.Thread(target=harm, args=(other, draw, stopped, others))
+            harming.start()  # the other one's front is killed at while this one comes up
+            try:
+                killed[victim.kill_and_start_again()] += 1
+            finally:
+                stopped.set()
+                harming.join()
+            killed.update(others)
+            system_at = time.monotonic() - began + draw.uniform(0.2, 1.0) * _SYSTEM_EVERY_S
+        threading.Event().wait(draw.uniform(0.2, 2.0))
+    return killed
+
+
+def harm(victim: Island, draw: random.Random, stopped: threading.Event, killed: Counter[str]) -> None:
+    """Kill parts of a system until told to stop."""
+    while not stopped.wait(draw.uniform(0.2, 2.0)):
+        killed[victim.kill_a_process(draw)] += 1
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240 + 4 * int(_S))
-def test_of_two_systems_whose_fronts_are_killed_nothing_crosses(tmp_path: Path) -> None:
+@pytest.mark.timeout(300 + 4 * int(_S))
+def test_of_two_systems_that_are_killed_in_parts_and_whole_nothing_crosses(tmp_path: Path) -> None:
     seed = int(os.environ.get("AIQUEUE_ISLANDS_SEED", random.randrange(2**32)))
-    draw, killed = random.Random(seed), Counter[str]()
-    names, mine = ("a", "b"), {"a": set[str](), "b": set[str]()}
-    options = {name: (f"--config={tmp_path / name}.toml", f"--journal={tmp_path / name}.db") for name in names}
-    for name in names:
-        (tmp_path / f"{name}.toml").write_text(_SETTINGS.format(name=name))
-    with running_up(*options["a"]) as up_a:
-        first = Client("a", up_a.url, mine["a"])  # while the other one starts beside it
-        with running_up(*options["b"]) as up_b:
-            second = Client("b", up_b.url, mine["b"])
-            until = time.monotonic() + _S
-            while time.monotonic() < until:
-                killed[kill_something(draw.choice((up_a, up_b)), draw)] += 1
-                threading.Event().wait(draw.uniform(0.2, 2.0))
-            for client in (first, second):
-                seen = len(client.acknowledged)
-                eventually(lambda seen=seen, client=client: len(client.acknowledged) > seen + 20, "both serve", 90)
-            second.stop()
-            up_b.kill_everything()
-        seen = len(first.acknowledged)
-        eventually(lambda: len(first.acknowledged) > seen + 20, "the one that is left serves", 90)
-        first.stop()
-        print(f"seed {seed}: killed {dict(killed)}; a {dict(first.told)}, b {dict(second.told)}")
-        assert not first.untrue + second.untrue, (seed, (first.untrue + second.untrue)[:5])
-        for client, name in ((first, "a"), (second, "b")):
-            assert client.acknowledged, name
-            assert client.ended, f"{name} told of no job: the seed is {seed}"
-            assert client.ended <= mine[name], f"events of another system came to {name}: the seed is {seed}"
-        with httpx.Client(base_url=up_a.url, timeout=30.0, trust_env=False) as client:
-            found = {client.get(f"/ai/jobs/{job_id}").status_code for job_id in first.acknowledged}
-            assert found == {200}, f"an acknowledged job is not where it was sent: the seed is {seed}"
-            strangers = {client.get(f"/ai/jobs/{job_id}").status_code for job_id in second.acknowledged[-50:]}
-            assert strangers == {404}, f"a job went to the other system: the seed is {seed}"
+    with island("a", tmp_path) as first, island("b", tmp_path) as second:
+        both = (first, second)
+        killed = kill_for(_S, both, random.Random(seed))
+        for each in both:
+            each.serves()
+        for each in both:
+            each.client.stop()
+        print(f"seed {seed}: killed {dict(killed)}")
+        for each, other in (both, both[::-1]):
+            client = each.client
+            heard = {way: len(jobs) for way, jobs in client.heard.items()}
+            print(f"{each.name}: {len(client.acknowledged)} acknowledged, told {dict(client.told)}, heard of {heard}")
+            assert not client.untrue, (seed, client.untrue[:5])
+            assert not client.strangers(), (seed, each.name, "heard of another system's jobs")
+            assert each.statuses(set(client.acknowledged)) == {200}, (seed, "an acknowledged job is not there")
+            assert each.statuses(other.client.mine) == {404}, (seed, f"a job of {other.name} went to {each.name}")
+        assert killed["system"], seed
