@@ -76,7 +76,7 @@ def front(replicas: int = 1, environment: Mapping[str, str] | None = None) -> De
         max_ongoing_requests=1_000,
         max_queued_requests=200,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-        health_check_period_s=2,
+        health_check_period_s=0.5,  # how soon a replica that died is missed
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=5,
     )

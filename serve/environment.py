@@ -18,6 +18,7 @@ _MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path
 _NODE_ID = 56  # characters: Serve puts a folder for each node into ours
 _SOCKET_SUFFIX = len(".4194304.tmp")  # HAProxy binds to a temporary name first, made with its process id
 _MAX_THREADS = 4
+_OLD_PROXY_S = 35  # a HAProxy that was replaced, for its requests to end; they may be waiting for a replica
 _IDLE_CLIENT_S = 300  # a client that sends nothing of its request; Serve's default is an hour
 
 
@@ -57,7 +58,7 @@ def http_environment(
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": str(int(haproxy_metrics)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(_IDLE_CLIENT_S),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(_MAX_THREADS, os.cpu_count() or 1)),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(5, int(4 * drain_s))),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(_OLD_PROXY_S, int(4 * drain_s))),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(drain_s),
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": str(max(0.1, drain_s)),
         # A proxy that is not there by then is killed; 5 s are too few for a busy machine.

@@ -130,6 +130,11 @@ def _added(section: str, secret: str, folder: Path, headers_s: float) -> Iterato
         yield f"    http-request return status 503 default-errorfiles if {{ var({DRAINING}) -m bool }}"
     elif _OURS.fullmatch(section):
         yield from _refusals()
+        # What a dying replica took with it is sent to another one, unless a job could then be made twice.
+        yield "    retry-on conn-failure empty-response"
+        yield "    http-request disable-l7-retry if !{ method GET HEAD } !{ req.hdr(idempotency-key) -m found }"
+        # Only a request that is there as a whole can be sent again.
+        yield "    http-request wait-for-body time 30s if { method POST } { req.hdr(idempotency-key) -m found }"
         yield f"    http-request set-header {SECRET_HEADER} {secret}"
         yield f"    acl aiqueue_own res.hdr({SYSTEM_HEADER}) -m str {system_mark(secret)}"
         # The server in front of the application marks nothing. What it says of a request that it could not read holds

@@ -26,7 +26,7 @@ SECRET = "5" * 64
 WAIT_S = 20.0
 
 
-def serves_config(folder: Path, port: int, server_port: int | None) -> str:
+def serves_config(folder: Path, port: int, *server_ports: int | None) -> str:
     """Return what Ray's own template makes, with our application or before any is known."""
     config = HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=port),
@@ -36,10 +36,10 @@ def serves_config(folder: Path, port: int, server_port: int | None) -> str:
         metrics_socket_path=str(folder / "m"),
     )
     api = HAProxyApi(cfg=config, config_file_path=str(folder / "haproxy.cfg"))
-    if server_port is not None:
-        server = ServerConfig(name="r1", host="127.0.0.1", port=server_port)
+    servers = [ServerConfig(name=f"r{at}", host="127.0.0.1", port=at) for at in server_ports if at is not None]
+    if servers:
         backend = BackendConfig(
-            name="http-aiqueue", path_prefix="/", app_name="aiqueue", servers=[server], protocol=RequestProtocol.HTTP
+            name="http-aiqueue", path_prefix="/", app_name="aiqueue", servers=servers, protocol=RequestProtocol.HTTP
         )
         api.set_backend_configs({backend.name: backend})
     api._generate_config_file_internal()
@@ -47,12 +47,12 @@ def serves_config(folder: Path, port: int, server_port: int | None) -> str:
 
 
 @contextmanager
-def haproxy(folder: Path, server_port: int | None, *, headers_s: float = HEADERS_S) -> Iterator[str]:
+def haproxy(folder: Path, *server_ports: int | None, headers_s: float = HEADERS_S) -> Iterator[str]:
     """Run HAProxy with the changed configuration; return its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    text = changed(serves_config(folder, port, server_port), secret=SECRET, folder=folder, headers_s=headers_s)
+    text = changed(serves_config(folder, port, *server_ports), secret=SECRET, folder=folder, headers_s=headers_s)
     (folder / "haproxy.cfg").write_text(text)
     for name, answer in error_files().items():
         (folder / name).write_bytes(answer)
