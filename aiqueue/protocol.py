@@ -169,6 +169,7 @@ class ExchangeReply(Wire):
     claims: list[ClaimedJob] = []
     cancels: list[tuple[str, int]] = []
     overtaken: bool = False  #: a later call of this worker arrived first, so that only the outcomes counted
+    more: bool = False  #: there was no room for all that was granted: the worker is to ask for the rest at once
 
 
 # --- client <-> queue: events and lookups -----------------------------------------------------------------------------

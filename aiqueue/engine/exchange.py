@@ -157,7 +157,7 @@ def _agree(worker: Worker, running: set[tuple[str, int]]) -> list[JobRecord]:
     stop = running - held
     stop |= {(job.id, job.attempt) for job in worker.held.values() if job.state is JobState.CANCELLING}
     worker.cancels = sorted(stop)
-    return [worker.held[job_id] for job_id, _ in sorted(held - running)]
+    return sorted((worker.held[job_id] for job_id, _ in held - running), key=lambda job: (job.level, job.seq))
 
 
 def lose_worker(core: Core, turn: Turn, command: LoseWorker) -> int:

@@ -39,6 +39,7 @@ AIQueueError
     ├── WorkerFault        500
     ├── PayloadLost        500  the journal does not have it any more
     ├── PayloadUnreadable  500  retry
+    ├── InputsTooLarge     413  it needs more results than one call can carry
     ├── ResultTooLarge     502
     ├── PoisonJob          500
     ├── DependencyFailed   424  a job that it needs did not complete
@@ -81,6 +82,7 @@ from aiqueue.errors.job import (
     ContentRefused,
     ContextLengthExceeded,
     DependencyFailed,
+    InputsTooLarge,
     InvalidRequest,
     JobCancelled,
     JobError,
@@ -118,6 +120,7 @@ __all__ = [
     "DuplicateJob",
     "FieldError",
     "IdempotencyConflict",
+    "InputsTooLarge",
     "InvalidRequest",
     "JobCancelled",
     "JobError",

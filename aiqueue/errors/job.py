@@ -170,6 +170,13 @@ class PayloadUnreadable(JobError):
     retryable = True
 
 
+class InputsTooLarge(JobError):
+    """The job needs more results of other jobs than one call can carry to its worker."""
+
+    kind = "inputs_too_large"
+    http_status = 413
+
+
 class ResultTooLarge(JobError):
     """The provider answered with more than ``limits.max_result_bytes``; the call is paid, and its tokens count."""
 

@@ -14,6 +14,7 @@ from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow, StoredSchedule
 from aiqueue.engine.records import StoredRow
 
+NO_LIMIT = 2**62
 FORGOTTEN_AT_ONCE = 500  #: idempotency keys, and rows of ended batches, that one commit forgets at most
 
 
@@ -116,12 +117,12 @@ class Journal(Protocol):
         """Open what is needed to load the engine."""
         ...
 
-    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
-        """Return payloads by seq."""
+    def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
+        """Return payloads by seq. Reads no more of them once they have more than ``limit`` bytes."""
         ...
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
-        """Return the jobs that are known, by id."""
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
+        """Return the jobs that are known, by id. Reads no more of them once results have more than ``limit`` bytes."""
         ...
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiqueue.engine.effects import Rows
 from aiqueue.journal.base import FORGOTTEN_AT_ONCE, JournalRefused
@@ -190,3 +190,13 @@ def chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 def marks(items: Sequence[object]) -> str:
     """Return the ``(?, ?, …)`` for ``items``."""
     return f"({', '.join('?' * len(items))})"
+
+
+def within(rows: Iterable[tuple[Any, ...]], column: int, limit: int) -> Iterator[tuple[Any, ...]]:
+    """Yield rows up to the first with which a column has more than ``limit`` bytes in all."""
+    size = 0
+    for row in rows:
+        yield row
+        size += len(row[column])
+        if size > limit:
+            return

@@ -24,6 +24,7 @@ from aiqueue.engine.engine import BatchRow
 from aiqueue.errors import StartError
 from aiqueue.journal import checks, queries, schema
 from aiqueue.journal.base import (
+    NO_LIMIT,
     EndedRow,
     JournalRefused,
     JournalTaken,
@@ -38,7 +39,7 @@ from aiqueue.journal.lock import lock
 from aiqueue.journal.log_space import fill_log
 from aiqueue.journal.note import read_note, write_note
 from aiqueue.journal.reserve import Reserve
-from aiqueue.journal.rows import chunks, marks, write_rows
+from aiqueue.journal.rows import chunks, marks, within, write_rows
 
 _T = TypeVar("_T")
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
@@ -147,14 +148,15 @@ class SqliteJournal:
             batches = self._reader.execute(f"{queries.BATCHES} WHERE ended_at = 0").fetchall()
             yield Recovered(found[0] if found else b"", self._reader.execute(queries.LIVE), gates, schedules, batches)
 
-    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
-        """Return payloads by seq."""
-        return dict(self._select("SELECT seq, payload FROM jobs WHERE seq IN {}", seqs))
+    def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
+        """Return payloads by seq. Reads no more of them once they have more than ``limit`` bytes."""
+        rows = self._select("SELECT seq, payload FROM jobs WHERE seq IN {}", seqs)
+        return dict(within(rows, 1, limit))
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
         """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
         query = queries.STORED.format(payload="payload" if with_payload else "x''") + " WHERE id IN {}"
-        return {row[1]: StoredJob(*row) for row in self._select(query, list(ids))}
+        return {row[1]: StoredJob(*row) for row in within(self._select(query, list(ids)), 5, limit)}
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the states of the jobs that are known, by id."""

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+from aiqueue.call_size import PART_BYTES
 from aiqueue.engine.records import JobRecord
 from aiqueue.journal.base import Journal, StoredJob
 
@@ -29,13 +31,27 @@ class RowReads:
     def __init__(self, journal: Journal, live: Mapping[str, JobRecord]) -> None:
         self._journal, self._live = journal, live
 
-    async def payloads(self, seqs: Sequence[int]) -> tuple[dict[int, bytes], dict[int, Exception]]:
-        """Return payloads by seq."""
-        return await self._read(self._journal.payloads, seqs)
+    async def payloads(self, seqs: Sequence[int], limit: int) -> tuple[dict[int, bytes], dict[int, Exception]]:
+        """Return payloads by seq. When they have more than ``limit`` bytes the rest of them is not read."""
+        return await self._read(partial(self._journal.payloads, limit=limit), seqs)
 
-    async def jobs(self, ids: Sequence[str]) -> tuple[dict[str, StoredJob], dict[str, Exception]]:
-        """Return the jobs that are known, by id, without payloads."""
-        return await self._read(self._journal.jobs, ids)
+    async def jobs(self, ids: Sequence[str], limit: int) -> tuple[dict[str, StoredJob], dict[str, Exception]]:
+        """Return the jobs that are known, by id, without payloads. The limit is one of results."""
+        return await self._read(partial(self._journal.jobs, limit=limit), ids)
+
+    async def sizes(self, seqs: Sequence[int], ids: Sequence[str]) -> tuple[dict[int, int], dict[str, int]]:
+        """Return how many bytes jobs have at most, payload and result, by seq; and without payload, by id."""
+        if not seqs and not ids:
+            return {}, {}
+        return await asyncio.to_thread(self._sizes, seqs, ids)
+
+    def _sizes(self, seqs: Sequence[int], ids: Sequence[str]) -> tuple[dict[int, int], dict[str, int]]:
+        try:
+            sizes = self._journal.sizes(seqs) if seqs else {}
+            return sizes, self._journal.weights(ids, with_payload=False) if ids else {}
+        except Exception as error:  # one by one then, and the read says whose error it is
+            _log.warning("the sizes of %d rows of the journal could not be read: %s", len(seqs) + len(ids), error)
+            return dict.fromkeys(seqs, PART_BYTES), dict.fromkeys(ids, PART_BYTES)
 
     async def _read(
         self, read: Callable[[Sequence[K]], Mapping[K, V]], keys: Sequence[K]

@@ -11,8 +11,8 @@ from aiqueue.engine import Exchange, LoseWorker, QueueEngine, Report
 from aiqueue.engine.commands import Command
 from aiqueue.engine.effects import Granted
 from aiqueue.journal.base import Journal
-from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply
-from aiqueue.service.claim_reader import ClaimReader
+from aiqueue.protocol import ExchangeCall, ExchangeReply
+from aiqueue.service.claim_reader import Claimed, ClaimReader
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import Committed
 from aiqueue.service.parking import ParkedWorkers
@@ -68,7 +68,8 @@ class WorkerDesk:
             if grant is not None:
                 granted, committed = grant
         await asyncio.shield(committed)
-        return ExchangeReply(await self._claimed(call.worker_id, granted), granted.cancels, overtaken)
+        claimed = await self._claimed(call.worker_id, granted)
+        return ExchangeReply(claimed.jobs, granted.cancels, overtaken, claimed.more)
 
     async def lose(self, worker_id: str, reason: str, *, crashed: bool) -> int:
         """Take back what a dead worker held; return how many jobs that were. ``crashed``: see LoseWorker."""
@@ -86,11 +87,11 @@ class WorkerDesk:
         for worker_id in self.parked:
             self.parked.send_home(worker_id)
 
-    async def _claimed(self, worker_id: str, granted: Granted) -> list[ClaimedJob]:
+    async def _claimed(self, worker_id: str, granted: Granted) -> Claimed:
         if not granted.claims:
-            return []
+            return Claimed()
         claimed = await self._reader.read(granted)
         if claimed.failed:
             _, committed = self._apply(Report(worker_id, claimed.failed, draw=random.random()))
             await asyncio.shield(committed)
-        return claimed.jobs
+        return claimed

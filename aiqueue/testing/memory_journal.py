@@ -15,7 +15,7 @@ from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.ids import is_made_in_order
-from aiqueue.journal.base import EndedRow, OldKey, PartRow, Recovered, StoredJob, StoredKey
+from aiqueue.journal.base import NO_LIMIT, EndedRow, OldKey, PartRow, Recovered, StoredJob, StoredKey
 from aiqueue.testing.memory_disk import Disk, seqs_of
 
 
@@ -117,19 +117,30 @@ class MemoryJournal:
             batches = [self._batch(no) for no in disk.batches if not disk.batch_states[no][1]]
         yield Recovered(counters, iter(rows), gates, schedules, batches)
 
-    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
-        """Return payloads by seq."""
+    def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
+        """Return payloads by seq. Reads no more of them once they have more than ``limit`` bytes."""
         with self._lock:
             self._check()
-            return {seq: self._disk.jobs[seq].payload for seq in seqs if seq in self._disk.jobs}
+            found: dict[int, bytes] = {}
+            for seq in sorted(set(seqs) & self._disk.jobs.keys()):
+                found[seq] = self._disk.jobs[seq].payload
+                limit -= len(found[seq])
+                if limit < 0:
+                    break
+            return found
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
         """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
         with self._lock:
             self._check()
-            disk = self._disk
-            known = [(job_id, disk.seqs[job_id]) for job_id in ids if job_id in disk.seqs]
-            return {job_id: self._stored(seq, with_payload) for job_id, seq in known}
+            disk, found = self._disk, dict[str, StoredJob]()
+            for job_id in ids:
+                if job_id in disk.seqs:
+                    found[job_id] = self._stored(disk.seqs[job_id], with_payload)
+                    limit -= len(found[job_id].result)
+                if limit < 0:
+                    break
+            return found
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the states of the jobs that are known, by id."""

@@ -8,7 +8,7 @@ Both sides agree now and then on what the worker runs, so that a grant that reac
 notice: a call that follows one which brought nothing names all that is held here, and so does one every heartbeat. What
 the queue has granted beside these it grants again. Answers to calls from before such a call are not obeyed, and the
 queue gives nothing to a call that a later one has overtaken. A claim is held from the moment its answer is taken until
-the queue has acknowledged its outcome.
+the queue has acknowledged its outcome. What a grant has no room for in its answer is given again the same way, at once.
 
 Half the slots at most turn over in one call. Jobs of equal length that began together also end together, and so do
 those that follow them: an urgent one had to wait for the whole round, and the worker stood still while it was made.
@@ -72,7 +72,7 @@ class WorkerLoop:
         self._undelivered: set[Attempt] = set()  # outcomes in polls under way
         self._polls: set[asyncio.Task[None]] = set()
         self._calls = 0  # sent so far
-        self._disagree = False  # a call was lost: tell the queue all that is held here
+        self._disagree = False  # a call was lost, or brought a part only: tell the queue all that is held here
         self._unsure = False  # the newest call brought nothing: let the next one tell it too
         self._agreement = 0  # how often that was done; what was granted before will be granted again
         self._agree_every_s, self._agreed_at = agree_every_s, 0.0
@@ -205,7 +205,7 @@ class WorkerLoop:
         await self._obey(reply, agreed=call.running is not None)
         # An idle worker only: where jobs run it would put off an answer under way, and the next heartbeat is soon.
         self._unsure = not reply.claims and call.number == self._calls and not (self.running or self._undelivered)
-        self._disagree = self._disagree or (reply.overtaken and call.running is not None)
+        self._disagree = self._disagree or reply.more or (reply.overtaken and call.running is not None)
 
     def _suspect(self, outcomes: list[Outcome], error: Exception) -> None:
         """Let no outcome on which the queue fails keep the others from it: send each alone, and then its failure."""

@@ -6,7 +6,7 @@ import errno
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from aiqueue.journal.base import StoredJob
+from aiqueue.journal.base import NO_LIMIT, StoredJob
 from aiqueue.testing.memory_journal import MemoryJournal
 
 
@@ -30,17 +30,27 @@ class BrokenJournal(MemoryJournal):
     def _ids_of(self, seqs: Sequence[int]) -> list[str]:
         return [self._disk.jobs[seq].id for seq in seqs if seq in self._disk.jobs]
 
-    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
+    def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
         """As the journal's, or an error."""
         self._check_read(self._ids_of(seqs))
-        return super().payloads(seqs)
+        return super().payloads(seqs, limit=limit)
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
         """As the journal's, or an error."""
         self._check_read(ids := list(ids))
-        return super().jobs(ids, with_payload=with_payload)
+        return super().jobs(ids, with_payload=with_payload, limit=limit)
 
     def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
         """As the journal's, or an error."""
         self._check_read(self._ids_of(seqs))
         return super().by_seq(seqs, with_payload=with_payload)
+
+    def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """As the journal's, or an error."""
+        self._check_read(self._ids_of(seqs))
+        return super().sizes(seqs)
+
+    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
+        """As the journal's, or an error."""
+        self._check_read(ids)
+        return super().weights(ids, with_payload=with_payload)

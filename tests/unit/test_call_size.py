@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aiqueue import call_size, protocol, submit_format
 from aiqueue.call_size import MAX_CALL_BYTES, count_within, parts_within, size_of_group
@@ -17,11 +18,14 @@ from aiqueue.client import event_feed, paging
 from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.engine.effects import Rows
 from aiqueue.errors import JobNotFound, PayloadTooLarge
-from aiqueue.protocol import BatchSpec, JobHeader, Need, SubmitGroup, SubmitReply
+from aiqueue.levels import AIJobPriority
+from aiqueue.protocol import BatchSpec, ExchangeCall, ExchangeReply, JobHeader, Need, SubmitGroup, SubmitReply
 from aiqueue.service import event_log
-from aiqueue.testing.in_process import worker_beside
+from aiqueue.testing.in_process import InProcessTransport, worker_beside
 from aiqueue.testing.jobs import chat, completed, group, header, result, submission
+from aiqueue.testing.jobs import settings as job_settings
 from tests.tools.client_harness import ClientHarness
+from tests.tools.fake_provider import FakeProvider
 from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import until
 from tests.unit.service.test_event_log import event
@@ -233,3 +237,91 @@ def test_an_answer_that_lingers_is_bounded() -> None:
     assert taken == [True] * 3 + [False] * 6
     assert waiter.done()
     assert len(group_of.events) == 3
+
+
+class Weighed:
+    """A service whose answers to workers are weighed."""
+
+    def __init__(self, *, cache_bytes: int) -> None:
+        self.queue = ServiceHarness(job_settings(cache_bytes=cache_bytes, heartbeat_s=3_600.0))
+        self.transport = InProcessTransport(self.queue.service)
+        self.provider = FakeProvider()
+        self.answers: list[int] = []
+        real = self.queue.service.exchange
+
+        async def weighed(call: ExchangeCall) -> ExchangeReply:
+            reply = await real(call)
+            self.answers.append(len(protocol.encode(reply)))
+            return reply
+
+        self.queue.service.exchange = weighed  # type: ignore[method-assign]
+
+    async def work(self, slots: int) -> list[str]:
+        """Let a worker run all there is; return what it ran, in order."""
+        live = self.queue.service._engine.core.live
+        async with worker_beside(self.transport, {"sim": self.provider}, slots=slots):
+            await until(lambda: not live)
+        return [call.job_id for call in self.provider.calls]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 30 * MIB, 2**30])
+@pytest.mark.parametrize("slots", [1, 8, 64])
+async def test_a_worker_is_given_large_payloads_in_several_answers_and_all(slots: int, cache_bytes: int) -> None:
+    weighed = Weighed(cache_bytes=cache_bytes)
+    sizes = [4 * MIB - 100, 10, 3 * MIB, 10, 10, 10, 4 * MIB - 100, 2 * MIB, 10] * 3
+    ids = [f"job-{number:02}" for number in range(len(sizes))]
+    for job_id, size in zip(ids, sizes, strict=True):
+        body = msgspec.json.encode(chat("x" * size))
+        await weighed.queue.service.submit([group(submission(job_id, payload=body))])
+    assert sorted(await weighed.work(slots)) == ids
+    assert max(weighed.answers) <= call_size.PART_BYTES + 1_000
+    views = await weighed.queue.service.get_jobs(ids)
+    assert [view and view.attempt for view in views] == [1] * len(ids)
+
+
+async def test_a_job_that_is_larger_than_a_part_goes_alone() -> None:
+    weighed = Weighed(cache_bytes=2**30)
+    large = msgspec.json.encode(chat("x" * 20 * MIB))
+    for job_id, body in (("a", b"{}"), ("large", large), ("b", b"{}")):
+        await weighed.queue.service.submit([group(submission(job_id, payload=body))])
+    reply = await weighed.queue.service.exchange(ExchangeCall("w", "pool", 8, number=1))
+    assert ([claim.job_id for claim in reply.claims], reply.more) == (["a"], True)
+    reply = await weighed.queue.service.exchange(ExchangeCall("w", "pool", 8, running=[("a", 1)], number=2))
+    assert ([claim.job_id for claim in reply.claims], reply.more) == (["large"], True)
+    held = [("a", 1), ("large", 1)]
+    reply = await weighed.queue.service.exchange(ExchangeCall("w", "pool", 8, running=held, number=3))
+    assert ([claim.job_id for claim in reply.claims], reply.more) == (["b"], False)
+    assert max(weighed.answers) <= MAX_CALL_BYTES
+
+
+async def test_inputs_count_and_those_that_no_call_can_carry_fail_their_job_and_no_other() -> None:
+    weighed = Weighed(cache_bytes=0)
+    await weighed.queue.submit(*(f"parent-{number}" for number in range(10)))
+    await ended(weighed.queue, [f"parent-{number}" for number in range(10)], 4 * MIB)
+
+    def child(name: str, parents: int) -> SubmitGroup:
+        needs = tuple(Need(f"parent-{number}", (f"steps.s{number}",)) for number in range(parents))
+        job = submission(
+            name, replace(header(batch_id=name), needs=needs, on_error="fail"), msgspec.json.encode(chat())
+        )
+        return SubmitGroup([job], batch=BatchSpec(name))
+
+    children = [child("one", 1), child("two", 2), child("ten", 10), child("more", 1)]
+    assert await weighed.queue.service.submit(children) == [None] * 4
+    weighed.answers.clear()
+    assert sorted(await weighed.work(8)) == ["more", "one", "two"]
+    assert max(weighed.answers) <= MAX_CALL_BYTES
+    (view,) = await weighed.queue.service.get_jobs(["ten"])
+    assert view is not None
+    assert view.failure is not None
+    assert (view.status, view.failure.kind) == ("failed", "inputs_too_large")
+    assert "32 MiB" in view.failure.message
+
+
+async def test_urgent_jobs_go_first_where_an_answer_has_no_room_for_all() -> None:
+    weighed = Weighed(cache_bytes=2**30)
+    body = msgspec.json.encode(chat("x" * 5 * MIB))
+    for name, level in (("z-low", "low"), ("a-low", "low"), ("m-urgent", "urgent"), ("b-medium", "medium")):
+        job = submission(name, header(AIJobPriority(level)), body)
+        await weighed.queue.service.submit([group(job)])
+    assert await weighed.work(8) == ["m-urgent", "b-medium", "z-low", "a-low"]

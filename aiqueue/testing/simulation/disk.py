@@ -8,7 +8,7 @@ from typing import Any
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.journal.base import Journal, JournalRefused, JournalTaken, StoredJob, StoredKey
+from aiqueue.journal.base import NO_LIMIT, Journal, JournalRefused, JournalTaken, StoredJob, StoredKey
 from aiqueue.protocol import JobHeader, decode_header
 from aiqueue.testing.memory_disk import Disk
 from aiqueue.testing.memory_journal import MemoryJournal, disk_full
@@ -122,15 +122,15 @@ class SimulatedDisk(MemoryJournal):
             self._world.note("read fails")
             raise OSError(errno.EIO, "Input/output error")
 
-    def payloads(self, seqs: Sequence[int]) -> dict[int, bytes]:
+    def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
         """As the journal's, or an error."""
         self._may_fail()
-        return super().payloads(seqs)
+        return super().payloads(seqs, limit=limit)
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
         """As the journal's, or an error."""
         self._may_fail()
-        return super().jobs(ids, with_payload=with_payload)
+        return super().jobs(ids, with_payload=with_payload, limit=limit)
 
     def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
         """As the journal's, or an error."""

@@ -39,6 +39,7 @@ def test_a_committed_job_is_found_by_id_and_by_seq(journal: Journal) -> None:
     assert set(found) == {"job-1", "job-2"}
     assert journal.jobs(["job-1"], with_payload=True)["job-1"].payload == b"payload"
     assert journal.payloads([2, 1, 9]) == {1: b"payload", 2: b"payload"}
+    assert [len(journal.payloads([1, 2], limit=limit)) for limit in (0, 6, 7, 14)] == [1, 1, 2, 2]
 
 
 def test_the_newest_id_is_the_highest_of_those_that_clients_make(journal: Journal) -> None:
@@ -117,6 +118,7 @@ def test_commits_and_reads_of_any_size_lose_nothing(journal: Journal, count: int
     assert {job.seq: (job.progress, job.result) for job in found.values()} == {
         seq: (f"s{seq}".encode(), f"r{seq}".encode()) for seq in seqs
     }
+    assert len(journal.jobs([f"job-{seq}" for seq in seqs], limit=9)) <= 5
 
 
 def test_bytes_come_back_as_they_were(journal: Journal) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from aiqueue.protocol import BatchSpec, ExchangeCall, ExchangeReply, Need, SubmitGroup
 from aiqueue.service.queue_service import QueueService
 from aiqueue.testing.in_process import InProcessTransport, worker_beside
-from aiqueue.testing.jobs import completed, header, settings, submission
+from aiqueue.testing.jobs import chat, completed, group, header, settings, submission
 from aiqueue.worker import loop as loop_module
 from tests.tools.broken_journal import BrokenJournal
 from tests.tools.fake_provider import FakeProvider
@@ -59,12 +60,18 @@ async def system() -> AsyncIterator[System]:
     await made.service.close()
 
 
+@pytest.mark.parametrize("size", [10, 5 * 2**20])
 @pytest.mark.parametrize("slots", [1, 4])
-async def test_a_payload_that_can_not_be_read_fails_its_own_job_and_no_other(system: System, slots: int) -> None:
+async def test_a_payload_that_can_not_be_read_fails_its_own_job_and_no_other(
+    system: System, slots: int, size: int
+) -> None:
     good = [f"good-{number}" for number in range(8)]
-    await system.queue.submit(*good[:3], "bad", *good[3:])
+    payload = msgspec.json.encode(chat("x" * size))
+    jobs = [submission(job_id, header(), payload) for job_id in (*good[:3], "bad", *good[3:])]
+    await system.service.submit([group(*jobs)])
     system.journal.broken = {"bad"}
-    assert await system.run("bad", *good, slots=slots) == ["dead_letter", *["completed"] * 8]
+    end = "completed" if size < 2**20 else "failed"  # the answer repeats the prompt, and is too large then
+    assert await system.run("bad", *good, slots=slots) == ["dead_letter", *[end] * 8]
     assert sorted(system.runs()) == good, "each once, and the broken one never"
     failure = (await system.queue.view("bad")).failure
     assert failure is not None

@@ -83,7 +83,7 @@ async def test_a_job_whose_payload_is_gone_fails_alone(system: System) -> None:
     await system.queue.submit("a", "b")
     system.queue.service._workers.payloads.take(1)
     real = system.queue.memory.payloads
-    system.queue.memory.payloads = lambda seqs: real([seq for seq in seqs if seq != 1])  # type: ignore[method-assign]
+    system.queue.memory.payloads = lambda seqs, **_: real([seq for seq in seqs if seq != 1])  # type: ignore[method-assign]
     async with system.worker():
         assert await system.ended("a", "b") == ["failed", "completed"]
     view = await system.queue.view("a")
