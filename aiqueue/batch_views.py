@@ -10,7 +10,7 @@ import msgspec
 from aiqueue.batch_protocol import BatchView, ResultsReply
 from aiqueue.graph_picture import COLOURS, MOST, Box, svg
 from aiqueue.protocol import JobView
-from aiqueue.views import JobInfo, encode_json, job_info, moment
+from aiqueue.views import JobInfo, encode_json, moment, readable_info
 
 _LABEL = 40  # characters
 
@@ -166,7 +166,9 @@ def batch_info(view: BatchView) -> BatchInfo:
 def results_of(reply: ResultsReply, after: int, *, ordered: bool) -> list[BatchResult]:
     """Return the results of a page that was asked for with ``after``."""
     return [
-        BatchResult(index=view.header.index, after=view.header.index + 1 if ordered else number, job=job_info(view))
+        BatchResult(
+            index=view.header.index, after=view.header.index + 1 if ordered else number, job=readable_info(view)
+        )
         for number, view in enumerate(reply.jobs, start=after + 1)
     ]
 

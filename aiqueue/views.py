@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from aiqueue.engine.records import AttemptRecord, decode_attempt
-from aiqueue.errors import JobError, error_from
+from aiqueue.errors import JobError, RecordUnreadable, error_from
 from aiqueue.levels import LEVELS
 from aiqueue.protocol import END_STATES, Event, Failure, JobHeader, JobView, sla_starts_at
 from aiqueue.results import JobResult, decode_result
@@ -227,6 +227,21 @@ def job_info(view: JobView) -> JobInfo:
         attempts=attempts,
         redriven_from=header.redriven_from or None,
     )
+
+
+def readable_info(view: JobView) -> JobInfo:
+    """Return ``view`` as users see it in a list. What can't be read of it is the error of its own job."""
+    try:
+        return job_info(view)
+    except Exception as error:
+        said = RecordUnreadable(
+            f"What the queue says of job {view.id} can't be read ({type(error).__name__}: {error}); submit it again if "
+            "you need its result"
+        )
+        header = msgspec.structs.replace(view.header, metadata=b"")
+        return job_info(
+            msgspec.structs.replace(view, header=header, result=b"", attempts=[], failure=said.to_failure())
+        )
 
 
 def _attempt_info(record: AttemptRecord) -> AttemptInfo:

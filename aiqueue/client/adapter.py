@@ -23,7 +23,7 @@ from aiqueue.models import JobOptions
 from aiqueue.protocol import SubmitGroup
 from aiqueue.results import JobResult
 from aiqueue.validation import CheckedPayload, Payload, PayloadChecker, validate_options
-from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats, job_info
+from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats, readable_info
 
 _Part = TypeVar("_Part")
 
@@ -199,7 +199,7 @@ class AsyncAIQueueAdapter:
     async def get_jobs(self, job_ids: Sequence[str]) -> list[JobInfo | None]:
         """Return many jobs in the order of ``job_ids``."""
         views = await paging.get_jobs(self._transport, job_ids)
-        return [job_info(view) if view else None for view in views]
+        return [readable_info(view) if view else None for view in views]
 
     async def cancel_job(self, job_id: str) -> Cancellation:
         """Stop a job: at once if it waits, through its worker if it runs. Raises JobNotFound."""

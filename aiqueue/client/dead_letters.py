@@ -16,7 +16,7 @@ from aiqueue.errors import DeadLetterNotFound, FieldError, ValidationError
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload, validate_options
-from aiqueue.views import JobInfo, job_info
+from aiqueue.views import JobInfo, job_info, readable_info
 
 _AT_ONCE = 50  # redriven together: their payloads are in memory at the same time
 _LOOKUP = 1_000  # jobs per call
@@ -73,7 +73,7 @@ class DeadLetterClient:
         if cursor is not None:
             call.before_seq = cursor
         reply = await self._transport.list_dead_letters(call)
-        return [job_info(view) for view in reply.jobs], reply.before_seq or None
+        return [readable_info(view) for view in reply.jobs], reply.before_seq or None
 
     async def inspect(self, job_id: str) -> tuple[JobInfo, bytes]:
         """Return a dead letter with all its attempts, and its payload (JSON). Raises DeadLetterNotFound."""

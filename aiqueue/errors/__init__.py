@@ -39,6 +39,7 @@ AIQueueError
     ├── WorkerFault        500
     ├── PayloadLost        500  the journal does not have it any more
     ├── PayloadUnreadable  500  retry
+    ├── RecordUnreadable   500  the journal has the job and can't read it
     ├── InputsTooLarge     413  it needs more results than one call can carry
     ├── ResultTooLarge     502
     ├── PoisonJob          500
@@ -98,6 +99,7 @@ from aiqueue.errors.job import (
     ProviderError,
     ProviderServerError,
     RateLimited,
+    RecordUnreadable,
     ResultTooLarge,
     TemplateFailed,
     WorkerFault,
@@ -145,6 +147,7 @@ __all__ = [
     "QueueSilent",
     "QueueUnavailable",
     "RateLimited",
+    "RecordUnreadable",
     "ResultTooLarge",
     "ScheduleExists",
     "ScheduleNotFound",

@@ -170,6 +170,12 @@ class PayloadUnreadable(JobError):
     retryable = True
 
 
+class RecordUnreadable(JobError):
+    """What the journal has of a job can't be read, so nothing more is known of it than its id and perhaps its state."""
+
+    kind = "record_unreadable"
+
+
 class InputsTooLarge(JobError):
     """The job needs more results of other jobs than one call can carry to its worker."""
 

@@ -169,6 +169,10 @@ class Journal(Protocol):
         """Return dead letters, the newest first, without payloads."""
         ...
 
+    def dead_letter_seqs(self, *, before_seq: int, limit: int) -> list[int]:
+        """Return the seqs of dead letters, the newest first. Reads an index of them alone."""
+        ...
+
     def count_dead_letters(self) -> int:
         """Return how many dead letters there are. Reads an index of them alone."""
         ...
@@ -187,6 +191,13 @@ class Journal(Protocol):
 
     def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
         """Return the jobs that are known, in the order of ``seqs``."""
+        ...
+
+    def outlines(self, seqs: Sequence[int]) -> list[StoredJob]:
+        """Return the jobs that are known with id and state alone, in the order of ``seqs``.
+
+        For rows of which more can't be read.
+        """
         ...
 
     def read_note(self) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import uuid
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -119,3 +120,13 @@ def _refuse_or_log(path: Path, commit: int, problem: str, accept_loss: int | Non
         raise StartError(f"{said}; nothing was changed. {_GO_ON.format(commit=commit)}")
     else:
         _log.warning("%s: journal.durability is below full, so a power cut may have taken it; going on", said)
+
+
+def begins_after(found: Found) -> Mark:
+    """Return where the journal has come to.
+
+    Beyond both numbers where a loss was accepted: one that was acknowledged never names another commit.
+    """
+    mark, head = found.mark, found.head or Mark("", 0, 0)
+    journal_id = mark.id or head.id or uuid.uuid4().hex
+    return Mark(journal_id, max(mark.epoch, head.epoch), max(mark.commit, head.commit))

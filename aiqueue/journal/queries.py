@@ -50,3 +50,8 @@ BATCHES = "SELECT no, spec, body FROM batches JOIN batch_states USING (no)"
 NEWEST_ID = """
     SELECT id FROM jobs WHERE id < '1' AND id GLOB '????????-????-7???-????-????????????' ORDER BY id DESC LIMIT 1
 """
+OUTLINES = """
+    SELECT jobs.seq, id, x'', coalesce(state, ''), x'', x'', x'', x''
+    FROM jobs LEFT JOIN states USING (seq) WHERE jobs.seq IN {}
+"""
+DEAD_LETTER_SEQS = "SELECT seq FROM states WHERE state = 'dead_letter' AND seq < ? ORDER BY seq DESC LIMIT ?"

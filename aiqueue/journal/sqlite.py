@@ -12,7 +12,6 @@ import contextlib
 import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +74,7 @@ class SqliteJournal:
             self._lock = opened.enter_context(lock(self.path))
             try:
                 found = checks.inspect(self.path, accept_loss=accept_loss, must_be_whole=durability == "full")
-                before = _before(found)
+                before = checks.begins_after(found)
                 self._head = opened.enter_context(contextlib.closing(Head(self.path, before)))
                 self._writer = opened.enter_context(contextlib.closing(self._open()))
                 schema.migrate(self._writer, self.path)
@@ -219,6 +218,11 @@ class SqliteJournal:
         with self._reading:
             return [StoredJob(*row) for row in self._reader.execute(query, (before_seq, limit))]
 
+    def dead_letter_seqs(self, *, before_seq: int, limit: int) -> list[int]:
+        """Return the seqs of dead letters, the newest first. Reads an index of them alone."""
+        with self._reading:
+            return [seq for (seq,) in self._reader.execute(queries.DEAD_LETTER_SEQS, (before_seq, limit))]
+
     def count_dead_letters(self) -> int:
         """Return how many dead letters there are. Reads an index of them alone."""
         with self._reading:
@@ -260,6 +264,11 @@ class SqliteJournal:
         with self._reading:
             for part in chunks(items):
                 yield from self._reader.execute(query.format(marks(part)), part)
+
+    def outlines(self, seqs: Sequence[int]) -> list[StoredJob]:
+        """Return the jobs that are known with id and state alone, in the order of ``seqs``."""
+        found = {row[0]: StoredJob(*row) for row in self._select(queries.OUTLINES, seqs)}
+        return [found[seq] for seq in seqs if seq in found]
 
     def read_note(self) -> bytes:
         """Return what ``write_note`` kept; empty if there is nothing, or it can't be read."""
@@ -328,16 +337,6 @@ class SqliteJournal:
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return connection
-
-
-def _before(found: checks.Found) -> Mark:
-    """Return where the journal has come to.
-
-    Beyond both numbers where a loss was accepted: one that was acknowledged never names another commit.
-    """
-    mark, head = found.mark, found.head or Mark("", 0, 0)
-    journal_id = mark.id or head.id or uuid.uuid4().hex
-    return Mark(journal_id, max(mark.epoch, head.epoch), max(mark.commit, head.commit))
 
 
 def _says_full(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from aiqueue.engine.groups import FAILED
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import Journal, PartRow, StoredJob
 from aiqueue.protocol import decode_header
+from aiqueue.service.row_reads import rows_of
 
 _PAGE = 1_000
 _PAGE_BYTES = 4 * 2**20  # of results, and the last one that fits in
@@ -53,8 +54,8 @@ class BatchPages:
             after += len(seqs)
             failed += [
                 (decode_header(job.header).index, job.seq)
-                for job in self._journal.by_seq(seqs)
-                if job.state in wanted and job.id not in replaced
+                for job in rows_of(self._journal, seqs)
+                if job.header and job.state in wanted and job.id not in replaced  # one that can't be read is left out
             ]
         return [seq for _, seq in sorted(failed)]
 
@@ -63,7 +64,7 @@ class BatchPages:
         size = 0
         for at in range(0, len(seqs), _READ):
             part = seqs[at : at + _READ]
-            found = {job.seq: job for job in self._journal.by_seq(part)}
+            found = {job.seq: job for job in rows_of(self._journal, part)}
             for seq in part:
                 job = found.get(seq)
                 yield job

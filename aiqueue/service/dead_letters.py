@@ -13,6 +13,7 @@ from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, DeadLettersReply, JobView, decode_header
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
+from aiqueue.service.row_reads import dead_letters_of
 
 _PAGE = 100  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
@@ -35,7 +36,7 @@ class DeadLetters:
         found: list[StoredJob] = []
         before, looked_at, size, is_full = call.before_seq, 0, 0, False
         while looked_at < _MOST_READ:
-            page = await asyncio.to_thread(self._journal.dead_letters, before_seq=before, limit=_PAGE)
+            page = await asyncio.to_thread(dead_letters_of, self._journal, before, _PAGE)
             looked_at += len(page)
             for row in page:
                 before = row.seq

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Set
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+
+import msgspec
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
 from aiqueue.engine.states import JobState
-from aiqueue.errors import DependencyFailed
+from aiqueue.errors import DependencyFailed, RecordUnreadable
 from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.protocol import DeadLettersCall, JobInput, JobView, Need, Submission, decode_header
+from aiqueue.protocol import DeadLettersCall, JobHeader, JobInput, JobView, Need, Submission, decode_header
 from aiqueue.service.commits import Committed
 from aiqueue.service.digests import in_order
 from aiqueue.service.holds import Holds
 
+_log = logging.getLogger(__name__)
 _IN_AN_ATTEMPT = frozenset({JobState.PROCESSING, JobState.CANCELLING, JobState.COMPLETED, JobState.DEAD_LETTER})
 
 
@@ -42,9 +46,29 @@ def view_of(stored: StoredJob, sla_ms: tuple[int, ...], attempts: list[bytes] | 
     )
 
 
+def unreadable(job_id: str, state: str, error: Exception, job: JobRecord | None, sla_ms: tuple[int, ...]) -> JobView:
+    """Return a job as it is shown whose row can't be read or decoded: it hides no job beside it.
+
+    ``job``: as the engine has it, if it has not ended.
+    """
+    _log.error("job %s: its row in the journal can't be read: %s", job_id, error)
+    said = RecordUnreadable(
+        f"The journal has job {job_id} and can't read it ({type(error).__name__}: {error}); check the journal's disk, "
+        "and submit the job again if you need its result"
+    )
+    if job is None:
+        header = JobHeader("", "", "", len(sla_ms) // 2, "")
+        return JobView(job_id, header, state or JobState.FAILED.value, 0, failure=said.to_failure())
+    header = JobHeader(job.type, job.lane.provider, job.lane.model, job.level, "", batch_id=job.batch_id)
+    return JobView(job_id, header, job.state.value, sla_ms[job.level], job.attempt, failure=said.to_failure())
+
+
 def has_history(stored: StoredJob) -> bool:
     """Tell whether there may be records of earlier attempts: also of the last one, if the job waits or waited then."""
-    attempt = decode_progress(stored.progress).attempt if stored.progress else 0
+    try:
+        attempt = decode_progress(stored.progress).attempt if stored.progress else 0
+    except msgspec.MsgspecError:
+        return False
     return attempt > 1 or (attempt == 1 and stored.state not in _IN_AN_ATTEMPT)
 
 
@@ -96,7 +120,7 @@ def _is_same_json(stored: bytes, sent: bytes) -> bool:
 
 async def kept_jobs(
     ids: Sequence[str],
-    read: Callable[[Sequence[str]], dict[str, StoredJob]],
+    read: Callable[[Sequence[str]], Awaitable[dict[str, StoredJob]]],
     settled: Callable[[], Committed],
     engine: QueueEngine,
     is_dropped: Callable[[JobRecord | None], bool],
@@ -104,13 +128,13 @@ async def kept_jobs(
     """Return jobs that are on disk, without those of a batch that is being dropped: they are as good as gone."""
     live = engine.core.live
     await asyncio.shield(settled())
-    found = await asyncio.to_thread(read, ids)
+    found = await read(ids)
     unsure = [job.id for job in found.values() if job.state not in TERMINAL and job.id not in live]
     if unsure:  # dropped, or ended, since they were read
         for job_id in unsure:
             del found[job_id]
         await asyncio.shield(settled())
-        found |= await asyncio.to_thread(read, unsure)
+        found |= await read(unsure)
     return {job_id: job for job_id, job in found.items() if not is_dropped(live.get(job_id))}
 
 

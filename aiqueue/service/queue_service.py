@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
 
-from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.config import Settings
 from aiqueue.engine import (
     Announce,
@@ -22,9 +20,8 @@ from aiqueue.engine import (
     Tick,
 )
 from aiqueue.engine.commands import Command, EndAside
-from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueUnavailable
-from aiqueue.journal.base import Journal, StoredJob
+from aiqueue.journal.base import Journal
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
 from aiqueue.protocol import (
     ANNOUNCED,
@@ -44,7 +41,7 @@ from aiqueue.protocol import (
 )
 from aiqueue.providers.registry import job_types_of
 from aiqueue.scaling import PoolLoad
-from aiqueue.service import lookup, statistics
+from aiqueue.service import statistics
 from aiqueue.service.batches import BatchDesk
 from aiqueue.service.clock import Clock, SteadyClock
 from aiqueue.service.commits import CommitPipeline, Committed
@@ -53,12 +50,13 @@ from aiqueue.service.event_log import EventLog
 from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.holds import Holds
 from aiqueue.service.intake import Intake
+from aiqueue.service.look_ups import LookUps
 from aiqueue.service.payload_cache import PayloadCache
 from aiqueue.service.pool_loads import collect_loads
 from aiqueue.service.recovery import load_engine
 from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
-from aiqueue.service.shown_times import show_events, show_job
+from aiqueue.service.shown_times import show_events
 from aiqueue.service.steps import Steps
 from aiqueue.service.ticking import Ticker
 from aiqueue.service.worker_desk import WorkerDesk
@@ -99,9 +97,11 @@ class QueueService:
         self._retention = Retention(
             settings.retention, journal, self._commits, self._clock, lambda: len(live), holds.needed
         )
-        self.dead_letters = DeadLetters(journal, self._commits, self._view, is_needed=holds.needed)
+        self._look_ups = LookUps(self._engine, journal, self._commits.settled, lambda job: self.batches.drops(job))
+        view = self._look_ups.view
+        self.dead_letters = DeadLetters(journal, self._commits, view, is_needed=holds.needed)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
-        self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._view, holds)
+        self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, view, holds)
         payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._step = Steps(self._engine, self._commits, payloads, self._clock, self._faults).step
         self._workers = WorkerDesk(
@@ -164,22 +164,7 @@ class QueueService:
         Of many large ones it returns the first: the caller asks for the others next.
         """
         self._check_open()
-        if len(ids) > 1:
-            weights = await asyncio.to_thread(self._journal.weights, ids, with_payload=with_payload)
-            ids = ids[: count_within((weights.get(job_id, 1) for job_id in ids), PART_BYTES)]
-        read = partial(self._journal.jobs, with_payload=with_payload)
-        stored = await lookup.kept_jobs(ids, read, self._commits.settled, self._engine, self.batches.drops)
-        tried = [job.seq for job in stored.values() if lookup.has_history(job)]
-        attempts = await asyncio.to_thread(self._journal.attempts, tried) if tried else {}
-        views = [self._view(job, attempts.get(job.seq)) if (job := stored.get(job_id)) else None for job_id in ids]
-        return views[: count_within(map(size_of_view, views), PART_BYTES)]
-
-    def _view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
-        view = lookup.view_of(stored, self._engine.core.policy.sla_ms, attempts)
-        show_job(view, self._engine.core.ahead_s)
-        if not stored.state and (job := self._engine.core.live.get(stored.id)):  # blocked jobs have no row that says so
-            view.status = job.state.value if job.state is JobState.BLOCKED else view.status
-        return view
+        return await self._look_ups.get(ids, with_payload=with_payload)
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs. For one that has ended already, ``status`` is its end; for one unknown it is empty."""

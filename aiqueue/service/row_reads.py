@@ -6,13 +6,14 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from aiqueue.call_size import PART_BYTES
 from aiqueue.engine.records import JobRecord
-from aiqueue.journal.base import Journal, StoredJob
+from aiqueue.journal.base import NO_LIMIT, Journal, StoredJob
 
 _log = logging.getLogger(__name__)
 _SAMPLES = 3  # rows of other jobs that are read to see whether anything can be read
@@ -35,9 +36,19 @@ class RowReads:
         """Return payloads by seq. When they have more than ``limit`` bytes the rest of them is not read."""
         return await self._read(partial(self._journal.payloads, limit=limit), seqs)
 
-    async def jobs(self, ids: Sequence[str], limit: int) -> tuple[dict[str, StoredJob], dict[str, Exception]]:
-        """Return the jobs that are known, by id, without payloads. The limit is one of results."""
-        return await self._read(partial(self._journal.jobs, limit=limit), ids)
+    async def jobs(
+        self, ids: Sequence[str], *, with_payload: bool = False, limit: int = NO_LIMIT
+    ) -> tuple[dict[str, StoredJob], dict[str, Exception]]:
+        """Return the jobs that are known, by id. The limit is one of results."""
+        return await self._read(partial(self._journal.jobs, with_payload=with_payload, limit=limit), ids)
+
+    async def weights(self, ids: Sequence[str], *, with_payload: bool) -> tuple[dict[str, int], dict[str, Exception]]:
+        """Return how many bytes ``jobs`` would read of each job that is known."""
+        return await self._read(partial(self._journal.weights, with_payload=with_payload), ids)
+
+    async def attempts(self, seqs: Sequence[int]) -> tuple[dict[int, list[bytes]], dict[int, Exception]]:
+        """Return the AttemptRecords of jobs by seq."""
+        return await self._read(self._journal.attempts, seqs)
 
     async def sizes(self, seqs: Sequence[int], ids: Sequence[str]) -> tuple[dict[int, int], dict[str, int]]:
         """Return how many bytes jobs have at most, payload and result, by seq; and without payload, by id."""
@@ -91,3 +102,34 @@ class RowReads:
             return bool(self._journal.payloads([seq]))
         except Exception:
             return False
+
+
+def rows_of(journal: Journal, seqs: Sequence[int]) -> list[StoredJob]:
+    """Return the jobs that are known, in the order of ``seqs``; of one that can't be read its id and state alone.
+
+    For a list: runs in a thread. Raises where nothing can be read.
+    """
+    try:
+        return journal.by_seq(seqs)
+    except Exception as error:
+        _log.warning("%d rows of the journal could not be read together, each is read alone: %s", len(seqs), error)
+    rows: list[StoredJob] = []
+    errors: list[Exception] = []
+    for seq in seqs:
+        try:
+            rows += journal.by_seq([seq])
+        except Exception as error:
+            errors.append(error)
+            with suppress(Exception):  # then not even its id is known, and the list is shown without it
+                rows += journal.outlines([seq])
+    if errors and not rows:
+        raise errors[0]
+    return rows
+
+
+def dead_letters_of(journal: Journal, before_seq: int, limit: int) -> list[StoredJob]:
+    """Return dead letters, the newest first; of one that can't be read its id and state alone. Runs in a thread."""
+    try:
+        return journal.dead_letters(before_seq=before_seq, limit=limit)
+    except Exception:
+        return rows_of(journal, journal.dead_letter_seqs(before_seq=before_seq, limit=limit))

@@ -204,9 +204,15 @@ class MemoryJournal:
 
     def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
         """Return dead letters, the newest first, without payloads."""
+        seqs = self.dead_letter_seqs(before_seq=before_seq, limit=limit)
+        with self._lock:
+            return [self._stored(seq, False) for seq in seqs if seq in self._disk.jobs]
+
+    def dead_letter_seqs(self, *, before_seq: int, limit: int) -> list[int]:
+        """Return the seqs of dead letters, the newest first."""
         with self._lock:
             dead = [seq for seq, row in self._disk.states.items() if row[0] == JobState.DEAD_LETTER]
-            return [self._stored(seq, False) for seq in sorted(dead, reverse=True) if seq < before_seq][:limit]
+            return [seq for seq in sorted(dead, reverse=True) if seq < before_seq][:limit]
 
     def count_dead_letters(self) -> int:
         """Return how many dead letters there are."""
@@ -232,6 +238,14 @@ class MemoryJournal:
         """Return the jobs that are known, in the order of ``seqs``."""
         with self._lock:
             return [self._stored(seq, with_payload) for seq in seqs if seq in self._disk.jobs]
+
+    def outlines(self, seqs: Sequence[int]) -> list[StoredJob]:
+        """Return the jobs that are known with id and state alone, in the order of ``seqs``."""
+        with self._lock:
+            self._check()
+            disk = self._disk
+            there = [seq for seq in seqs if seq in disk.jobs]
+            return [StoredJob(n, disk.jobs[n].id, b"", disk.states.get(n, ("",))[0], b"", b"", b"") for n in there]
 
     def read_note(self) -> bytes:
         """Return what ``write_note`` kept."""

@@ -40,6 +40,11 @@ class BrokenJournal(MemoryJournal):
         self._check_read(ids := list(ids))
         return super().jobs(ids, with_payload=with_payload, limit=limit)
 
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """As the journal's: the states are in other rows than the jobs."""
+        self._check_read(())
+        return {job.id: job.state or "queued" for job in MemoryJournal.jobs(self, ids).values()}
+
     def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
         """As the journal's, or an error."""
         self._check_read(self._ids_of(seqs))
@@ -54,3 +59,13 @@ class BrokenJournal(MemoryJournal):
         """As the journal's, or an error."""
         self._check_read(ids)
         return super().weights(ids, with_payload=with_payload)
+
+    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
+        """As the journal's, or an error."""
+        self._check_read(self._ids_of(self.dead_letter_seqs(before_seq=before_seq, limit=limit)))
+        return super().dead_letters(before_seq=before_seq, limit=limit)
+
+    def outlines(self, seqs: Sequence[int]) -> list[StoredJob]:
+        """As the journal's, or an error."""
+        self._check_read(())
+        return super().outlines(seqs)

@@ -127,6 +127,21 @@ def test_bytes_come_back_as_they_were(journal: Journal) -> None:
     assert journal.jobs(["jöb-\u0000-1"], with_payload=True)["jöb-\u0000-1"].payload == payload
 
 
+def test_outlines_are_ids_and_states_alone(journal: Journal) -> None:
+    states = [(1, "dead_letter", b"p", 9.0), (2, "completed", b"p", 9.0), (3, "dead_letter", b"p", 9.0)]
+    journal.commit(Rows(jobs=[row(1), row(2), row(3), row(4)], states=states, results=[(1, b"r")]))
+    found = journal.outlines([3, 9, 1, 4])
+    assert [(job.seq, job.id, job.state) for job in found] == [
+        (3, "job-3", "dead_letter"),
+        (1, "job-1", "dead_letter"),
+        (4, "job-4", ""),
+    ]
+    assert {(job.header, job.progress, job.result, job.payload) for job in found} == {(b"", b"", b"", b"")}
+    assert journal.dead_letter_seqs(before_seq=9, limit=5) == [3, 1]
+    assert journal.dead_letter_seqs(before_seq=3, limit=5) == [1]
+    assert journal.dead_letter_seqs(before_seq=9, limit=1) == [3]
+
+
 def test_an_empty_commit_is_fine(journal: Journal) -> None:
     journal.commit(Rows())
     assert recovered(journal) == (b"", [])

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
-from aiqueue.journal.base import StoredJob
+from aiqueue.journal.base import NO_LIMIT, StoredJob
 from aiqueue.protocol import BatchSpec, JobView, Need, Submission, SubmitGroup
 from aiqueue.testing.jobs import completed, failed, final, header, settings, submission
 from aiqueue.testing.memory_journal import MemoryJournal
@@ -109,8 +109,8 @@ class Racing(MemoryJournal):
         self.queue: ServiceHarness | None = None
         self.raced = 0
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False) -> dict[str, StoredJob]:
-        found = super().jobs(ids, with_payload=with_payload)
+    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
+        found = super().jobs(ids, with_payload=with_payload, limit=limit)
         self._race(found)
         return found
 

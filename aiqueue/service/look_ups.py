@@ -1,0 +1,71 @@
+"""Jobs as they are on disk, for those who ask by id. A row that can't be read or decoded hides no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from aiqueue.call_size import PART_BYTES, count_within, size_of_view
+from aiqueue.engine import QueueEngine
+from aiqueue.engine.records import JobRecord
+from aiqueue.engine.states import JobState
+from aiqueue.journal.base import Journal, StoredJob
+from aiqueue.protocol import JobView
+from aiqueue.service import lookup
+from aiqueue.service.commits import Committed
+from aiqueue.service.row_reads import RowReads
+from aiqueue.service.shown_times import show_job
+
+
+class LookUps:
+    """Look-ups in one journal. ``is_dropped``: see ``lookup.kept_jobs``."""
+
+    def __init__(
+        self,
+        engine: QueueEngine,
+        journal: Journal,
+        settled: Callable[[], Committed],
+        is_dropped: Callable[[JobRecord | None], bool],
+    ) -> None:
+        self._engine, self._journal, self._settled, self._is_dropped = engine, journal, settled, is_dropped
+        self._reads = RowReads(journal, engine.core.live)
+
+    async def get(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
+        """Return jobs in the order of ``ids``; None for those unknown. Of many large ones it returns the first."""
+        if len(ids) > 1:
+            weights, _ = await self._reads.weights(ids, with_payload=with_payload)
+            ids = ids[: count_within((weights.get(job_id, 1) for job_id in ids), PART_BYTES)]
+        broken: dict[str, Exception] = {}
+
+        async def read(some: Sequence[str]) -> dict[str, StoredJob]:
+            found, errors = await self._reads.jobs(some, with_payload=with_payload)
+            broken.update(errors)
+            return found
+
+        stored = await lookup.kept_jobs(ids, read, self._settled, self._engine, self._is_dropped)
+        tried = [job.seq for job in stored.values() if lookup.has_history(job)]
+        attempts = (await self._reads.attempts(tried))[0] if tried else {}
+        shown = {job_id: await self._unreadable(job_id, error) for job_id, error in broken.items()}
+        shown |= {job.id: self.view(job, attempts.get(job.seq)) for job in stored.values()}
+        views = [shown.get(job_id) for job_id in ids]
+        return views[: count_within(map(size_of_view, views), PART_BYTES)]
+
+    def view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
+        """Return a job as it is shown."""
+        job = self._engine.core.live.get(stored.id)
+        try:
+            view = lookup.view_of(stored, self._engine.core.policy.sla_ms, attempts)
+            show_job(view, self._engine.core.ahead_s)
+        except Exception as error:  # a row that is none of ours
+            return lookup.unreadable(stored.id, stored.state, error, job, self._engine.core.policy.sla_ms)
+        if not stored.state and job:  # blocked jobs have no row that says so
+            view.status = job.state.value if job.state is JobState.BLOCKED else view.status
+        return view
+
+    async def _unreadable(self, job_id: str, error: Exception) -> JobView:
+        try:
+            state = (await asyncio.to_thread(self._journal.states, [job_id])).get(job_id, "")
+        except Exception:
+            state = ""
+        core = self._engine.core
+        return lookup.unreadable(job_id, state, error, core.live.get(job_id), core.policy.sla_ms)

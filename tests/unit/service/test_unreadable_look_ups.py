@@ -1,0 +1,128 @@
+"""Look-ups and lists in which one row can't be read or decoded: each other job is shown as it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aiqueue.batch_protocol import ResultsCall
+from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, SubmitGroup
+from aiqueue.testing.jobs import chat, completed, failed, final, header, submission
+from aiqueue.views import job_info
+from tests.tools.broken_journal import BrokenJournal
+from tests.tools.client_harness import ClientHarness
+from tests.tools.service_harness import ServiceHarness
+
+IDS = ["a", "b", "bad", "c", "d"]
+
+
+@pytest.fixture
+async def queue() -> AsyncIterator[ServiceHarness]:
+    """Return a queue whose jobs have completed: a batch of five."""
+    made = ServiceHarness(journal=BrokenJournal())
+    jobs = [submission(job_id, header(batch_id="batch")) for job_id in IDS]
+    await made.service.submit([SubmitGroup(jobs, batch=BatchSpec("batch"))])
+    yield made
+    await made.service.close()
+
+
+async def end(queue: ServiceHarness, *, well: bool = True) -> None:
+    """Let all jobs end."""
+    await queue.exchange(slots=8)
+    await queue.exchange(*(completed(each) if well else failed(each, failure=final()) for each in IDS), slots=0)
+
+
+def spoil(queue: ServiceHarness, how: str) -> None:
+    """Let the row of one job be unreadable, or no row of ours."""
+    journal = queue.journal
+    assert isinstance(journal, BrokenJournal)
+    seq = journal._disk.seqs["bad"]
+    if how == "read":
+        journal.broken = {"bad"}
+    elif how == "progress":
+        journal._disk.states[seq] = (journal._disk.states[seq][0], b"\xc1 no progress")
+    else:
+        journal._disk.jobs[seq] = journal._disk.jobs[seq]._replace(header=b"\xc1 no header")
+
+
+def check(views: list[JobView | None], status: str) -> None:
+    """See that one is shown with the error, and the others as they are."""
+    assert [view and view.id for view in views] == IDS
+    for view in views:
+        assert view is not None
+        assert job_info(view).status == status, view.id
+        if view.id == "bad":
+            assert view.failure is not None
+            assert view.failure.kind == "record_unreadable"
+            assert "job bad" in view.failure.message
+        else:
+            assert view.failure is None or view.failure.kind != "record_unreadable"
+
+
+@pytest.mark.parametrize("how", ["read", "progress", "header"])
+async def test_a_look_up_of_many_shows_all_but_the_row_that_can_not_be_read(queue: ServiceHarness, how: str) -> None:
+    await end(queue)
+    spoil(queue, how)
+    check(await queue.service.get_jobs(IDS), "completed")
+    (alone,) = await queue.service.get_jobs(["bad"])
+    assert alone is not None
+    assert alone.failure is not None
+
+
+@pytest.mark.parametrize("how", ["read", "header"])
+async def test_a_job_that_has_not_ended_is_shown_with_its_state_though_its_row_can_not_be_read(
+    queue: ServiceHarness, how: str
+) -> None:
+    await queue.exchange(slots=8)
+    spoil(queue, how)
+    check(await queue.service.get_jobs(IDS), "processing")
+
+
+async def test_a_disk_that_reads_nothing_is_an_error_and_no_answer(queue: ServiceHarness) -> None:
+    await end(queue)
+    assert isinstance(queue.journal, BrokenJournal)
+    queue.journal.dead = True
+    with pytest.raises(OSError, match="Input/output error"):
+        await queue.service.get_jobs(IDS)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("how", ["read", "progress", "header"])
+async def test_a_page_of_results_shows_all_but_the_row_that_can_not_be_read(
+    queue: ServiceHarness, how: str, ordered: bool
+) -> None:
+    await end(queue)
+    spoil(queue, how)
+    reply = await queue.service.batches.results(ResultsCall("batch", ordered=ordered))
+    check(list(reply.jobs), "completed")
+    assert reply.is_last
+
+
+@pytest.mark.parametrize("how", ["read", "progress", "header"])
+async def test_a_page_of_dead_letters_shows_all_but_the_row_that_can_not_be_read(
+    queue: ServiceHarness, how: str
+) -> None:
+    await end(queue, well=False)
+    journal = queue.memory
+    for seq, (_, progress) in list(journal._disk.states.items()):
+        journal._disk.states[seq] = ("dead_letter", progress)
+    spoil(queue, how)
+    reply = await queue.service.dead_letters.find(DeadLettersCall())
+    check(list(reversed(reply.jobs)), "dead_letter")
+
+
+async def test_a_result_that_is_none_is_the_error_of_its_own_job_in_a_list_of_the_client() -> None:
+    async with ClientHarness() as harness:
+        adapter = await harness.client()
+        ids = await adapter.submit_jobs([chat()] * 3)
+        await harness.work()
+        await adapter.wait_all(ids)
+        disk = harness.queue.memory._disk
+        disk.results[disk.seqs[ids[1]]] = b"\xc1 no result"
+        found = await adapter.get_jobs(ids)
+        assert [info and info.status for info in found] == ["completed"] * 3
+        assert [info is not None and info.result is not None for info in found] == [True, False, True]
+        assert found[1] is not None
+        assert found[1].error is not None
+        assert found[1].error.kind == "record_unreadable"
