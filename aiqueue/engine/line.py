@@ -16,6 +16,7 @@ from aiqueue.engine.states import JobState
 Entry = tuple[float, int, JobRecord]  #: SLA deadline, seq, job
 
 FEW = 64  #: entries of jobs that have left, not worth the work of going through all
+_AT_THE_FRONT = 2  # entries looked at whenever a job leaves
 _QUEUED = JobState.QUEUED
 
 
@@ -46,6 +47,10 @@ class Line:
 
     def leave(self) -> None:
         """Count out a job that is about to leave without being taken: its state is QUEUED for the last time."""
+        for _ in range(_AT_THE_FRONT):  # those that leave in order, as they expire: then all need not be gone through
+            if self._in_order and self._in_order[0][2].state is not _QUEUED:
+                self._in_order.popleft()
+                self._stale -= 1
         if self._stale > FEW and self._stale > len(self) / 2:
             self._in_order = deque(entry for entry in self._in_order if entry[2].state is _QUEUED)
             self._came_back = [entry for entry in self._came_back if entry[2].state is _QUEUED]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
 
-from aiqueue.engine import Submit
+from aiqueue.engine import Submit, line
 from aiqueue.engine.gates import Gates
 from aiqueue.errors import RateLimited
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
@@ -61,3 +62,21 @@ def test_a_closing_gate_looks_at_no_fail_fast_job_of_another_model(
     queue.exchange(failed("first", failure=refused), slots=0)
     assert looks[0] < 20
     assert queue.ended == {}
+
+
+def test_jobs_that_expire_in_the_order_they_came_are_never_all_gone_through(
+    queue: QueueHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Counted(deque[object]):
+        def __init__(self, *entries: Iterator[object]) -> None:
+            super().__init__(*entries)
+            made.extend(self)
+
+    monkeypatch.setattr(line, "deque", Counted)
+    queue.submit(*(f"job-{n:04}" for n in range(2_000)), expires_in_ms=1_000)
+    queue.tick(2.0)
+    while queue.engine.core.live:
+        queue.tick()
+    assert not made, "a line was made anew of those that had not left"
