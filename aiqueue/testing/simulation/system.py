@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from aiqueue.testing.simulation.world import World
 from aiqueue.worker.loop import WorkerLoop
 
 _RETRIED_AT_ONCE = 2
+_AT_ONCE = 2  # jobs of one kind of pending work in one step: what many jobs take many steps for, few do too
 _PREPARED = 2  # chains and graphs of three jobs and more are large ones
 
 
@@ -87,7 +89,8 @@ class QueueHost:
     def _load(self, kind: type[QueueEngine], now: float, mark: ClockMark) -> QueueEngine:
         aside = jobs_to_set_aside(self.disk, now)
         with self.disk.recover() as recovered:
-            return kind.load(policy_of(self._settings), **recovered._asdict(), now=now, without=aside, clock=mark)
+            policy = replace(policy_of(self._settings), most_at_once=_AT_ONCE)
+            return kind.load(policy, **recovered._asdict(), now=now, without=aside, clock=mark)
 
     def _open(self) -> QueueService:
         world = self._world
