@@ -7,12 +7,14 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import ray
+from ray._private import services
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.ray_transport import RayTransport
@@ -20,6 +22,7 @@ from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
 from aiqueue.http_config import HttpConfig
+from aiqueue.journal.lock import wait_until_free
 from aiqueue.ports import HeldPorts
 from aiqueue.presets import complete
 
@@ -91,6 +94,8 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
     if http and settings.http.port and _begins_ray(address):
         ports.hold(settings.http.host, settings.http.port)  # a port in use is said before Ray starts
     try:
+        if _begins_ray(address):
+            wait_until_free(settings.journal.path)
         owns_ray = _join_ray(settings.namespace, address, begin=True)
     except BaseException:
         ports.release()
@@ -183,7 +188,23 @@ def _begins_ray(address: str | None) -> bool:
 
 
 def _address(address: str | None, *, begin: bool) -> str:
-    return address or os.environ.get("RAY_ADDRESS") or ("local" if begin else "auto")
+    return address or os.environ.get("RAY_ADDRESS") or ("local" if begin else _the_one_here(running_rays()))
+
+
+def running_rays() -> set[str]:
+    """Return the addresses of the Rays that run on this machine. Ray has no public function for it."""
+    return set(services._find_address_from_flag("--gcs-address"))
+
+
+def _the_one_here(running: Collection[str]) -> str:
+    """Return what finds the Ray of this machine. Raises StartError if it would be any one of several."""
+    if len(running) > 1:
+        raise StartError(
+            f"several Rays run on this machine ({', '.join(sorted(running))}): set RAY_ADDRESS to the one you mean, or "
+            "give it as --address (address= in Python). `aiqueue up` shows its own. A Ray that runs with tokens, as "
+            "that of `aiqueue up` does by default, also needs RAY_AUTH_MODE=token"
+        )
+    return "auto"
 
 
 def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:

@@ -20,6 +20,7 @@ from aiqueue.cli.output import console
 from aiqueue.cli.quiet import quiet_start, stop_quietly
 from aiqueue.config import Settings
 from aiqueue.errors import FieldError, QueueNotRunning, QueueUnavailable, StartError, ValidationError
+from aiqueue.journal.lock import wait_until_free
 from aiqueue.pools import scaling_rule, slots_of
 from aiqueue.ports import check_free
 from aiqueue.presets import complete
@@ -88,8 +89,11 @@ def up(
     http = {"port": port, "host": host, "hosts": name or None}
     settings = _settings(config, model, namespace=namespace, http=http, journal=journals)
     out = console()
-    if not no_http and (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
-        check_free(settings.http.host, settings.http.port)  # Ray takes longer to load than this answer should
+    if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
+        # Ray takes longer to load than these answers should.
+        if not no_http:
+            check_free(settings.http.host, settings.http.port)
+        wait_until_free(settings.journal.path)
     quiet_start()
     from aiqueue import launch  # with Ray, a second to import
 
@@ -97,7 +101,7 @@ def up(
         system = launch.start(settings, http=not no_http, address=address)
     stopped, gone = _stop_signal(), False
     try:
-        out.print(describe(system.settings, system.url), soft_wrap=True)
+        out.print(describe(system.settings, system.url, system.address), soft_wrap=True)
         gone = not _serve_until(stopped, system, partial(out.print, soft_wrap=True))
         out.print("The system was stopped." if gone else "Stopping ...")
     finally:
@@ -120,9 +124,12 @@ def down(address: Address = None, namespace: Namespace = None) -> None:
     console().print(f"Stopped the system in the namespace {namespace!r}.")
 
 
-def describe(settings: Settings, url: str | None) -> str:
-    """Return what a user needs to know of a system that has come up."""
+def describe(settings: Settings, url: str | None, address: str) -> str:
+    """Return what a user needs to know of a system that has come up on the Ray at ``address``."""
+    tokens = " RAY_AUTH_MODE=token" if os.environ.get("RAY_AUTH_MODE") == "token" else ""
     lines = ["aiqueue is up; Ctrl-C stops it.", f"  HTTP       {f'{url}  (API: {url}/docs)' if url else 'off'}"]
+    lines.append(f"  Ray        {address}, namespace {settings.namespace}")
+    lines.append(f"             where several Rays run: export RAY_ADDRESS={address}{tokens}")
     for name, provider in settings.providers.items():
         lines.append(f"  provider   {name} ({provider.kind}): {', '.join(provider.models) or 'any model'}")
     for name, pool in settings.pools.items():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import IO
 
 from aiqueue.errors import StartError
+
+_WAIT_S, _LOOK_S = 5.0, 0.1
 
 
 def lock(path: Path) -> IO[str]:
@@ -21,7 +24,40 @@ def lock(path: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise StartError(
-            f"the journal {path} is in use by another queue; end that one, or give this one its own journal.path"
-        ) from error
+        raise _in_use(path) from error
     return file
+
+
+def wait_until_free(path: Path, *, limit_s: float | None = None) -> None:
+    """Return when no queue has the journal at ``path``, without taking it: a queue that was killed needs a moment.
+
+    Raises StartError after ``limit_s`` (5 s). Whatever else is wrong with the file is for the queue to say.
+    """
+    try:
+        file = os.open(f"{path}.lock", os.O_RDWR)
+    except OSError:
+        return
+    try:
+        give_up_at = time.monotonic() + (_WAIT_S if limit_s is None else limit_s)
+        while not _is_free(file):
+            if time.monotonic() > give_up_at:
+                raise _in_use(path)
+            time.sleep(_LOOK_S)
+    finally:
+        os.close(file)
+
+
+def _is_free(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _in_use(path: Path) -> StartError:
+    return StartError(
+        f"the journal {path} is in use by another queue; end that one, or give this one its own journal.path"
+    )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from aiqueue import launch
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
+from aiqueue.journal import lock as journal_lock
 from aiqueue.ports import check_free
 
 
@@ -38,3 +41,38 @@ def test_a_port_is_given_back_when_the_system_does_not_start(monkeypatch: pytest
     with pytest.raises(StartError, match="no Ray"):
         launch.start(settings)
     check_free("127.0.0.1", port)
+
+
+def test_a_journal_in_use_is_named_before_ray_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(journal_lock, "_WAIT_S", 0.0)
+    settings = Settings(providers={"sim": {"kind": "simulated"}}, journal={"path": tmp_path / "j.db"})
+    with (
+        journal_lock.lock(tmp_path / "j.db"),
+        pytest.raises(StartError, match=r"the journal .*j\.db is in use by another queue"),
+    ):
+        launch.start(settings, http=False)
+
+
+@pytest.mark.parametrize("call", [launch.connect, lambda: launch.stop("aiqueue")], ids=["connect", "stop"])
+def test_where_several_rays_run_none_is_taken_at_random(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(launch, "running_rays", lambda: {"10.0.0.2:6379", "10.0.0.1:6379"})
+    with pytest.raises(StartError, match=r"several Rays .* \(10\.0\.0\.1:6379, 10\.0\.0\.2:6379\): set RAY_ADDRESS"):
+        call()
+
+
+@pytest.mark.parametrize("running", [set[str](), {"10.0.0.1:6379"}])
+def test_where_one_ray_runs_or_one_is_named_that_one_is_joined(
+    monkeypatch: pytest.MonkeyPatch, running: set[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(launch, "running_rays", lambda: running)
+    assert launch._address(None, begin=False) == "auto"
+    monkeypatch.setattr(launch, "running_rays", lambda: {"10.0.0.2:6379", "10.0.0.1:6379"})
+    assert launch._address("10.0.0.3:1", begin=False) == "10.0.0.3:1"
+    assert launch._address(None, begin=True) == "local"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert launch._address(None, begin=False) == "10.0.0.2:6379"

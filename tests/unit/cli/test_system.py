@@ -17,9 +17,13 @@ from tests.unit.cli.conftest import Terminal
 
 
 @pytest.mark.parametrize(("url", "expected"), [("http://127.0.0.1:8000", "http://127.0.0.1:8000/docs"), (None, "off")])
-def test_what_came_up_is_described(url: str | None, expected: str) -> None:
-    described = describe(settings(models=("model-a",)), url)
+def test_what_came_up_is_described(url: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    made = settings(models=("model-a",)).model_copy(update={"namespace": "mine"})
+    described = describe(made, url, "127.0.0.1:6399")
     for part in (
+        "127.0.0.1:6399, namespace mine",
+        "export RAY_ADDRESS=127.0.0.1:6399 RAY_AUTH_MODE=token",
         expected,
         "sim (simulated): model-a",
         "pool: 1 x 4 jobs at once for sim",
