@@ -136,6 +136,8 @@ def _fail(core: Core, turn: Turn, job: JobRecord, failure: Failure, draw: float,
     policy = core.policy.retry
     refusals = core.refusals.get(job.id, 0)
     asked = asks_to_wait(failure)
+    if not asked:
+        suspects.acquit(job)
     if (asked or probe_failed) and refusals < policy.max_refusals and job.id not in core.fail_fast:
         core.refusals[job.id] = refusals + 1  # the gate makes it wait at its old place; no attempt is spent
         core.keep_attempt(turn, job, "refused", failure)

@@ -3,8 +3,9 @@
 A worker that dies takes all that it ran with it, and any of these jobs may be the cause. They become suspects. One
 worker of the pool at a time, while it holds nothing else, is given a group of suspects: half as many as died together.
 If it dies too, those of that group are halved again. So a job that kills its worker is alone after log2(slots) deaths,
-and only a death that it alone can have caused is held against it; the others have completed meanwhile. One that ends
-in any other way than with its worker was no suspect for longer than that.
+and only a death that it alone can have caused is held against it; the others have completed meanwhile. A suspect whose
+attempt ends while its worker lives, with an answer or a failure, is none any more. A job that its provider refused, or
+that a worker handed back, stays one: it has not run.
 
 A machine that is lost, or a worker that somebody stopped, says nothing about the jobs it ran. But nor may a job run for
 ever that takes the whole machine with it: from its ``max_crashes`` + 1st lost worker on every loss counts.
@@ -29,6 +30,12 @@ def accuse(job: JobRecord, *, beside: int, crashed: bool, max_crashes: int) -> N
         return
     job.blamed += beside == 1
     job.lane = apart(job.lane, max(1, beside // 2))
+
+
+def acquit(job: JobRecord) -> None:
+    """Its attempt came to an end of its own, and its worker lives: a job in no lane is a suspect no longer."""
+    if job.lane.company:
+        job.lane = apart(job.lane, 0)
 
 
 def apart(lane: LaneKey, company: int) -> LaneKey:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from aiqueue.engine import EnginePolicy
 from aiqueue.levels import AIJobPriority
-from aiqueue.testing.jobs import POOL, completed, failed
+from aiqueue.testing.jobs import POOL, completed, failed, retryable
 from tests.tools.queue_harness import POLICY, WORKER, QueueHarness, ids
 
 FIVE = ("killer", "b", "c", "d", "e")
@@ -46,6 +46,28 @@ def test_half_of_those_that_died_together_run_together_and_nothing_beside_them(q
     assert queue.claim(8, worker="worker-3") == ["later"], "the others go on"
     queue.lose("worker-2")
     assert queue.claim(8, worker="worker-4") == ["job-1"], "three died: each is alone next"
+
+
+def test_a_suspect_that_fails_by_itself_runs_beside_others_from_then_on(queue: QueueHarness) -> None:
+    queue.submit("a", "b")
+    queue.claim(2)
+    queue.lose()
+    assert queue.claim(8, worker="worker-2") == ["a"]
+    queue.exchange(failed("a", 2), worker="worker-2", slots=0)
+    queue.submit("c", "d")
+    assert queue.claim(8, worker="worker-2") == ["b"]
+    queue.exchange(completed("b", 2), worker="worker-2", slots=0)
+    queue.tick(5.0)
+    assert queue.claim(8, worker="worker-2") == ["a", "c", "d"]
+
+
+def test_a_suspect_that_its_provider_would_not_run_yet_stays_one(queue: QueueHarness) -> None:
+    queue.submit("a", "b")
+    queue.claim(2)
+    queue.lose()
+    assert queue.claim(8, worker="worker-2") == ["a"]
+    queue.exchange(failed("a", 2, retryable(retry_after_s=1.0)), worker="worker-2", slots=0)
+    assert queue.job("a").lane.company == 1
 
 
 def test_innocents_that_were_run_again_are_forgotten_as_suspects_when_they_end(queue: QueueHarness) -> None:
@@ -143,18 +165,6 @@ def test_suspects_behind_a_closed_gate_keep_no_worker_from_its_work() -> None:
     assert queue.claim(4, worker="worker-3") == ["b"]
     assert queue.claim(1, worker="worker-4") == ["c"], "the second call at once"
     assert queue.claim(1, worker="worker-5") == [], "there is no third"
-
-
-def test_a_suspect_that_fails_in_a_plain_way_is_tried_again_apart(queue: QueueHarness) -> None:
-    queue.submit("a", "b")
-    queue.claim(2)
-    queue.lose()
-    queue.claim(2, worker="worker-2")
-    assert ids(queue.exchange(failed("a", 2), worker="worker-2").claims) == ["b"]
-    queue.tick(1.0)
-    queue.submit("c")
-    assert queue.claim(4, worker="worker-3") == ["c"], "the chosen worker runs another suspect"
-    assert ends_all(queue, "worker-2") == ["a"]
 
 
 def test_suspects_and_their_worker_survive_a_restart(queue: QueueHarness) -> None:
