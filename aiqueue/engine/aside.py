@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+import msgspec
+
 from aiqueue.engine.commands import EndAside
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import failure_of
 from aiqueue.engine.publishing import EVENT_NAMES, Turn
 from aiqueue.engine.records import JobRecord, StoredRow, decode_progress
 from aiqueue.engine.states import JobState
-from aiqueue.errors import QueueFault
-from aiqueue.protocol import Failure, decode_header
+from aiqueue.errors import QueueFault, RecordUnreadable
+from aiqueue.levels import AIJobPriority
+from aiqueue.protocol import Failure, JobHeader, decode_header
 
+_UNREADABLE = RecordUnreadable("The journal's row of this job can't be decoded; submit it again").to_failure()
 _FAULT = Failure("worker_fault", str(QueueFault("this job")))
 
 
@@ -24,27 +28,55 @@ def without(rows: Iterable[StoredRow], jobs: Collection[str], aside: list[Stored
     """Yield ``rows``, but put those of ``jobs``, and of others that can't run without one of them, into ``aside``."""
     gone = set(jobs)
     for row in rows:
+        if row[1] in gone:
+            aside.append(row)
+            continue
         header = decode_header(row[2])
-        broken = header.on_error == "fail" and any(need.job_id in gone for need in header.needs)
-        if broken or row[1] in gone:
+        if header.on_error == "fail" and any(need.job_id in gone for need in header.needs):
             gone.add(row[1])
             aside.append(row)
         else:
             yield row
 
 
+def undecodable(rows: Iterable[StoredRow]) -> frozenset[str]:
+    """Return the jobs that can't be loaded, as their rows are none of ours."""
+    return frozenset(row[1] for row in rows if not _is_decodable(row))
+
+
+def _is_decodable(row: StoredRow) -> bool:
+    _, _, header, state, progress = row
+    try:
+        decode_header(header)
+        if progress:
+            JobState(state)
+            decode_progress(progress)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
+def _header_of(row: StoredRow) -> JobHeader:
+    """Return the header, or one that says nothing where it can't be decoded."""
+    try:
+        return decode_header(row[2])
+    except msgspec.MsgspecError:
+        return JobHeader("", "", "", AIJobPriority.MEDIUM.rank, "")
+
+
 def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
     """Carry out an EndAside."""
     ended = {row[1] for row in command.rows}
-    for seq, job_id, header, _, progress in command.rows:
-        said = decode_header(header)
+    for row in command.rows:
+        seq, job_id, _, _, progress = row
+        said, readable = _header_of(row), _is_decodable(row)
         job = JobRecord(seq, job_id, *core.common(said), state=JobState.FAILED)
-        if progress:
+        if progress and readable:
             stored = decode_progress(progress)
             job.attempt, job.retries, job.crashes = stored.attempt, stored.retries, stored.crashes
             job.worker_id, job.started_at = stored.worker_id, stored.started_at
         parent = next((need.job_id for need in said.needs if need.job_id in ended), "")
-        failure = failure_of(parent, JobState.FAILED.value) if parent else _FAULT
+        failure = failure_of(parent, JobState.FAILED.value) if parent else _FAULT if readable else _UNREADABLE
         core.counters.count_end(job.state)
         core.write(turn, job, failure)
         core.publish(turn, job, EVENT_NAMES[JobState.FAILED], failure=failure)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
+import msgspec
+
 from aiqueue.config import Settings
 from aiqueue.engine import EnginePolicy, GatePolicy, QueueEngine, RetryPolicy, Route
+from aiqueue.engine.aside import undecodable
 from aiqueue.engine.counters import ClockMark, decode_counters
-from aiqueue.journal.base import Journal
+from aiqueue.engine.gates import GateKey, decode_gate
+from aiqueue.journal.base import Journal, Recovered
 from aiqueue.levels import LEVELS
 from aiqueue.pools import most_passes
 from aiqueue.service.clock import Clock
 from aiqueue.service.faults import jobs_to_set_aside
+
+_log = logging.getLogger(__name__)
 
 
 def policy_of(settings: Settings) -> EnginePolicy:
@@ -42,5 +50,32 @@ def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngi
         mark = clock.resume(last_mark(found.counters))
     now = clock.now()
     aside = jobs_to_set_aside(journal, now)
-    with journal.recover() as found:
-        return QueueEngine.load(policy_of(settings), **found._asdict(), now=now, without=aside, clock=mark)
+
+    def load(without: frozenset[str], found: Recovered) -> QueueEngine:
+        return QueueEngine.load(policy_of(settings), **found._asdict(), now=now, without=without, clock=mark)
+
+    try:
+        with journal.recover() as found:
+            return load(aside, found)
+    except (msgspec.MsgspecError, ValueError) as error:
+        with journal.recover() as found:
+            broken = undecodable(found.rows)
+        with journal.recover() as found:
+            gates = list(filter(_is_gate, found.gates))
+            if not broken and len(gates) == len(found.gates):
+                raise
+            _log.critical(
+                "the journal has rows that can't be decoded (%s): the queue starts without %d gates and without these "
+                "jobs, which fail: %s",
+                *(error, len(found.gates) - len(gates), ", ".join(sorted(broken)) or "none"),
+            )
+            return load(aside | broken, found._replace(gates=gates))
+
+
+def _is_gate(row: tuple[str, bytes]) -> bool:
+    try:
+        GateKey.from_json(row[0])
+        decode_gate(row[1])
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        return False
+    return True
