@@ -17,8 +17,8 @@ from aiqueue import texts
 def shape_of(adapter: TypeAdapter[Any]) -> SchemaValidator:
     """Return a validator with the rules of ``adapter`` for dicts all the way down; absent defaults stay absent.
 
-    What it accepts, the adapter accepts, but for names that are not ``texts.clean``: who uses it checks those, once per
-    name and not once per job. It refuses model instances, which the adapter takes too.
+    It accepts what the adapter accepts, with two differences. It does not check that names are ``texts.clean``: the
+    caller does that, once per name instead of once per job. And it refuses model instances.
     """
     # A model's config covers the definitions it uses; a typed dict's does not.
     return SchemaValidator(cast(CoreSchema, _without_models(adapter.core_schema)), {"allow_inf_nan": False})

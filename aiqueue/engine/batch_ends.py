@@ -9,7 +9,7 @@ from aiqueue.engine.states import JobState
 
 
 def end_phase(group: Group) -> str:
-    """Return as what a batch counts whose jobs have all ended."""
+    """Return the final status of a finished batch."""
     ended: Mapping[str, int] = group.stored.ended
     failed = sum(ended.get(state.value, 0) for state in FAILED)
     if group.stored.phase == "stopping":

@@ -184,7 +184,7 @@ class Groups:
     # --- claims ---
 
     def hold(self, job: JobRecord) -> bool:
-        """Tell whether a job that became QUEUED is held by its batch; else it belongs into its lane."""
+        """Return True if the batch holds back a job that became QUEUED; otherwise push it to its lane."""
         group = self.live.get(job.batch_id)
         if group is None:
             return False

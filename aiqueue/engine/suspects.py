@@ -1,11 +1,10 @@
 """Which job killed its worker: jobs whose worker died are run again in ever smaller company, until one is alone.
 
-A worker that dies takes all that it ran with it, and any of these jobs may be the cause. They become suspects. One
-worker of the pool at a time, while it holds nothing else, is given a group of suspects: half as many as died together.
-If it dies too, those of that group are halved again. So a job that kills its worker is alone after log2(slots) deaths,
-and only a death that it alone can have caused is held against it; the others have completed meanwhile. A suspect whose
-attempt ends while its worker lives, with an answer or a failure, is none any more. A job that its provider refused, or
-that a worker handed back, stays one: it has not run.
+When a worker dies, any of the jobs it ran may be the cause. All of them become suspects. One worker of the pool at a
+time runs suspects, and nothing else beside them: half as many as died together. If that worker dies too, its group is
+halved again. So a job that kills its worker is alone after log2(slots) deaths, and only the deaths after that count
+against it. The others have completed by then. A suspect is cleared when its attempt ends, with an answer or a failure,
+and its worker lives. A job that its provider refused, or that a worker handed back, has not run and stays a suspect.
 
 A machine that is lost, or a worker that somebody stopped, says nothing about the jobs it ran. But nor may a job run for
 ever that takes the whole machine with it: from its ``max_crashes`` + 1st lost worker on every loss counts.

@@ -287,8 +287,8 @@ class Roster:
         wait_s = min(_MOST_WAIT_S, 2.0**self._short_lives)
         self._start_at = max(self._start_at, self._now + wait_s)
         return (
-            f" (the {self._short_lives}. of this pool in a row soon after its start, so the next one waits "
-            f"{wait_s:g} s: see the log of the workers, and whether the limits in pools.{self._pool} are too low)"
+            f" (early failures in a row in this pool: {self._short_lives}; next start in {wait_s:g} s. "
+            f"See the workers' log, and check whether the limits in pools.{self._pool} are too low)"
         )
 
     def _leave(self, member: Member, action: Drain) -> Drain:

@@ -97,7 +97,7 @@ class BatchDesk:
         return group is not None and group.is_dropped
 
     def observe(self, events: Iterable[Event]) -> None:
-        """Wake those who wait for results."""
+        """Wake the calls that wait for results."""
         if self._waiting:
             for event in events:
                 for waiter in self._waiting.get(event.batch_id, ()) if event.batch_id else ():
@@ -105,10 +105,10 @@ class BatchDesk:
                         waiter.set_result(None)
 
     def close(self) -> None:
-        """Let those go who wait for a batch to be gone."""
+        """Fail the calls that wait until a batch is dropped."""
         for waiter in self._dropping.values():
             waiter.set_exception(QueueUnavailable("the queue is being stopped"))
-            waiter.exception()  # seen: whoever waited may have gone away
+            waiter.exception()  # seen: the caller may have gone away
         self._dropping.clear()
 
     def tick(self) -> None:

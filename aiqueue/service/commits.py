@@ -133,7 +133,7 @@ class CommitPipeline:
             effects, done = self._waiting.popleft()
             try:
                 self._publish(effects.events)
-            except Exception as error:  # event numbers are taken: who listens would hear of other jobs' ends
+            except Exception as error:  # the numbers are taken: readers would get other jobs' events
                 self._on_fault("the event log", error)
             if not done.done():
                 done.set_result(None)

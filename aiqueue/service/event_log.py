@@ -180,7 +180,7 @@ class EventLog:
         if not 0 <= start <= len(self._events):  # behind the window; or ahead of a journal that lost its end
             restart = self._events[self.restart - self._first] if self._first <= self.restart <= self.last else None
             told = [restart] if restart and restart.number > call.after and wants(restart) else []
-            return EventsReply(told, self.last, gap=True)  # who missed the restart's first events is told of it too
+            return EventsReply(told, self.last, gap=True)  # of a restart behind the window too
         found: list[Event] = []
         size = 0
         for at in range(start, len(self._events), _SLICE):

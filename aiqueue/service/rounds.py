@@ -1,9 +1,9 @@
-"""Groups of jobs that may be known already: those that come while a look-up is under way are looked up together.
+"""Look up groups of jobs that may be known already. Groups that arrive during a look-up share the next one.
 
-Each round reads the journal once for many groups and carries them out in one step; the commit is waited for by whoever
-asked, not by the next round. What is accepted and not on disk yet, a read may miss. So a group with such an id, key or
-batch waits for the disk and is looked up again; so does one that repeats a name of another group of its round. The
-answers are those of one group after the other.
+A round reads the journal once for many groups and accepts them in one step. Their callers wait for the commit; the next
+round does not. A read may miss what is accepted and not on disk yet. So a group with such an id, key or batch waits for
+the disk and is looked up again, as does a group that repeats a name of another group in its round. The answers are the
+same as if the groups had come one after the other.
 """
 
 from __future__ import annotations

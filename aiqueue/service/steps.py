@@ -20,7 +20,7 @@ Done = tuple[Any, Committed]
 
 
 class Steps:
-    """Carries commands out. Nothing is awaited inside a step, so nobody sees half of one."""
+    """Carries out commands. A step awaits nothing, so no other call sees half of one."""
 
     def __init__(
         self, engine: QueueEngine, commits: CommitPipeline, payloads: PayloadCache, clock: Clock, faults: FaultBook

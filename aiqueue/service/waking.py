@@ -1,4 +1,4 @@
-"""Who of the workers that wait is given what has become ready."""
+"""Hand ready jobs to parked workers."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ Up to two polls are under way at once. While one waits at the queue for work, ou
 one, which sends the first home; so an outcome never waits, and under load the calls carry as many outcomes as gather
 while they travel.
 
-Both sides agree now and then on what the worker runs, so that a grant that reached no worker is found whoever failed to
-notice: a call that follows one which brought nothing names all that is held here, and so does one every heartbeat. What
-the queue has granted beside these it grants again. Answers to calls from before such a call are not obeyed, and the
-queue gives nothing to a call that a later one has overtaken. A claim is held from the moment its answer is taken until
-the queue has acknowledged its outcome. What a grant has no room for in its answer is given again the same way, at once.
+A grant can be lost on its way. So the worker names all that it holds in one call per heartbeat, and in each call after
+one that brought nothing. The queue then grants again whatever else it has granted to this worker. The worker ignores
+answers to calls made before such a call, and the queue gives nothing to a call that a later one has overtaken. A worker
+holds a claim from the moment it takes the answer until the queue has acknowledged the outcome. What a grant has no room
+for in its answer is given again the same way, at once.
 
 Half the slots at most turn over in one call. Jobs of equal length that began together also end together, and so do
 those that follow them: an urgent one had to wait for the whole round, and the worker stood still while it was made.

@@ -210,7 +210,7 @@ def test_workers_that_fall_ill_one_after_the_other_are_replaced_later_each_time(
         waits.append(now - since)
     assert waits == [0.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
     ((_, data),) = told(actions)
-    assert str(data["reason"]).startswith("too fat (the 8. of this pool in a row soon after its start")
+    assert str(data["reason"]).startswith("too fat (early failures in a row in this pool: 8; next start in")
     assert "limits in pools.p" in str(data["reason"])
 
 
