@@ -27,9 +27,9 @@ def run() -> Iterator[Figure]:
 
 async def _measure(url: str) -> tuple[float, float]:
     body = json.dumps({"payload": PAYLOAD, "priority": "low"}).encode()
-    no_op = b"GET /ai/live HTTP/1.1\r\nHost: bench\r\n\r\n"
+    no_op = b"GET /ai/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     head = (
-        "POST /ai/jobs HTTP/1.1\r\nHost: bench\r\n"
+        "POST /ai/jobs HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     rates: tuple[list[float], list[float]] = ([], [])

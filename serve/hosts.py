@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -31,6 +31,8 @@ _HOST = re.compile(
     r"(?:\[(?P<v6>[0-9a-f:.]+(?:%(?:25)?[0-9a-z._~-]+)?)\]|(?P<name>[0-9a-z_.-]+?)\.?)(?::(?P<port>\d{1,5}))?"
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+_LOOKED_AT = frozenset({b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"})
+_MAX_SERVED = 1_000  # hosts that are remembered; with addresses and wildcards there is no end of them
 _READS = frozenset({"GET", "HEAD"})
 
 
@@ -74,6 +76,7 @@ class HostGuard:
         self._suffixes = tuple(sorted(name[1:] for name in told if name.startswith("*.")))
         self._any = "*" in told
         self._origins = frozenset(origin.lower() for origin in origins)
+        self._served: dict[bytes, _Host] = {}  # what was let pass before: a client sends the same each time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or refuse it."""
@@ -86,10 +89,10 @@ class HostGuard:
             await refuse(error, scope, receive, send)
             return
 
-        async def send_on(message: Message) -> None:
+        def send_on(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and 300 <= message["status"] < 400:
                 _name_no_host(message)
-            await send(message)
+            return send(message)
 
         await self._app(scope, receive, send_on)
 
@@ -98,13 +101,15 @@ class HostGuard:
         origin: bytes | None = None
         site = mode = b""
         for name, value in scope["headers"]:
+            if name not in _LOOKED_AT:
+                continue
             if name == b"host":
                 hosts.append(value)
             elif name == b"origin":
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
-            elif name == b"sec-fetch-mode":
+            else:
                 mode = value
         host = self._served_host(hosts, scope)
         if origin is not None:
@@ -120,6 +125,8 @@ class HostGuard:
             raise InvalidHost(f"the request has {len(hosts)} Host headers; it needs one")
         if not scope["path"].startswith("/"):
             raise InvalidHost("the request's target must be a path; name the host in the Host header alone")
+        if (known := self._served.get(hosts[0])) is not None:
+            return known
         text = hosts[0].decode("latin-1")
         host = _parse(text)
         if host is None:
@@ -129,6 +136,8 @@ class HostGuard:
                 f"this server does not answer to the name {host.name[:_SHOWN]!r}; whoever runs it can add the name to "
                 "the setting http.hosts"
             )
+        if len(self._served) < _MAX_SERVED:
+            self._served[hosts[0]] = host
         return host
 
     def _is_ours(self, name: str) -> bool:

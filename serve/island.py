@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from serve.haproxy_program import install
 from serve.http_errors import refuse
 
 PROGRAM_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
-_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})  # with headers
+_SECRET_NAME, _DRAIN_NAME = SECRET_HEADER.encode(), DRAIN_HEADER.encode()
 _KEY = b"aiqueue http secret"  # in Ray's own store: whoever can read it can do anything with this Ray
 
 
@@ -100,31 +100,40 @@ class Island:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-
-        accepted = scope["type"] == "http"
-
-        async def marked(message: Message) -> None:
-            nonlocal accepted
-            kind = message["type"]
-            if kind in _STARTS:
-                accepted = True
-                message = {**message, "headers": [*message.get("headers", ()), self._mark]}
-            elif kind == "websocket.close" and not accepted:
-                # The server would answer without our mark, and the proxy would not believe it.
-                await refuse(NoSocketHere("no WebSocket is served here"), scope, receive, marked)
-                return
-            await send(message)
-
-        if _has(scope, SECRET_HEADER, self._secret):
-            await self._app(scope, receive, marked)
-        elif scope["path"].endswith(DRAIN_PATH) and _has(scope, DRAIN_HEADER, self._drain_token):
+        if _has(scope, _SECRET_NAME, self._secret):
+            mark = self._marked if scope["type"] == "http" else self._marked_socket
+            await self._app(scope, receive, mark(scope, receive, send))
+        elif scope["path"].endswith(DRAIN_PATH) and _has(scope, _DRAIN_NAME, self._drain_token):
             self._on_drain()
             await Response(status_code=204)(scope, receive, send)
         else:
             error = NotOurProxy("this port belongs to the server's own proxy; use the server's HTTP address")
             await refuse(error, scope, receive, send)
 
+    def _marked(self, _scope: Scope, _receive: Receive, send: Send) -> Send:
+        def marked(message: Message) -> Awaitable[None]:  # no coroutine of its own: there are several for each request
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), self._mark]
+            return send(message)
 
-def _has(scope: Scope, name: str, value: bytes) -> bool:
-    expected = name.encode()
-    return any(header == expected and hmac.compare_digest(found, value) for header, found in scope["headers"])
+        return marked
+
+    def _marked_socket(self, scope: Scope, receive: Receive, send: Send) -> Send:
+        accepted = False
+
+        async def marked(message: Message) -> None:
+            nonlocal accepted
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                accepted = True
+                message["headers"] = [*message.get("headers", ()), self._mark]
+            elif message["type"] == "websocket.close" and not accepted:
+                # The server would answer without our mark, and the proxy would not believe it.
+                await refuse(NoSocketHere("no WebSocket is served here"), scope, receive, marked)
+                return
+            await send(message)
+
+        return marked
+
+
+def _has(scope: Scope, name: bytes, value: bytes) -> bool:
+    return hmac.compare_digest(dict(scope["headers"]).get(name, b""), value)
