@@ -9,6 +9,7 @@ same as if the groups had come one after the other.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +26,7 @@ from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import digest_of, has_digest, has_ids_of_first, key_of
 from aiqueue.service.holds import Holds
 
+_log = logging.getLogger(__name__)
 _ROUND_BYTES = 8 * 2**20  # of payloads looked up at once
 _JOB_BYTES = 8_192  # what a job without a payload counts for: 1,000 of them take some 10 ms of the loop
 
@@ -147,7 +149,7 @@ class Rounds:
 
     async def _round(self, asked: Sequence[_Asked]) -> None:
         with self._commits.watched() as rows:
-            found = await asyncio.to_thread(self._read, asked)
+            asked, found = await self._look_up(asked)
             unsure = _names_in(rows, frozenset(chain.from_iterable(one.names | one.needs for one in asked)))
             deletes = any(each.deletes for each in rows)
         new: list[_Asked] = []
@@ -167,6 +169,24 @@ class Rounds:
         if new:
             self._accept(new, found)
         self._put_back(again)
+
+    async def _look_up(self, asked: Sequence[_Asked]) -> tuple[Sequence[_Asked], _Found]:
+        """Return what the journal says. A group for which it can't be read fails, and is left out."""
+        try:
+            return asked, await asyncio.to_thread(self._read, asked)
+        except Exception as error:
+            if len(asked) == 1:
+                raise
+            _log.warning("%d groups could not be looked up together, each is looked up alone: %s", len(asked), error)
+        readable: list[_Asked] = []
+        for one in asked:
+            try:
+                await asyncio.to_thread(self._read, [one])
+            except Exception as error:
+                one.fail(error)
+            else:
+                readable.append(one)
+        return readable, await asyncio.to_thread(self._read, readable)
 
     def _read(self, asked: Sequence[_Asked]) -> _Found:
         groups = [one.group for one in asked]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 
 import pytest
@@ -126,3 +128,15 @@ async def test_a_result_that_is_none_is_the_error_of_its_own_job_in_a_list_of_th
         assert found[1] is not None
         assert found[1].error is not None
         assert found[1].error.kind == "record_unreadable"
+
+
+async def test_a_submit_of_a_job_whose_row_can_not_be_read_fails_alone(queue: ServiceHarness) -> None:
+    """Submits that may be known are looked up together, and come from many clients."""
+    spoil(queue, "read")
+    bad = SubmitGroup([submission("bad")], maybe_known=True)
+    others = [SubmitGroup([submission(f"new-{number}")], maybe_known=True) for number in range(5)]
+    calls = [queue.service.submit([each]) for each in (*others[:2], bad, *others[2:])]
+    replies = await asyncio.gather(*calls, return_exceptions=True)
+    assert [reply for reply in replies if not isinstance(reply, Exception)] == [[None]] * 5
+    assert isinstance(replies[2], sqlite3.DatabaseError)
+    assert queue.service._engine.core.live.keys() >= {f"new-{number}" for number in range(5)}
