@@ -47,7 +47,7 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
         return Refusal(DuplicateBatch.kind, min(taken))  # its counts would be of jobs that are not its own
     if full := _no_room(core, len(fresh), (job.header.level for job in fresh.values())):
         return full
-    if fresh:
+    if fresh and group.jobs[0].id in fresh:
         _keep_key(core, turn, group, len(fresh), command)
     if group.metadata:
         batches.keep_metadata(core, turn, fresh.values(), group.metadata)
@@ -125,7 +125,7 @@ def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft) -> No
 
 
 def _keep_key(core: Core, turn: Turn, group: SubmitGroup, count: int, command: Submit) -> None:
-    """Keep the group's key, if its first job carries one, with the seqs that its ``count`` jobs get next."""
+    """Keep the group's key, if its first job carries one, with the seqs that its ``count`` new jobs get next."""
     first = group.jobs[0]
     if not (key := first.header.idempotency_key):
         return

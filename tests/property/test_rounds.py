@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import hypothesis.strategies as st
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from msgspec.structs import replace
 
 from aiqueue.protocol import BatchSpec, Submission, SubmitGroup, SubmitReply, decode_header
@@ -129,8 +129,12 @@ async def run(sent: list[list[Sent]], how: list[str]) -> list[list[tuple[Sent, s
     return answers
 
 
+AGAIN_LONGER = [[Sent(("a",), "k0", "", b"1"), Sent(("a", "b"), "k0", "", b"1")], [Sent(("b",), "k0", "", b"1")]]
+
+
 @settings(max_examples=300)
 @given(sent=calls, how=steps)
+@example(sent=AGAIN_LONGER, how=[])  # a longer list does not take the key of its first job, which is known
 def test_submits_at_once_are_answered_as_one_after_the_other(sent: list[list[Sent]], how: list[str]) -> None:
     answers = asyncio.run(run(sent, how))
     assert explained(OneByOne(), answers), answers
