@@ -56,12 +56,13 @@ class ClaimReader:
 
     def __init__(self, payloads: PayloadCache, reads: RowReads) -> None:
         self._payloads, self._reads = payloads, reads
+        self.room = PART_BYTES  #: of one answer, and a job that is larger goes alone
 
     async def read(self, granted: Granted) -> Claimed:
         """Return what the worker is sent, and the ends of jobs that can't be."""
         jobs, bodies = granted.claims, [self._payloads.take(job.seq) for job in granted.claims]
         kept = [body for body in bodies if body is not None]
-        room = PART_BYTES - sum(map(len, kept))
+        room = self.room - sum(map(len, kept))
         if room >= 0 and len(kept) == len(jobs) and not granted.needs:  # most often
             return Claimed(list(map(_claimed_job, jobs, kept)))
         claimed = Claimed()
@@ -98,7 +99,7 @@ class ClaimReader:
         payloads, results = await self._reads.sizes(missing, list(needed))
         jobs: list[JobRecord] = []
         kept: list[bytes | None] = []
-        room = PART_BYTES
+        room = self.room
         for job, body in zip(granted.claims, bodies, strict=True):
             needs, _ = granted.needs.get(job.id, ((), ""))
             size = payloads.get(job.seq, 0) if body is None else len(body)

@@ -25,6 +25,7 @@ from aiqueue.testing.simulation.world import World
 from aiqueue.worker.loop import WorkerLoop
 
 _RETRIED_AT_ONCE = 2
+_ONE_BY_ONE = 0.1  # of all seeds: an answer to a worker has room for one job, as if all were large
 _AT_ONCE = 2  # jobs of one kind of pending work in one step: what many jobs take many steps for, few do too
 _PREPARED = 2  # chains and graphs of three jobs and more are large ones
 
@@ -54,6 +55,7 @@ class QueueHost:
         self.service: QueueService | None = None
         world.crash_queue = self.crash
         self.clock: SteadyClock | None = None
+        self._gives_one_by_one = world.draws.random() < _ONE_BY_ONE
 
     def start(self) -> None:
         """Begin a life of the queue."""
@@ -111,6 +113,8 @@ class QueueHost:
             end=self.crash,
         )
         service.batches.retries.at_once = _RETRIED_AT_ONCE
+        if self._gives_one_by_one:
+            service._workers._reader.room = 1
         service._intake.prepared_from = _PREPARED
         return service
 
