@@ -134,7 +134,7 @@ class Model:
             elif job.retries >= job.header.max_retries:
                 self._end(job, "dead_letter")
             else:
-                job.state, job.retries = "scheduled", job.retries + 1
+                job.state, job.retries, job.company = "scheduled", job.retries + 1, 0
 
     def best(self, pool: str, *, company: int = 0) -> Job | None:
         """Return the job that a worker of ``pool`` must be given next: level, then who is ready since when.
