@@ -89,7 +89,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(target=attempts, worker=workers, forgotten=st.sets(st.integers(0, 9)), slots=st.integers(0, 4))
     def agree_after_a_lost_call(self, worker: str, forgotten: set[int], slots: int) -> object:
-        held = sorted((job.id, job.attempt) for job in self.model.held(worker))
+        in_order = sorted(self.model.held(worker), key=lambda job: (job.header.level, job.seq))
+        held = [(job.id, job.attempt) for job in in_order]
         missed = [attempt for at, attempt in enumerate(held) if at in forgotten]
         running = [attempt for attempt in held if attempt not in missed] + [("job-0", 1)]
         granted = self.queue.exchange(worker=worker, pool=POOLS[worker], slots=slots, running=running)
