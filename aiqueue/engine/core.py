@@ -59,6 +59,7 @@ class Core(Publisher):
         self._timed: set[str] = set()  # live jobs that had a time of these three: most have none
         self.schedules = Schedules()
         self.quarantine: dict[str, str] = {}  #: by pool, the worker that runs suspects, or is emptied for them
+        self.isolated: set[str] = set()  #: workers that were given suspects, also those that want nothing more by now
         self.fail_fast = FailFast()
         self.refusals: dict[str, int] = {}  #: 429s waited out, of the live jobs that met any
         self.levels = frozenset(range(len(policy.sla_ms)))

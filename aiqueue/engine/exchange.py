@@ -247,5 +247,6 @@ def restore_lease(core: Core, job: JobRecord, *, now: float) -> None:
         worker.affinity.model = job.lane.model
     if job.lane.company:
         core.quarantine[worker.pool] = worker.id
+        core.isolated.add(worker.id)
     if job.state is JobState.CANCELLING:
         worker.cancels.append((job.id, job.attempt))

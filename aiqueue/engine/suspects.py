@@ -44,7 +44,7 @@ def apart(lane: LaneKey, company: int) -> LaneKey:
 
 def in_quarantine(core: Core) -> bool:
     """Tell whether any suspect waits or any worker runs suspects, so that claims need a closer look."""
-    return bool(core.lanes.suspects or core.quarantine)
+    return bool(core.lanes.suspects or core.quarantine or core.isolated)
 
 
 def claimable(core: Core, pool: str, *, now: float) -> int:
@@ -63,6 +63,7 @@ def claim(core: Core, turn: Turn, worker: Worker, most: int) -> list[JobRecord] 
     other jobs of their place.
     """
     pool = worker.pool
+    core.isolated = {each.id for each in map(core.leases.find, core.isolated) if each and _runs_suspects(each)}
     chosen = _chosen(core, worker)
     if chosen is None and _are_next(core, turn, pool):
         chosen = _least_busy(core, pool)
@@ -76,6 +77,7 @@ def claim(core: Core, turn: Turn, worker: Worker, most: int) -> list[JobRecord] 
     if not group:
         del core.quarantine[pool]
         return None
+    core.isolated.add(worker.id)
     return group
 
 

@@ -70,6 +70,20 @@ def test_a_suspect_that_its_provider_would_not_run_yet_stays_one(queue: QueueHar
     assert queue.job("a").lane.company == 1
 
 
+def test_a_worker_that_runs_a_suspect_is_given_nothing_beside_it_also_after_it_wanted_nothing_for_a_while(
+    queue: QueueHarness,
+) -> None:
+    queue.submit("suspect")
+    queue.claim(1)
+    queue.lose()
+    assert queue.claim(4, worker="worker-2") == ["suspect"]
+    queue.exchange(worker="worker-2", slots=0)
+    queue.submit("later")
+    assert ids(queue.exchange(worker="worker-2", slots=4).claims) == []
+    assert ids(queue.exchange(completed("suspect", 2), worker="worker-2", slots=4).claims) == ["later"]
+    assert not queue.engine.core.isolated
+
+
 def test_innocents_that_were_run_again_are_forgotten_as_suspects_when_they_end(queue: QueueHarness) -> None:
     queue.submit("a", "b", "c", "d")
     queue.claim(4)
