@@ -57,7 +57,7 @@ _REFUSALS: Sequence[tuple[int, str, str, str, str]] = (  # status, code, text, H
 _UNREADABLE = ("Invalid HTTP request received.", "Failed to open a WebSocket connection")
 _TEXTS: Mapping[int, tuple[str, str, bool]] = {
     400: ("bad_request", "the request is not valid HTTP", False),
-    408: ("request_timeout", "the request's headers did not arrive in time", True),
+    408: ("request_timeout", "the request did not arrive in time", True),
     503: (
         "queue_unavailable",
         "the server can't answer just now; send the request again, with the same idempotency key if it makes jobs",
