@@ -143,6 +143,11 @@ class QueueEngine:
         worker = self.core.leases.find(worker_id)
         return worker is not None and worker.has_overtaken(number)
 
+    def is_overtaken(self, worker_id: str, number: int) -> bool:
+        """Return True if a later call of the worker than this one, which has arrived, has arrived too."""
+        worker = self.core.leases.find(worker_id)
+        return worker is not None and worker.is_overtaken(number)
+
     def free_slots(self, worker_id: str) -> int:
         """Return how many more jobs the worker may be given."""
         worker = self.core.leases.find(worker_id)

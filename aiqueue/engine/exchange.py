@@ -16,7 +16,7 @@ from aiqueue.engine.publishing import RETRIED, Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.retry import after_crash, after_failure
 from aiqueue.engine.states import JobState
-from aiqueue.errors import JobCancelled, PoisonJob, WorkerLost
+from aiqueue.errors import JobCancelled, PayloadUnreadable, PoisonJob, WorkerLost
 from aiqueue.protocol import Failure, Outcome
 
 
@@ -136,7 +136,7 @@ def _fail(core: Core, turn: Turn, job: JobRecord, failure: Failure, draw: float,
     policy = core.policy.retry
     refusals = core.refusals.get(job.id, 0)
     asked = asks_to_wait(failure)
-    if not asked:
+    if not asked and failure.kind != PayloadUnreadable.kind:  # then it did not run
         suspects.acquit(job)
     if (asked or probe_failed) and refusals < policy.max_refusals and job.id not in core.fail_fast:
         core.refusals[job.id] = refusals + 1  # the gate makes it wait at its old place; no attempt is spent

@@ -48,6 +48,10 @@ class Worker:
         """Return True if a call of this number comes after a later one, or a second time."""
         return 0 < number <= self.calls
 
+    def is_overtaken(self, number: int) -> bool:
+        """Return True if a later call than this one, which has arrived, has arrived too."""
+        return 0 < number < self.calls
+
 
 class Leases:
     """All workers and what they hold."""

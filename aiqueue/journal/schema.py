@@ -8,6 +8,8 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+import msgspec
+
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
@@ -93,7 +95,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     if found and connection.execute("SELECT 1 FROM jobs LIMIT 1").fetchone():
         _back_up(connection, path.with_name(f"{path.name}.schema-{found}"))
     now = time.time()
-    connection.create_function("batch_in", 1, lambda header: header and decode_header(header).batch_id)
+    connection.create_function("batch_in", 1, _batch_in)
     connection.create_function("end_in", 1, lambda progress: _end_in(progress, now), deterministic=True)
     steps = "".join(STEPS[found:])
     connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
@@ -101,7 +103,18 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 def _end_in(progress: bytes, now: float) -> float:
     """Return when a job ended: not later than now, whatever clock it was written under; never 0."""
-    return min(decode_progress(progress).finished_at or now, now)
+    try:
+        return min(decode_progress(progress).finished_at or now, now)
+    except msgspec.MsgspecError:  # a broken row is its own job's error, and not the journal's
+        return now
+
+
+def _batch_in(header: bytes | None) -> str | None:
+    """Return the batch of a job, if it has one."""
+    try:
+        return decode_header(header).batch_id if header else None
+    except msgspec.MsgspecError:
+        return None
 
 
 def refuse_newer(found: int, path: Path) -> None:

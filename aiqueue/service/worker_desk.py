@@ -68,7 +68,7 @@ class WorkerDesk:
             if grant is not None:
                 granted, committed = grant
         await asyncio.shield(committed)
-        claimed = await self._claimed(call.worker_id, granted)
+        claimed = await self._claimed(call, granted)
         return ExchangeReply(claimed.jobs, granted.cancels, overtaken, claimed.more)
 
     async def lose(self, worker_id: str, reason: str, *, crashed: bool) -> int:
@@ -87,11 +87,12 @@ class WorkerDesk:
         for worker_id in self.parked:
             self.parked.send_home(worker_id)
 
-    async def _claimed(self, worker_id: str, granted: Granted) -> Claimed:
+    async def _claimed(self, call: ExchangeCall, granted: Granted) -> Claimed:
         if not granted.claims:
             return Claimed()
         claimed = await self._reader.read(granted)
-        if claimed.failed:
-            _, committed = self._apply(Report(worker_id, claimed.failed, draw=random.random()))
+        # A later call may have been given the same attempts meanwhile, and have read what this one could not.
+        if claimed.failed and not self._engine.is_overtaken(call.worker_id, call.number):
+            _, committed = self._apply(Report(call.worker_id, claimed.failed, draw=random.random()))
             await asyncio.shield(committed)
         return claimed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aiqueue.engine import EnginePolicy
+from aiqueue.errors import PayloadUnreadable
 from aiqueue.levels import AIJobPriority
 from aiqueue.testing.jobs import POOL, completed, failed, retryable
 from tests.tools.queue_harness import POLICY, WORKER, QueueHarness, ids
@@ -67,6 +68,16 @@ def test_a_suspect_that_its_provider_would_not_run_yet_stays_one(queue: QueueHar
     queue.lose()
     assert queue.claim(8, worker="worker-2") == ["a"]
     queue.exchange(failed("a", 2, retryable(retry_after_s=1.0)), worker="worker-2", slots=0)
+    assert queue.job("a").lane.company == 1
+
+
+def test_a_suspect_that_could_not_be_sent_to_its_worker_stays_one(queue: QueueHarness) -> None:
+    queue.submit("a", "b")
+    queue.claim(2)
+    queue.lose()
+    assert queue.claim(8, worker="worker-2") == ["a"]
+    unreadable = PayloadUnreadable("its row can't be read").to_failure()
+    queue.exchange(failed("a", 2, unreadable), worker="worker-2", slots=0)
     assert queue.job("a").lane.company == 1
 
 

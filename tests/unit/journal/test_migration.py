@@ -109,6 +109,18 @@ def test_a_job_that_ended_under_a_clock_a_year_ahead_counts_as_ended_when_the_sc
         assert row.at <= time.time()
 
 
+def test_a_row_that_can_not_be_decoded_does_not_keep_an_old_journal_from_its_new_schema(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(f"{SCHEMAS[2]} PRAGMA user_version = 2; INSERT INTO jobs VALUES (1, 'a', x'c1', x'');")
+        database.execute("INSERT INTO states VALUES (1, 'completed', x'c1')")
+        database.execute("INSERT INTO idempotency VALUES ('key', 'a', x'', 1.0)")
+        database.commit()
+    with closing(SqliteJournal(path)) as journal:
+        assert journal.keys(["key"])["key"].job_id == "a"
+        assert [row.id for row in journal.ended(after=(0.0, 0), before=9e9, limit=9)] == ["a"]
+
+
 def test_what_the_earlier_release_can_read_is_kept_as_a_copy(old: SqliteJournal, schema_of_old: int) -> None:
     copy = old.path.with_name(f"journal.db.schema-{schema_of_old}")
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from aiqueue.journal.base import NO_LIMIT
 from aiqueue.protocol import BatchSpec, ExchangeCall, ExchangeReply, Need, SubmitGroup
 from aiqueue.service.queue_service import QueueService
 from aiqueue.testing.in_process import InProcessTransport, worker_beside
-from aiqueue.testing.jobs import chat, completed, group, header, settings, submission
+from aiqueue.testing.jobs import POOL, chat, completed, group, header, settings, submission
 from aiqueue.worker import loop as loop_module
 from tests.tools.broken_journal import BrokenJournal
 from tests.tools.fake_provider import FakeProvider
@@ -166,3 +169,35 @@ async def _needing(system: System, parent: str, child: str) -> None:
     reply: ExchangeReply = await system.service.exchange(ExchangeCall("w0", "pool", 0, [completed(parent)], number=2))
     assert not reply.claims
     await turns()
+
+
+class SlowDisk(BrokenJournal):
+    """The first read of payloads hangs until ``go`` is set, and fails, as do all later ones of these jobs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.hangs = threading.Event()
+
+    def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
+        if not self.hangs.is_set():
+            self.hangs.set()
+            self.go.wait(60.0)
+            self.broken = set(self._ids_of(seqs))
+        return super().payloads(seqs, limit=limit)
+
+
+async def test_a_read_that_fails_late_leaves_an_attempt_alone_that_a_later_call_was_given() -> None:
+    disk = SlowDisk()
+    queue = ServiceHarness(settings(cache_bytes=0), disk)
+    await queue.submit("job", "other")
+    late = asyncio.create_task(queue.service.exchange(ExchangeCall("worker-1", POOL, 1, number=1)))
+    await asyncio.to_thread(disk.hangs.wait, 60.0)
+    again = await queue.service.exchange(ExchangeCall("worker-1", POOL, 1, running=[], number=2))
+    assert [(job.job_id, job.attempt) for job in again.claims] == [("job", 1)]
+    disk.go.set()
+    assert (await late).claims == []
+    disk.broken = set()
+    await queue.service.exchange(ExchangeCall("worker-1", POOL, 0, [completed("job")], number=3))
+    assert (await queue.view("job")).status == "completed"
+    await queue.service.close()
