@@ -24,6 +24,7 @@ BY_END = """
     WHERE ended_at > 0 AND (ended_at, seq) > (?, ?) AND ended_at < ? ORDER BY ended_at, seq LIMIT ?
 """
 KEYS = "SELECT key, job_id, digest, at, coalesce(last_seq - first_seq + 1, 0), batch FROM idempotency WHERE key IN {}"
+# All jobs of a key are looked at, so keys of large lists are read a few at a time.
 OLD_KEYS = """
     SELECT key, job_id,
         EXISTS (
@@ -35,7 +36,11 @@ OLD_KEYS = """
             coalesce((SELECT max(ended_at) FROM states WHERE seq BETWEEN first_seq AND last_seq), 0),
             coalesce((SELECT ended_at FROM batch_states WHERE no = batch), 0)
         )
-    FROM idempotency WHERE at < ? ORDER BY at LIMIT ?
+    FROM (
+        SELECT *, sum(last_seq - first_seq + 1) OVER (ORDER BY at ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS ahead
+        FROM (SELECT * FROM idempotency WHERE at < ? ORDER BY at LIMIT ?)
+    )
+    WHERE coalesce(ahead, 0) < 10000 ORDER BY at
 """
 SIZES = """
     SELECT jobs.seq, length(payload) + coalesce(length(body), 0)

@@ -13,7 +13,7 @@ import pytest
 
 from aiqueue.engine.core import Core
 from aiqueue.engine.counters import Counters
-from aiqueue.engine.effects import Rows
+from aiqueue.engine.effects import KeyRow, Rows
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.states import JobState
 from aiqueue.errors import StartError
@@ -221,3 +221,11 @@ def test_pages_full_of_jobs_that_run_are_not_split_when_these_end(journal: Sqlit
     full = commit(JobState.PROCESSING)
     index = 2_000 * 24 // 8_192
     assert commit(JobState.COMPLETED) - full <= index + 2
+
+
+def test_old_keys_of_large_lists_are_read_a_few_at_a_time(journal: SqliteJournal) -> None:
+    keys = [KeyRow(f"key-{no}", f"job-{no}", b"", float(no), no * 4_000, no * 4_000 + 3_999) for no in range(1, 9)]
+    journal.commit(Rows(keys=keys))
+    assert [key.key for key in journal.old_keys(before=99.0, limit=500)] == ["key-1", "key-2", "key-3"]
+    journal.commit(Rows(free_keys=[(f"key-{no}", f"job-{no}") for no in (1, 2, 3)]))
+    assert [key.key for key in journal.old_keys(before=99.0, limit=500)] == ["key-4", "key-5", "key-6"]
