@@ -1,4 +1,4 @@
-"""As what a batch counts whose jobs have all ended."""
+"""How a batch ends, by the ends of its jobs."""
 
 from __future__ import annotations
 

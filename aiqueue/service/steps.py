@@ -69,8 +69,7 @@ class Steps:
 
         def carry_out(groups: list[SubmitGroup]) -> None:
             if groups:
-                part = Submit(groups, command.journaled, command.digests, command.ended, command.batches)
-                replies.extend(self._step(part)[0])
+                replies.extend(self._step(replace(command, groups=groups))[0])
 
         for group in command.groups:
             call = _hash_of_group(group)
