@@ -38,7 +38,9 @@ class History:
         """Check rows that were written."""
         for seq, job_id, header, _ in rows.jobs:
             known = self.seqs.setdefault(job_id, seq)
-            if known != seq and known not in self.deleted:
+            if known in rows.deletes:  # what a commit deletes is deleted first
+                self.seqs[job_id] = seq
+            elif known != seq and known not in self.deleted:
                 self._world.violated("id accepted twice", job_id[-12:], "seqs", known, seq)
             self.ids[seq] = job_id
             self.headers[job_id] = decoded = decode_header(header)
