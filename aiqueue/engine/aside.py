@@ -60,7 +60,7 @@ def _header_of(row: StoredRow) -> JobHeader:
     """Return the header, or one that says nothing where it can't be decoded."""
     try:
         return decode_header(row[2])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         return JobHeader("", "", "", AIJobPriority.MEDIUM.rank, "")
 
 

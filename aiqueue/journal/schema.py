@@ -105,7 +105,7 @@ def _end_in(progress: bytes, now: float) -> float:
     """Return when a job ended: not later than now, whatever clock it was written under; never 0."""
     try:
         return min(decode_progress(progress).finished_at or now, now)
-    except msgspec.MsgspecError:  # a broken row is its own job's error, and not the journal's
+    except (msgspec.MsgspecError, ValueError):  # a broken row is its own job's error, and not the journal's
         return now
 
 
@@ -113,7 +113,7 @@ def _batch_in(header: bytes | None) -> str | None:
     """Return the batch of a job, if it has one."""
     try:
         return decode_header(header).batch_id if header else None
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         return None
 
 

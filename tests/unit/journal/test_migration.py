@@ -109,11 +109,16 @@ def test_a_job_that_ended_under_a_clock_a_year_ahead_counts_as_ended_when_the_sc
         assert row.at <= time.time()
 
 
-def test_a_row_that_can_not_be_decoded_does_not_keep_an_old_journal_from_its_new_schema(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", ["c1", "a1ff"], ids=["no MessagePack", "no UTF-8"])
+def test_a_row_that_can_not_be_decoded_does_not_keep_an_old_journal_from_its_new_schema(
+    tmp_path: Path, row: str
+) -> None:
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path)) as database:
-        database.executescript(f"{SCHEMAS[2]} PRAGMA user_version = 2; INSERT INTO jobs VALUES (1, 'a', x'c1', x'');")
-        database.execute("INSERT INTO states VALUES (1, 'completed', x'c1')")
+        database.executescript(
+            f"{SCHEMAS[2]} PRAGMA user_version = 2; INSERT INTO jobs VALUES (1, 'a', x'{row}', x'');"
+        )
+        database.execute(f"INSERT INTO states VALUES (1, 'completed', x'{row}')")
         database.execute("INSERT INTO idempotency VALUES ('key', 'a', x'', 1.0)")
         database.commit()
     with closing(SqliteJournal(path)) as journal:

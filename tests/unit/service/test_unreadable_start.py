@@ -28,13 +28,17 @@ def spoil(queue: ServiceHarness, how: str) -> None:
     seq = disk.seqs["bad"]
     if how == "header":
         disk.jobs[seq] = disk.jobs[seq]._replace(header=b"\xc1 no header")
+    elif how == "text":
+        header = disk.jobs[seq].header
+        assert b"chain" in header
+        disk.jobs[seq] = disk.jobs[seq]._replace(header=header.replace(b"chain", b"\xffhain"))
     elif how == "progress":
         disk.states[seq] = ("queued", b"\xc1 no progress")
     else:
         disk.states[seq] = ("sleeping", disk.states[disk.seqs["runs"]][1])
 
 
-@pytest.mark.parametrize("how", ["header", "progress", "state"])
+@pytest.mark.parametrize("how", ["header", "text", "progress", "state"])
 async def test_a_row_that_can_not_be_decoded_fails_its_job_and_the_queue_starts(how: str) -> None:
     queue = await with_jobs()
     spoil(queue, how)
