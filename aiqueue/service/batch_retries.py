@@ -54,9 +54,11 @@ class _UnderWay:
 
     def __init__(self, before: _UnderWay | None) -> None:
         self.before = before  #: a cancelled one that has not ended yet
+        self.tokens: list[str] = []  #: of the calls that have its answer
+        self.count = 0  #: jobs replaced so far
         self.is_cancelled = False
         self.paused: bool | None = None  #: as somebody wants it; None: nobody said anything
-        self.task: asyncio.Task[int]
+        self.task: asyncio.Task[None]
 
 
 class BatchRetries:
@@ -77,26 +79,23 @@ class BatchRetries:
         self._pages, self._view_of, self._find = pages, view_of, find
         self._holds = holds
         self._under_way: dict[str, _UnderWay] = {}  # by batch
-        self._answers: dict[str, int] = {}  # by call, the last ones
+        self._asked: dict[str, _UnderWay] = {}  # by token of a call
+        self._answers: dict[str, int] = {}  # by token, the last ones
         self.at_once = _AT_ONCE  #: jobs of one part of a retry
 
     async def retry(self, call: BatchCall) -> int:
         """Put new jobs in the place of those that failed; return how many.
 
-        The same call twice does it once. A call that comes while a retry of its batch goes on has that one's answer.
+        The same call twice does it once, also where a cancel came in between: the repeat gets the first one's answer. A
+        call that comes while a retry of its batch goes on has that one's answer.
+
         Raises BatchNotFound, and ValidationError for a batch that is open or is being stopped.
         """
-        if call.token and call.token in self._answers:
+        if call.token in self._answers:
             return self._answers[call.token]
-        run = self._under_way.get(call.batch_id)
-        if run is None or run.is_cancelled:
-            run = self._begin(call.batch_id, run)
-        count = await asyncio.shield(run.task)
-        if call.token:
-            self._answers[call.token] = count
-            if len(self._answers) > _REMEMBERED:
-                del self._answers[next(iter(self._answers))]
-        return count
+        run = self._asked.get(call.token) or self._join(call)
+        await asyncio.shield(run.task)
+        return run.count
 
     def overrule(self, call: BatchCall) -> None:
         """Let a call about a batch stand against the parts of a retry that are still to come."""
@@ -105,6 +104,16 @@ class BatchRetries:
             run.is_cancelled = True
         elif run is not None and call.action in ("pause", "resume"):
             run.paused = call.action == "pause"
+
+    def _join(self, call: BatchCall) -> _UnderWay:
+        """Return the retry that a new call gets the answer of."""
+        run = self._under_way.get(call.batch_id)
+        if run is None or run.is_cancelled:
+            run = self._begin(call.batch_id, run)
+        if call.token:
+            run.tokens.append(call.token)
+            self._asked[call.token] = run
+        return run
 
     def _begin(self, batch_id: str, before: _UnderWay | None) -> _UnderWay:
         """Start a retry in a task of its own: a caller that goes away must not leave half of it."""
@@ -116,13 +125,20 @@ class BatchRetries:
     def _over(self, batch_id: str, run: _UnderWay) -> None:
         if self._under_way[batch_id] is run:
             del self._under_way[batch_id]
-        if not run.task.cancelled():
-            run.task.exception()  # seen: its caller may have gone away
+        is_done = not run.task.cancelled() and run.task.exception() is None  # seen: its caller may have gone away
+        for token in run.tokens:
+            del self._asked[token]
+            if is_done or run.is_cancelled:  # another try would undo the cancel
+                self._answers[token] = run.count
+        while len(self._answers) > _REMEMBERED:
+            del self._answers[next(iter(self._answers))]
 
-    async def _retry(self, batch_id: str, run: _UnderWay) -> int:
+    async def _retry(self, batch_id: str, run: _UnderWay) -> None:
         if run.before is not None:
             await asyncio.wait([run.before.task])
             run.before = None
+        if run.is_cancelled:
+            return
         found = await self._find(batch_id)
         _check_may_be_retried(found)
         was_stopped = _was_stopped(found.stored)
@@ -138,7 +154,7 @@ class BatchRetries:
                 await asyncio.shield(self._carry_out(part, run))
                 was_stopped = False
             heirs |= part.heirs
-        return len(heirs)
+            run.count = len(heirs)
 
     def _carry_out(self, part: _Part, run: _UnderWay) -> Committed:
         number, spec, stored, group = part.found

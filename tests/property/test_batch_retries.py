@@ -89,6 +89,7 @@ class Batch:
         self.asked: list[str] = []  #: what stops, retries or pauses it, in the order of the answers
         self.deleted: set[str] = set()
         self.retries: list[asyncio.Task[BatchView]] = []
+        self.tokens: list[str] = []  #: of the retries
 
     async def submit(self, count: int, running: int, failure: Failure, *, chain: bool) -> None:
         """Let ``count`` jobs fail while others run on. One failure more stops the batch."""
@@ -110,11 +111,22 @@ class Batch:
             await self.desk.call(BatchCall("b", action))
             self.asked.append(action)
 
-    async def retry(self) -> None:
+    async def retry(self, token: str = "") -> None:
         """Ask for a retry, whose answer may come only when all is over."""
-        self.asked.append(f"retry {len(self.retries)}")
-        self.retries.append(asyncio.ensure_future(self.desk.call(BatchCall("b", "retry_failed"))))
+        number = len(self.retries)
+        self.asked.append(f"retry {number}")
+        self.tokens.append(token or f"token {number}")
+        call = BatchCall("b", "retry_failed", token=self.tokens[number])
+        self.retries.append(asyncio.ensure_future(self.desk.call(call)))
         await asyncio.sleep(0)
+
+    async def repeat(self) -> None:
+        """Send the first retry again, as a client does that has heard no answer."""
+        await self.retry(self.tokens[0])
+
+    async def leave(self) -> None:
+        """Let the caller of the last retry go away."""
+        self.retries[-1].cancel()
 
     async def delete(self) -> None:
         """Delete the first two jobs if they are dead letters."""
@@ -131,15 +143,25 @@ class Batch:
 
     def action(self, name: str) -> Action:
         """Return what is to be done at some moment."""
-        others = {"retry": self.retry, "delete": self.delete, "fail": self.fail}
-        return others.get(name) or (lambda: self.steer(name))
+        others = ("retry", "repeat", "leave", "delete", "fail")
+        return getattr(self, name) if name in others else lambda: self.steer(name)
 
     async def end_of_retries(self) -> None:
-        """Wait for the answers. A retry that was refused was not asked for."""
-        for number, answer in enumerate(await asyncio.gather(*self.retries, return_exceptions=True)):
-            if isinstance(answer, BaseException):
-                assert isinstance(answer, ValidationError), answer
+        """Wait for the answers. A retry that was refused was not asked for, and a repeat of one asks for nothing."""
+        answers: dict[str, BatchView | BaseException] = {}
+        under_way = self.desk.retries._under_way  # also of callers that went away
+        while going := [*(task for task in self.retries if not task.done()), *(run.task for run in under_way.values())]:
+            await asyncio.wait(going)
+        replies = await asyncio.gather(*self.retries, return_exceptions=True)
+        for number, (token, reply) in enumerate(zip(self.tokens, replies, strict=True)):
+            is_refused = isinstance(reply, ValidationError)
+            assert is_refused or not isinstance(reply, Exception), reply
+            if is_refused or token in answers:
                 self.asked.remove(f"retry {number}")
+            if not is_refused:
+                first = answers.setdefault(token, reply)
+                if isinstance(first, BatchView) and isinstance(reply, BatchView):
+                    assert first.changed == reply.changed, "a repeat has another answer"
 
     async def replaced(self) -> list[str]:
         """Return the jobs that have a successor, once for each one they have."""
@@ -201,7 +223,7 @@ async def check_interrupted_retry(
     at_once=st.integers(1, 2),
     plan=st.dictionaries(
         st.integers(0, 24),
-        st.sampled_from(["cancel", "pause", "resume", "drop", "retry", "delete", "fail"]),
+        st.sampled_from(["cancel", "pause", "resume", "drop", "retry", "repeat", "leave", "delete", "fail"]),
         max_size=3,
     ),
     chain=st.booleans(),

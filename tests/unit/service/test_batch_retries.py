@@ -77,6 +77,38 @@ async def test_a_caller_that_goes_away_leaves_no_half_retry(queue: ServiceHarnes
     assert len(await queue.claim(9)) == 3
 
 
+async def test_a_repeat_of_a_retry_that_was_cancelled_does_not_undo_the_cancel(queue: ServiceHarness) -> None:
+    """The repeat comes while the cancelled retry is still on its way to the disk."""
+    await ended_batch(queue, "a", "b", "c")
+    queue.service.batches.retries.at_once = 1
+    queue.memory.hold()
+    retry = ask(queue, token="t")
+    assert await asyncio.to_thread(queue.memory.held.wait, 10)
+    stop = ask(queue, "cancel")
+    await turns(2)
+    repeat = ask(queue, token="t")
+    await turns(2)
+    queue.memory.release()
+    await asyncio.gather(retry, stop, repeat)
+    assert (await queue.service.batches.call(BatchCall("b"))).status == "cancelled"
+    assert queue.ready() == 0
+    await ask(queue, token="t")
+    assert queue.ready() == 0
+
+
+async def test_a_repeat_of_a_retry_whose_caller_went_away_has_its_answer(queue: ServiceHarness) -> None:
+    await ended_batch(queue, "a", "b")
+    queue.memory.hold()
+    caller = ask(queue, token="t")
+    await turns(3)
+    caller.cancel()
+    queue.memory.release()
+    await queue.service.batches.call(BatchCall("b", "retry_failed"))
+    await fail(queue, *queue.service._engine.core.live)
+    assert (await queue.service.batches.call(BatchCall("b", "retry_failed", token="t"))).changed == 2
+    assert queue.ready() == 0
+
+
 @pytest.mark.parametrize("reason", ["cancel", "fail_fast"])
 async def test_a_batch_stopped_between_two_parts_of_a_retry_stays_stopped(queue: ServiceHarness, reason: str) -> None:
     assert await queue.service.submit([batch("a", "b", "c", max_failed_ratio=0.9)]) == [None]
