@@ -12,7 +12,7 @@ import msgspec
 from aiqueue.client import paging
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import DeadLetterNotFound, FieldError, ValidationError
+from aiqueue.errors import DeadLetterNotFound, FieldError, RecordUnreadable, ValidationError
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload, validate_options
@@ -94,17 +94,19 @@ class DeadLetterClient:
         starts them no faster than that. The same dead letter and patch twice gives the same new job (for 24 hours): a
         call that got no answer can be repeated.
 
-        Raises DeadLetterNotFound, before anything is submitted, if one is no dead letter; ValidationError for a patch
-        that does not fit; IdempotencyConflict for one that was redriven with another patch.
+        Raises, before anything is submitted, DeadLetterNotFound if one is no dead letter, and RecordUnreadable if the
+        journal can't read one; ValidationError for a patch that does not fit; IdempotencyConflict for one that was
+        redriven with another patch.
         """
         validate_options({} if max_retries is None else {"max_retries": max_retries})
         if per_second is not None and not per_second > 0:
             raise ValidationError([FieldError("per_second", "must be above 0")])
         for at in range(0, len(job_ids), _LOOKUP):
-            await self._views(job_ids[at : at + _LOOKUP], with_payload=False)
+            _check_readable(await self._views(job_ids[at : at + _LOOKUP], with_payload=False))
         started: list[str] = []
         for at in range(0, len(job_ids), _AT_ONCE):
             views = await self._views(job_ids[at : at + _AT_ONCE], with_payload=True)
+            _check_readable(views)
             groups = [self._again(view, model, max_retries) for view in views]
             if per_second is not None:
                 for place, group in enumerate(groups, at):
@@ -141,6 +143,13 @@ class DeadLetterClient:
             header.batch_id = new_id("fan-in")
             batch = BatchSpec(header.batch_id, kind="fan_in")
         return SubmitGroup([Submission(new_job_ids(1)[0], header, payload)], batch=batch)
+
+
+def _check_readable(views: Sequence[JobView]) -> None:
+    """Raise RecordUnreadable for a job that can't be read: what is shown of it is no job to submit."""
+    for view in views:
+        if view.failure is not None and view.failure.kind == RecordUnreadable.kind:
+            raise RecordUnreadable(view.failure.message)
 
 
 class Runner(Protocol):

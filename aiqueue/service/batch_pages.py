@@ -10,8 +10,7 @@ from aiqueue.engine.batches import RETRIED
 from aiqueue.engine.groups import FAILED
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import Journal, PartRow, StoredJob
-from aiqueue.protocol import decode_header
-from aiqueue.service.row_reads import rows_of
+from aiqueue.service.row_reads import header_of, rows_of
 
 _PAGE = 1_000
 _PAGE_BYTES = 4 * 2**20  # of results, and the last one that fits in
@@ -44,18 +43,28 @@ class BatchPages:
         return rows, call.after + passed
 
     def failed(self, number: int, with_cancelled: bool) -> list[int]:
-        """Return the seqs of the jobs that did not complete and have no successor, in the order of the batch."""
+        """Return the seqs of the jobs that did not complete and have no successor, in the order of the batch.
+
+        One that can't be read or decoded is left out. So is one that may have a successor: some successor that is
+        younger can't be decoded, and no job may run twice.
+        """
         wanted = {*FAILED, *([JobState.CANCELLED] if with_cancelled else [])}
-        parts = self._journal.parts(number)
-        replaced = {decode_header(header).redriven_from for _, header in self._successors(parts)}
+        replaced: set[str] = set()
+        unclear = 0  # the last successor that can't be decoded
+        for seq, body in self._successors(self._journal.parts(number)):
+            if successor := header_of(body):
+                replaced.add(successor.redriven_from)
+            else:
+                unclear = max(unclear, seq)
         failed: list[tuple[int, int]] = []
         after = 0
         while seqs := self._journal.batch_ends(number, after=after, limit=_PAGE):
             after += len(seqs)
             failed += [
-                (decode_header(job.header).index, job.seq)
+                (header.index, job.seq)
                 for job in rows_of(self._journal, seqs)
-                if job.header and job.state in wanted and job.id not in replaced  # one that can't be read is left out
+                if job.state in wanted and job.id not in replaced and job.seq > unclear
+                if (header := header_of(job.header))
             ]
         return [seq for _, seq in sorted(failed)]
 
@@ -89,8 +98,9 @@ class BatchPages:
         retried = [part for part in parts if part.first_index == RETRIED]
         with self._finding:
             known, last = self._found.pop(number, (0, {}))
-            for seq, header in self._successors(retried[known:]):
-                last[decode_header(header).index] = seq  # later parts have higher seqs
+            for seq, body in self._successors(retried[known:]):
+                if header := header_of(body):  # else the job that it replaced is shown
+                    last[header.index] = seq  # later parts have higher seqs
             if retried:
                 self._found[number] = len(retried), last
             if len(self._found) > _BATCHES:

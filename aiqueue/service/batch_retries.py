@@ -23,6 +23,7 @@ from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.holds import Holds
 from aiqueue.service.lookup import ended_needs, needs_of
+from aiqueue.service.row_reads import rows_of
 
 _AT_ONCE = 500
 _REMEMBERED = 1_000  # calls whose answers may be asked for again
@@ -71,7 +72,7 @@ class BatchRetries:
         journal: Journal,
         commits: CommitPipeline,
         pages: BatchPages,
-        view_of: Callable[[StoredJob], JobView],
+        view_of: Callable[[StoredJob], JobView | None],
         find: Callable[[str], Awaitable[Found]],
         holds: Holds,
     ) -> None:
@@ -137,10 +138,9 @@ class BatchRetries:
         if run.before is not None:
             await asyncio.wait([run.before.task])
             run.before = None
-        if run.is_cancelled:
-            return
         found = await self._find(batch_id)
-        _check_may_be_retried(found)
+        if not run.is_cancelled:
+            _check_may_be_retried(found)
         was_stopped = _was_stopped(found.stored)
         await asyncio.shield(self._commits.settled())
         failed = await asyncio.to_thread(self._pages.failed, found.number, bool(found.stored.reason))
@@ -167,17 +167,18 @@ class BatchRetries:
         return committed
 
     async def _read(self, batch_id: str, seqs: Sequence[int], heirs: dict[str, str]) -> _Part:
-        """Return what a part consists of in this turn of the loop."""
+        """Return what a part consists of in this turn of the loop. A job that can't be read stays as it is."""
         while True:
             with self._commits.watched() as later:
-                rows = await asyncio.to_thread(self._journal.by_seq, seqs, with_payload=True)
-                views = [self._view_of(row) for row in rows]
+                rows = await asyncio.to_thread(rows_of, self._journal, seqs, with_payload=True)
+                views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
                 jobs = [_again(view, ChainMap(own, heirs)) for view in views]
                 found, ended = await self._facts(batch_id, jobs)
                 deleted = {seq for commit in later for seq in commit.deletes}
             if deleted.isdisjoint(row.seq for row in rows):
-                return _Part(found, [(row.seq, row.state, row.progress) for row in rows], jobs, ended, own)
+                replaced = [(row.seq, row.state, row.progress) for row in rows if row.id in own]
+                return _Part(found, replaced, jobs, ended, own)
             await asyncio.shield(self._commits.settled())
 
     async def _facts(self, batch_id: str, jobs: Sequence[Submission]) -> tuple[Found, dict[str, str]]:

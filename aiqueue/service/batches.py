@@ -12,14 +12,15 @@ from aiqueue.engine.commands import Command, Steer
 from aiqueue.engine.groups import StoredBatch, decode_stored_batch
 from aiqueue.engine.records import JobRecord
 from aiqueue.errors import BatchNotFound, QueueUnavailable
-from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.protocol import BatchSpec, Event, JobView, Refusal, decode_spec
+from aiqueue.journal.base import Journal
+from aiqueue.protocol import BatchSpec, Event, Refusal, decode_spec
 from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.batch_rates import BatchRates
 from aiqueue.service.batch_retries import BatchRetries, Found, error_of
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.holds import Holds
+from aiqueue.service.look_ups import LookUps
 from aiqueue.service.shown_times import show_batch
 
 _STATUS = {"running": "processing", "stopping": "cancelling"}
@@ -37,13 +38,13 @@ class BatchDesk:
         journal: Journal,
         commits: CommitPipeline,
         clock: Clock,
-        view_of: Callable[[StoredJob], JobView],
+        look_ups: LookUps,
         holds: Holds,
     ) -> None:
         self._apply, self._engine, self._journal = apply, engine, journal
         self._commits, self._clock = commits, clock
-        self._pages, self._view_of = BatchPages(journal), view_of
-        self.retries = BatchRetries(apply, engine, journal, commits, self._pages, view_of, self._find, holds)
+        self._pages, self._view_of = BatchPages(journal), look_ups.view
+        self.retries = BatchRetries(apply, engine, journal, commits, self._pages, look_ups.decoded, self._find, holds)
         self._dropping: dict[str, asyncio.Future[None]] = {}
         self._rates = BatchRates()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}

@@ -10,24 +10,25 @@ from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.protocol import DeadLettersCall, DeadLettersReply, JobView, decode_header
+from aiqueue.protocol import DeadLettersCall, DeadLettersReply
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
-from aiqueue.service.row_reads import dead_letters_of
+from aiqueue.service.look_ups import LookUps
+from aiqueue.service.row_reads import dead_letters_of, header_of
 
 _PAGE = 100  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
-
-ViewOf = Callable[[StoredJob, list[bytes] | None], JobView]
+_LONG_AGO = 1.0  # 0 stands for "has not ended"
 
 
 class DeadLetters:
     """The dead letters of one journal."""
 
     def __init__(
-        self, journal: Journal, commits: CommitPipeline, view_of: ViewOf, *, is_needed: Callable[[str], bool]
+        self, journal: Journal, commits: CommitPipeline, look_ups: LookUps, *, is_needed: Callable[[str], bool]
     ) -> None:
-        self._journal, self._commits, self._view_of = journal, commits, view_of
+        self._journal, self._commits, self._reads = journal, commits, look_ups.reads
+        self._view_of = look_ups.view
         self._is_needed = is_needed  # by a job that has not ended
 
     async def find(self, call: DeadLettersCall) -> DeadLettersReply:
@@ -62,24 +63,37 @@ class DeadLetters:
         """Forget dead letters; return the ids of those that were there. Jobs in other states are left alone.
 
         One that a live job needs is no dead letter any more but stays, as a failed job, until retention takes it: what
-        waits for it may go on after an error, and is given that error.
+        waits for it may go on after an error, and is given that error. One whose row can't be read stays; its error is
+        raised if no other was asked for.
         """
         await asyncio.shield(self._commits.settled())
-        stored = await asyncio.to_thread(self._journal.jobs, ids)
+        stored, broken = await self._reads.jobs(ids)
+        if broken and not stored:
+            raise next(iter(broken.values()))
         dead = [job for job in stored.values() if job.state == JobState.DEAD_LETTER]
         if dead:
             keys = await self._keys_of(dead)
             rows = Rows(deletes=[job.seq for job in dead if not self._is_needed(job.id)], free_keys=keys)
             rows.states += [
-                (job.seq, JobState.FAILED.value, job.progress, decode_progress(job.progress).finished_at)
-                for job in dead
-                if self._is_needed(job.id)
+                (job.seq, JobState.FAILED.value, job.progress, _end_of(job)) for job in dead if self._is_needed(job.id)
             ]
             await asyncio.shield(self._commits.append(Effects(rows=rows)))
         return [job.id for job in dead]
 
     async def _keys_of(self, dead: Sequence[StoredJob]) -> list[tuple[str, str]]:
-        """Return the keys of jobs that were submitted alone. The key of a list or batch also stands for its others."""
-        keys = {key: job.id for job in dead if (key := decode_header(job.header).idempotency_key)}
+        """Return the keys of jobs that were submitted alone. The key of a list or batch also stands for its others.
+
+        The key of one that can't be decoded is unknown, and is used until retention takes it.
+        """
+        headers = [(job.id, header) for job in dead if (header := header_of(job.header))]
+        keys = {key: job_id for job_id, header in headers if (key := header.idempotency_key)}
         found = await asyncio.to_thread(self._journal.keys, list(keys)) if keys else {}
         return [(key, keys[key]) for key, stored in found.items() if stored.jobs == 1 and stored.batch is None]
+
+
+def _end_of(job: StoredJob) -> float:
+    """Return when a job ended; long ago if that can't be decoded: retention takes it as soon as no job needs it."""
+    try:
+        return decode_progress(job.progress).finished_at
+    except ValueError:
+        return _LONG_AGO

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
@@ -16,6 +17,8 @@ from aiqueue.service.commits import Committed
 from aiqueue.service.row_reads import RowReads
 from aiqueue.service.shown_times import show_job
 
+_log = logging.getLogger(__name__)
+
 
 class LookUps:
     """Look-ups in one journal. ``is_dropped``: see ``lookup.kept_jobs``."""
@@ -28,39 +31,50 @@ class LookUps:
         is_dropped: Callable[[JobRecord | None], bool],
     ) -> None:
         self._engine, self._journal, self._settled, self._is_dropped = engine, journal, settled, is_dropped
-        self._reads = RowReads(journal, engine.core.live)
+        self.reads = RowReads(journal, engine.core.live)
 
     async def get(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs in the order of ``ids``; None for those unknown. Of many large ones it returns the first."""
         if len(ids) > 1:
-            weights, _ = await self._reads.weights(ids, with_payload=with_payload)
+            weights, _ = await self.reads.weights(ids, with_payload=with_payload)
             ids = ids[: count_within((weights.get(job_id, 1) for job_id in ids), PART_BYTES)]
         broken: dict[str, Exception] = {}
 
         async def read(some: Sequence[str]) -> dict[str, StoredJob]:
-            found, errors = await self._reads.jobs(some, with_payload=with_payload)
+            found, errors = await self.reads.jobs(some, with_payload=with_payload)
             broken.update(errors)
             return found
 
         stored = await lookup.kept_jobs(ids, read, self._settled, self._engine, self._is_dropped)
         tried = [job.seq for job in stored.values() if lookup.has_history(job)]
-        attempts = (await self._reads.attempts(tried))[0] if tried else {}
+        attempts = (await self.reads.attempts(tried))[0] if tried else {}
         shown = {job_id: await self._unreadable(job_id, error) for job_id, error in broken.items()}
         shown |= {job.id: self.view(job, attempts.get(job.seq)) for job in stored.values()}
         views = [shown.get(job_id) for job_id in ids]
         return views[: count_within(map(size_of_view, views), PART_BYTES)]
 
     def view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
-        """Return a job as it is shown."""
+        """Return a job as it is shown. Of one that can't be decoded most is made up: make no job of it."""
         job = self._engine.core.live.get(stored.id)
         try:
-            view = lookup.view_of(stored, self._engine.core.policy.sla_ms, attempts)
-            show_job(view, self._engine.core.ahead_s)
+            view = self._decoded(stored, attempts)
         except Exception as error:  # a row that is none of ours
             return lookup.unreadable(stored.id, stored.state, error, job, self._engine.core.policy.sla_ms)
         if not stored.state and job:  # blocked jobs have no row that says so
             view.status = job.state.value if job.state is JobState.BLOCKED else view.status
         return view
+
+    def decoded(self, stored: StoredJob) -> JobView | None:
+        """Return an ended job to make another one of; None if it can't be decoded."""
+        try:
+            return self._decoded(stored, None)
+        except Exception as error:
+            _log.error("job %s: its row in the journal can't be decoded: %s", stored.id, error)
+            return None
+
+    def _decoded(self, stored: StoredJob, attempts: list[bytes] | None) -> JobView:
+        view = lookup.view_of(stored, self._engine.core.policy.sla_ms, attempts)
+        return show_job(view, self._engine.core.ahead_s)
 
     async def _unreadable(self, job_id: str, error: Exception) -> JobView:
         try:

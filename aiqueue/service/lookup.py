@@ -6,8 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
-import msgspec
-
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
 from aiqueue.engine.states import JobState
@@ -67,7 +65,7 @@ def has_history(stored: StoredJob) -> bool:
     """Tell whether there may be records of earlier attempts: also of the last one, if the job waits or waited then."""
     try:
         attempt = decode_progress(stored.progress).attempt if stored.progress else 0
-    except msgspec.MsgspecError:
+    except ValueError:
         return False
     return attempt > 1 or (attempt == 1 and stored.state not in _IN_AN_ATTEMPT)
 

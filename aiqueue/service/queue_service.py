@@ -98,10 +98,9 @@ class QueueService:
             settings.retention, journal, self._commits, self._clock, lambda: len(live), holds.needed
         )
         self._look_ups = LookUps(self._engine, journal, self._commits.settled, lambda job: self.batches.drops(job))
-        view = self._look_ups.view
-        self.dead_letters = DeadLetters(journal, self._commits, view, is_needed=holds.needed)
+        self.dead_letters = DeadLetters(journal, self._commits, self._look_ups, is_needed=holds.needed)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
-        self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, view, holds)
+        self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._look_ups, holds)
         payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._step = Steps(self._engine, self._commits, payloads, self._clock, self._faults).step
         self._workers = WorkerDesk(

@@ -14,6 +14,7 @@ from typing import TypeVar
 from aiqueue.call_size import PART_BYTES
 from aiqueue.engine.records import JobRecord
 from aiqueue.journal.base import NO_LIMIT, Journal, StoredJob
+from aiqueue.protocol import JobHeader, decode_header
 
 _log = logging.getLogger(__name__)
 _SAMPLES = 3  # rows of other jobs that are read to see whether anything can be read
@@ -104,20 +105,28 @@ class RowReads:
             return False
 
 
-def rows_of(journal: Journal, seqs: Sequence[int]) -> list[StoredJob]:
+def header_of(body: bytes) -> JobHeader | None:
+    """Return a header; None for one that can't be decoded."""
+    try:
+        return decode_header(body)
+    except ValueError:  # no MessagePack, no header, or no text
+        return None
+
+
+def rows_of(journal: Journal, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
     """Return the jobs that are known, in the order of ``seqs``; of one that can't be read its id and state alone.
 
     For a list: runs in a thread. Raises where nothing can be read.
     """
     try:
-        return journal.by_seq(seqs)
+        return journal.by_seq(seqs, with_payload=with_payload)
     except Exception as error:
         _log.warning("%d rows of the journal could not be read together, each is read alone: %s", len(seqs), error)
     rows: list[StoredJob] = []
     errors: list[Exception] = []
     for seq in seqs:
         try:
-            rows += journal.by_seq([seq])
+            rows += journal.by_seq([seq], with_payload=with_payload)
         except Exception as error:
             errors.append(error)
             with suppress(Exception):  # then not even its id is known, and the list is shown without it

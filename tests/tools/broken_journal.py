@@ -11,19 +11,23 @@ from aiqueue.testing.memory_journal import MemoryJournal
 
 
 class BrokenJournal(MemoryJournal):
-    """``broken``: ids of jobs whose rows raise, also when they are read alone. ``dead``: the disk reads nothing."""
+    """``broken``: ids of jobs whose rows raise, also when they are read alone. ``dead``: the disk reads nothing.
+
+    ``broken_payloads``: ids of jobs of which the payload alone raises.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.broken: set[str] = set()
+        self.broken_payloads: set[str] = set()
         self.dead = False
         self.reads = 0  #: that failed
 
-    def _check_read(self, ids: Iterable[str]) -> None:
+    def _check_read(self, ids: Iterable[str], *, with_payload: bool = False) -> None:
         if self.dead:
             self.reads += 1
             raise OSError(errno.EIO, "Input/output error")
-        if self.broken.intersection(ids):
+        if (self.broken | (self.broken_payloads if with_payload else set())).intersection(ids):
             self.reads += 1
             raise sqlite3.DatabaseError("database disk image is malformed")
 
@@ -47,7 +51,7 @@ class BrokenJournal(MemoryJournal):
 
     def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
         """As the journal's, or an error."""
-        self._check_read(self._ids_of(seqs))
+        self._check_read(self._ids_of(seqs), with_payload=with_payload)
         return super().by_seq(seqs, with_payload=with_payload)
 
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
