@@ -1,4 +1,4 @@
-"""How a batch ends, by the ends of its jobs."""
+"""The final status of a batch."""
 
 from __future__ import annotations
 

@@ -49,13 +49,18 @@ class _Asked:
     sure: set[str] = field(default_factory=set)  #: needs that were looked up again
     digest: bytes = b""  #: of what is asked for under a key
     is_same: bool = False  #: as what its key was used for before
+    same: Mapping[str, bool] = field(default_factory=dict)  #: for ids that are known: as the jobs that have them
 
-    def compare(self, keys: Mapping[str, StoredKey]) -> None:
-        """Note what comes of its key. Takes a while for a large group: not in the event loop."""
-        if key := key_of(self.group):
-            self.digest = self.digest or digest_of(self.group)
+    def compare(self, keys: Mapping[str, StoredKey], jobs: Mapping[str, StoredJob]) -> None:
+        """Note what comes of its key and ids. Takes a while for a large group: not in the event loop."""
+        group = self.group
+        self.same = {
+            job.id: lookup.is_same(known, job, group.metadata) for job in group.jobs if (known := jobs.get(job.id))
+        }
+        if key := key_of(group):
+            self.digest = self.digest or digest_of(group)
             used = keys.get(key)
-            self.is_same = used is not None and has_digest(self.group, used.digest, self.digest)
+            self.is_same = used is not None and has_digest(group, used.digest, self.digest)
 
     @property
     def behind(self) -> Set[str]:
@@ -75,10 +80,12 @@ class _Asked:
 class _Found(NamedTuple):
     """What the journal says to a round."""
 
-    jobs: Mapping[str, StoredJob]
-    keys: Mapping[str, StoredKey]
+    keys: dict[str, StoredKey]
     batches: Set[str]
-    needs: Mapping[str, str]  #: states
+    needs: dict[str, str]  #: states
+
+    def __or__(self, other: _Found) -> _Found:
+        return _Found(self.keys | other.keys, self.batches | other.batches, self.needs | other.needs)
 
 
 class Rounds:
@@ -179,14 +186,15 @@ class Rounds:
                 raise
             _log.warning("%d groups could not be looked up together, each is looked up alone: %s", len(asked), error)
         readable: list[_Asked] = []
+        found = _Found({}, frozenset(), {})
         for one in asked:
             try:
-                await asyncio.to_thread(self._read, [one])
+                found |= await asyncio.to_thread(self._read, [one])
             except Exception as error:
                 one.fail(error)
             else:
                 readable.append(one)
-        return readable, await asyncio.to_thread(self._read, readable)
+        return readable, found
 
     def _read(self, asked: Sequence[_Asked]) -> _Found:
         groups = [one.group for one in asked]
@@ -195,10 +203,10 @@ class Rounds:
         needs = set[str]().union(*(one.needs for one in asked))
         batches = {group.batch.id for group in groups if group.batch is not None}
         used = self._journal.keys(list(keys)) if keys else {}
+        known = self._journal.jobs(list({job.id for job in jobs}), with_payload=True)
         for one in asked:
-            one.compare(used)
+            one.compare(used, known)
         return _Found(
-            self._journal.jobs(list({job.id for job in jobs}), with_payload=True),
             used,
             frozenset(batch_id for batch_id in batches if self._journal.batch(batch_id) is not None),
             self._journal.states(list(needs)) if needs else {},
@@ -220,12 +228,7 @@ class Rounds:
 
     def _accept(self, new: Sequence[_Asked], found: _Found) -> None:
         groups = [one.group for one in new]
-        same = {
-            job.id: lookup.is_same(found.jobs[job.id], job, group.metadata)
-            for group in groups
-            for job in group.jobs
-            if job.id in found.jobs
-        }
+        same = {job_id: is_same for one in new for job_id, is_same in one.same.items()}
         digests = {one.group.jobs[0].id: one.digest for one in new if one.digest}
         ended = {job_id: state for job_id, state in found.needs.items() if state in TERMINAL}
         replies, committed = self._apply(Submit(groups, same, digests, ended, found.batches))

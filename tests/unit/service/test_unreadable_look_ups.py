@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
+import msgspec
 import pytest
 
 from aiqueue.batch_protocol import ResultsCall
+from aiqueue.journal.base import StoredJob
 from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, SubmitGroup
 from aiqueue.testing.jobs import chat, completed, failed, final, header, submission
 from aiqueue.views import job_info
@@ -130,13 +132,30 @@ async def test_a_result_that_is_none_is_the_error_of_its_own_job_in_a_list_of_th
         assert found[1].error.kind == "record_unreadable"
 
 
-async def test_a_submit_of_a_job_whose_row_can_not_be_read_fails_alone(queue: ServiceHarness) -> None:
+@pytest.mark.parametrize("how", ["read", "header"])
+async def test_a_submit_of_a_job_whose_row_can_not_be_read_fails_alone(queue: ServiceHarness, how: str) -> None:
     """Submits that may be known are looked up together, and come from many clients."""
-    spoil(queue, "read")
+    spoil(queue, how)
     bad = SubmitGroup([submission("bad")], maybe_known=True)
     others = [SubmitGroup([submission(f"new-{number}")], maybe_known=True) for number in range(5)]
     calls = [queue.service.submit([each]) for each in (*others[:2], bad, *others[2:])]
     replies = await asyncio.gather(*calls, return_exceptions=True)
     assert [reply for reply in replies if not isinstance(reply, Exception)] == [[None]] * 5
-    assert isinstance(replies[2], sqlite3.DatabaseError)
+    assert isinstance(replies[2], sqlite3.DatabaseError | msgspec.DecodeError)
+    assert queue.service._engine.core.live.keys() >= {f"new-{number}" for number in range(5)}
+
+
+async def test_submits_that_can_be_looked_up_only_one_by_one_are_accepted(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = queue.journal.jobs
+
+    def read_one(ids: Iterable[str], **more: bool) -> dict[str, StoredJob]:
+        if len(ids := list(ids)) > 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        return read(ids, **more)
+
+    monkeypatch.setattr(queue.journal, "jobs", read_one)
+    groups = [SubmitGroup([submission(f"new-{number}")], maybe_known=True) for number in range(5)]
+    assert await asyncio.gather(*(queue.service.submit([each]) for each in groups)) == [[None]] * 5
     assert queue.service._engine.core.live.keys() >= {f"new-{number}" for number in range(5)}
