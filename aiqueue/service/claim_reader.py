@@ -29,7 +29,7 @@ class Claimed:
 
     jobs: list[ClaimedJob] = field(default_factory=list)
     failed: list[Outcome] = field(default_factory=list)  #: of jobs that no worker can be sent
-    more: bool = False  #: there was no room for all of them
+    more: bool = False  #: not all of them are here, and the others are still granted
 
     def fail(self, job: JobRecord, error: JobError) -> None:
         """Let a job's attempt end here: it must not keep its worker from all others."""

@@ -91,8 +91,10 @@ class WorkerDesk:
         if not granted.claims:
             return Claimed()
         claimed = await self._reader.read(granted)
-        # A later call may have been given the same attempts meanwhile, and have read what this one could not.
-        if claimed.failed and not self._engine.is_overtaken(call.worker_id, call.number):
+        if claimed.failed and self._engine.is_overtaken(call.worker_id, call.number):
+            # The later call may have been given the same attempts, and have read what this one could not.
+            claimed.more = True  # if not, the worker's next account brings them again
+        elif claimed.failed:
             _, committed = self._apply(Report(call.worker_id, claimed.failed, draw=random.random()))
             await asyncio.shield(committed)
         return claimed
