@@ -29,13 +29,13 @@ def provider() -> Iterator[SimulatedServer]:
 
 @pytest.fixture
 def system(shared_ray: None, provider: SimulatedServer, tmp_path: Path) -> Iterator[launch.System]:
-    """A system whose leases last for three seconds, and whose pool manager looks at its workers once a minute."""
+    """A system whose leases last for ten seconds, and whose pool manager looks at its workers once a minute."""
     settings = Settings(
         namespace="tests-silent",
         providers={"http": {"kind": "openai", "base_url": provider.openai_url}},
         pools={"http": {"providers": ["http"], "workers": 2, "slots": 4, "health_check_interval_ms": 60_000}},
         journal={"path": tmp_path / "journal.db"},
-        lease={"heartbeat_s": 1.0, "missed_heartbeats": 3},
+        lease={"heartbeat_s": 1.0, "missed_heartbeats": 10},
     )
     with launch.start(settings, http=False) as running:
         yield running
