@@ -157,7 +157,7 @@ def _part(source: JobInput, wanted: Reference) -> Any:
 def _parsed(result: JobResult, wanted: Reference) -> Any:
     try:
         return msgspec.json.decode(_without_fence(result.text))
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise TemplateFailed(f"Template {wanted}: that answer is not JSON: {error}") from None
 
 

@@ -197,5 +197,5 @@ def _stdin_rows() -> Iterator[dict[str, Any]]:
         if line.strip():
             try:
                 yield msgspec.json.decode(line, type=dict)
-            except msgspec.MsgspecError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValidationError([FieldError(f"stdin:{number}", f"is no payload: {error}")]) from None

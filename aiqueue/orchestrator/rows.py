@@ -85,7 +85,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 payload = msgspec.json.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (ValueError, RecursionError) as error:
                 raise ValidationError([FieldError(f"{path}:{number}", f"is not JSON: {error}")]) from None
             if not isinstance(payload, dict):
                 raise ValidationError([FieldError(f"{path}:{number}", "is not a JSON object, the payload of one job")])

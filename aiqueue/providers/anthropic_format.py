@@ -142,7 +142,7 @@ def _tool_use(call: dict[str, Any], where: str) -> Block:
         return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
     except (KeyError, TypeError):
         raise _Unsayable(f"{where}: needs id, function.name and function.arguments") from None
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         raise _Unsayable(f"{where}.function.arguments: not a JSON object") from None
 
 

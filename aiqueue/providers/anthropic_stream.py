@@ -68,5 +68,5 @@ def _object_of(text: str) -> Any:
     """Return a tool's input; of one that broke off, nothing: half an argument is worse than none."""
     try:
         return msgspec.json.decode(text) if text else {}
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return {}

@@ -191,7 +191,7 @@ def job_in(error: BaseException) -> str:
 def _read(journal: Journal, now: float) -> Note:
     try:
         note = _decode(journal.read_note())
-    except msgspec.MsgspecError:  # none yet, or not one of ours
+    except ValueError:  # none yet, or not one of ours
         return Note()
     note.faults = tuple(fault for fault in note.faults if abs(now - fault.at) < _BLAMED_S)
     return note

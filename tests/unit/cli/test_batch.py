@@ -48,8 +48,9 @@ def test_a_file_is_submitted_followed_and_its_results_are_lines(aiqueue: Termina
 def test_lines_can_come_from_stdin(aiqueue: Terminal, rows: Path) -> None:
     sent = aiqueue("batch", "submit", "-", "--detach", "--json", stdin=rows.read_text())
     assert json.loads(sent.stdout)["total"] == 5
-    bad = aiqueue("batch", "submit", "-", stdin="[1]\n")
-    assert (bad.exit_code, "stdin:1: is no payload" in bad.stderr) == (2, True)
+    for line in ("[1]", '{"a":' * 100_000):
+        bad = aiqueue("batch", "submit", "-", stdin=f"{line}\n")
+        assert (bad.exit_code, "stdin:1: is no payload" in bad.stderr) == (2, True)
 
 
 def test_a_batch_is_paused_resumed_and_cancelled(aiqueue: Terminal, rows: Path) -> None:

@@ -129,9 +129,10 @@ async def test_a_bad_row_refuses_the_whole_batch_and_leaves_nothing(
     with pytest.raises(ValidationError, match="job 1500: provider: unknown provider 'nobody'"):
         await orchestrator.submit_batch_job(bad)
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(rows(1)[0]) + "\n{not json\n")
-    with pytest.raises(ValidationError, match=r"rows\.jsonl:2: is not JSON"):
-        await orchestrator.submit_batch_job(path)
+    for line in (b"{not json", b'{"model": "\xff"}', b"[" * 100_000):
+        path.write_bytes(json.dumps(rows(1)[0]).encode() + b"\n" + line + b"\n")
+        with pytest.raises(ValidationError, match=r"rows\.jsonl:2: is not JSON"):
+            await orchestrator.submit_batch_job(path)
     with pytest.raises(ValidationError, match="is empty"):
         await orchestrator.submit_batch_job([])
     with pytest.raises(ValidationError, match="can't read"):

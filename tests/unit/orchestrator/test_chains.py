@@ -161,10 +161,11 @@ async def test_a_chain_that_can_not_work_is_refused_whole(
 async def test_an_answer_that_lacks_what_is_asked_of_it_fails_the_step(
     system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
 ) -> None:
-    echo(system, {"a": "no json", "b": '{"x": [1]}'})
+    echo(system, {"a": "no json", "b": '{"x": [1]}', "c": "[" * 100_000})
     await system.work()
     for first, second, said in (
         ("a", "{{previous.json.x}}", "that answer is not JSON"),
+        ("c", "{{previous.json.x}}", "that answer is not JSON"),
         ("b", "{{previous.json.x[3]}}", "that answer's JSON has no 3 there"),
     ):
         chain = await orchestrator.create_job_chain([chat(first), chat(second)])

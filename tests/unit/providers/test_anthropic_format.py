@@ -116,6 +116,11 @@ def test_a_tool_of_anthropics_own_passes_unchanged() -> None:
             {},
             "messages.0.tool_calls.0.function.arguments",
         ),
+        (
+            {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "w", "arguments": '{"a":' * 100_000}}]},
+            {},
+            "messages.0.tool_calls.0.function.arguments",
+        ),
         ({"role": "user", "content": "x"}, {"tool_choice": "maybe"}, "config.tool_choice"),
     ],
 )

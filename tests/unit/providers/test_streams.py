@@ -226,7 +226,9 @@ def test_a_refusal_and_what_servers_add_are_kept() -> None:
     assert message == {"role": "assistant", "content": None, "refusal": "I cannot", "reasoning_content": "hm"}
 
 
-@pytest.mark.parametrize(("pieces", "expected"), [(['{"city":', '"Paris"}'], {"city": "Paris"}), (['{"ci'], {})])
+@pytest.mark.parametrize(
+    ("pieces", "expected"), [(['{"city":', '"Paris"}'], {"city": "Paris"}), (['{"ci'], {}), (['{"a":' * 100_000], {})]
+)
 def test_a_tools_input_comes_in_pieces_and_half_of_one_is_none(pieces: list[str], expected: dict[str, str]) -> None:
     assembly = MessageAssembly()
     assembly.add({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 3}}})

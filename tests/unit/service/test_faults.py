@@ -253,3 +253,19 @@ async def test_the_process_is_ended_once_its_fault_is_on_disk() -> None:
     assert len(noted) == 1
     assert b"ZeroDivisionError" in noted[0]
     await queue.service.close()
+
+
+@pytest.mark.parametrize("text", [b"ZeroDivisionError", b"\xfferoDivisionError"], ids=["whole", "no UTF-8"])
+async def test_a_queue_starts_whatever_its_note_holds(text: bytes) -> None:
+    queue = ServiceHarness()
+    queue.service._faults._end = lambda: None
+    break_on(queue.service._engine, "bad", submit=True)
+    with pytest.raises(QueueUnavailable):
+        await queue.submit("bad")
+    journal = queue.memory.crash()
+    journal.write_note(journal.read_note().replace(b"ZeroDivisionError", text))
+    await queue.service.close()
+    after = ServiceHarness(journal=journal, restarted=True)
+    await after.submit("good")
+    assert await after.claim() == ["good"]
+    await after.service.close()
