@@ -135,9 +135,9 @@ async def connect_async(namespace: str | None = None, *, address: str | None = N
 
 
 def stop(namespace: str, *, http: bool = True, address: str | None = None, drain_s: float = _DRAIN_S) -> bool:
-    """Stop the system in ``namespace``; tell whether there was one. Its Ray goes on.
+    """Stop the system in ``namespace``; return True if there was one. Its Ray goes on.
 
-    HTTP takes nothing new, and has ``drain_s`` to end what is in flight.
+    HTTP takes no new requests, and those in flight have ``drain_s`` to end.
     """
     from actors.system import stop_actors
 

@@ -337,3 +337,11 @@ decode_ids = msgspec.msgpack.Decoder(list[str]).decode
 decode_header = msgspec.msgpack.Decoder(JobHeader).decode
 decode_welcome = msgspec.msgpack.Decoder(Welcome).decode
 decode_any: Any = msgspec.msgpack.Decoder().decode
+
+
+def header_of(body: bytes) -> JobHeader | None:
+    """Return a header; None for one that can't be decoded."""
+    try:
+        return decode_header(body)
+    except ValueError:  # no MessagePack, no header, or no UTF-8
+        return None

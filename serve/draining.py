@@ -31,7 +31,7 @@ def drain(private_dir: Path, limit_s: float, prefix: str = "") -> None:
     until = time.monotonic() + limit_s
     _tell_replicas(private_dir, sockets, prefix.rstrip("/") + DRAIN_PATH)
     while (left := sum(map(_in_flight, sockets))) and time.monotonic() < until:
-        time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)  # HAProxy tells nobody when a stream ends
     if left:
         logger.info("%d requests and streams were still open %g s after the front began to close", left, limit_s)
     if private_dir.exists():

@@ -72,7 +72,7 @@ def system_mark(secret: str) -> str:
 
 
 def drain_token(secret: str) -> str:
-    """Return what a replica is told to end its streams with; it comes from whoever knows the secret."""
+    """Return the token that makes a replica end its streams: only a process with the secret can make it."""
     return hashlib.sha256(b"aiqueue drain " + secret.encode()).hexdigest()
 
 
@@ -137,8 +137,8 @@ def _added(section: str, secret: str, folder: Path, headers_s: float) -> Iterato
         yield "    http-request wait-for-body time 30s if { method POST } { req.hdr(idempotency-key) -m found }"
         yield f"    http-request set-header {SECRET_HEADER} {secret}"
         yield f"    acl aiqueue_own res.hdr({SYSTEM_HEADER}) -m str {system_mark(secret)}"
-        # The server in front of the application marks nothing. What it says of a request that it could not read holds
-        # whoever's server it is.
+        # The ASGI server marks no answer of its own. Its 400 for a request that it could not read is the same on every
+        # system, so it may pass without a mark.
         yield "    http-response wait-for-body time 1s if !aiqueue_own { status 400 }"
         yield f"    acl aiqueue_unreadable res.body -m beg {' '.join(map(_quoted, _UNREADABLE))}"
         yield "    http-response return status 400 default-errorfiles if !aiqueue_own { status 400 } aiqueue_unreadable"

@@ -272,9 +272,8 @@ class EventFeed:
         watched = []
         for at in range(0, len(ids), JOBS_AT_ONCE):
             page = ids[at : at + JOBS_AT_ONCE]
-            known = [
-                self._waiting.is_known(job_id) for job_id in page
-            ]  # a job may be accepted while the look-up is under way
+            # Before the look-up: a job may be accepted while that is under way.
+            known = [self._waiting.is_known(job_id) for job_id in page]
             views = await look_up(self._transport, page, retry_s=_RETRY_S)
             for job_id, view, known_before in zip(page, views, known, strict=True):
                 if isinstance(view, Exception):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-import msgspec
-
 from aiqueue.engine.commands import EndAside
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import failure_of
@@ -18,9 +16,10 @@ from aiqueue.engine.records import JobRecord, StoredRow, decode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueFault, RecordUnreadable
 from aiqueue.levels import AIJobPriority
-from aiqueue.protocol import Failure, JobHeader, decode_header
+from aiqueue.protocol import Failure, JobHeader, decode_header, header_of
 
 _UNREADABLE = RecordUnreadable("The journal's row of this job can't be decoded; submit it again").to_failure()
+_NO_HEADER = JobHeader("", "", "", AIJobPriority.MEDIUM.rank, "")  # says nothing
 _FAULT = Failure("worker_fault", str(QueueFault("this job")))
 
 
@@ -40,7 +39,7 @@ def without(rows: Iterable[StoredRow], jobs: Collection[str], aside: list[Stored
 
 
 def undecodable(rows: Iterable[StoredRow]) -> frozenset[str]:
-    """Return the jobs that can't be loaded, as their rows are none of ours."""
+    """Return the jobs that can't be loaded because their rows can't be decoded."""
     return frozenset(row[1] for row in rows if not _is_decodable(row))
 
 
@@ -51,17 +50,9 @@ def _is_decodable(row: StoredRow) -> bool:
         if progress:
             JobState(state)
             decode_progress(progress)
-    except (msgspec.MsgspecError, ValueError):
+    except ValueError:
         return False
     return True
-
-
-def _header_of(row: StoredRow) -> JobHeader:
-    """Return the header, or one that says nothing where it can't be decoded."""
-    try:
-        return decode_header(row[2])
-    except (msgspec.MsgspecError, ValueError):
-        return JobHeader("", "", "", AIJobPriority.MEDIUM.rank, "")
 
 
 def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
@@ -69,7 +60,7 @@ def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
     ended = {row[1] for row in command.rows}
     for row in command.rows:
         seq, job_id, _, _, progress = row
-        said, readable = _header_of(row), _is_decodable(row)
+        said, readable = header_of(row[2]) or _NO_HEADER, _is_decodable(row)
         job = JobRecord(seq, job_id, *core.common(said), state=JobState.FAILED)
         if progress and readable:
             stored = decode_progress(progress)

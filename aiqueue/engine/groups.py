@@ -84,7 +84,7 @@ class Group:
         self._jobs.append(job)
 
     def join_all(self, jobs: Collection[JobRecord]) -> None:
-        """Take live jobs that nobody runs."""
+        """Add live jobs that no worker runs."""
         self.live += len(jobs)
         self._jobs += jobs
 

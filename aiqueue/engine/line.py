@@ -47,7 +47,8 @@ class Line:
 
     def leave(self) -> None:
         """Count out a job that is about to leave without being taken: its state is QUEUED for the last time."""
-        for _ in range(_AT_THE_FRONT):  # those that leave in order, as they expire: then all need not be gone through
+        # Jobs that expire leave in order: dropping them at the front spares a pass over all entries.
+        for _ in range(_AT_THE_FRONT):
             if self._in_order and self._in_order[0][2].state is not _QUEUED:
                 self._in_order.popleft()
                 self._stale -= 1

@@ -42,7 +42,7 @@ def wait_until_free(path: Path, *, limit_s: float | None = None) -> None:
         while not _is_free(file):
             if time.monotonic() > give_up_at:
                 raise _in_use(path)
-            time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S)  # flock has no time limit of its own
     finally:
         os.close(file)
 

@@ -8,12 +8,10 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-import msgspec
-
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
-from aiqueue.protocol import decode_header
+from aiqueue.protocol import header_of
 
 #: ``jobs`` is written once per job, in the order of acceptance, so that a submit only appends (payload last: reading a
 #: header does not touch its pages). What jobs that were accepted together have in common is in ``shared``, once.
@@ -105,16 +103,14 @@ def _end_in(progress: bytes, now: float) -> float:
     """Return when a job ended: not later than now, whatever clock it was written under; never 0."""
     try:
         return min(decode_progress(progress).finished_at or now, now)
-    except (msgspec.MsgspecError, ValueError):  # a broken row is its own job's error, and not the journal's
+    except ValueError:  # a broken row is its own job's error, and not the journal's
         return now
 
 
 def _batch_in(header: bytes | None) -> str | None:
     """Return the batch of a job, if it has one."""
-    try:
-        return decode_header(header).batch_id if header else None
-    except (msgspec.MsgspecError, ValueError):
-        return None
+    found = header_of(header) if header else None
+    return found.batch_id if found else None
 
 
 def refuse_newer(found: int, path: Path) -> None:

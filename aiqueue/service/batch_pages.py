@@ -10,7 +10,8 @@ from aiqueue.engine.batches import RETRIED
 from aiqueue.engine.groups import FAILED
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import Journal, PartRow, StoredJob
-from aiqueue.service.row_reads import header_of, rows_of
+from aiqueue.protocol import header_of
+from aiqueue.service.row_reads import rows_of
 
 _PAGE = 1_000
 _PAGE_BYTES = 4 * 2**20  # of results, and the last one that fits in

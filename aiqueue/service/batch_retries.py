@@ -58,7 +58,7 @@ class _UnderWay:
         self.tokens: list[str] = []  #: of the calls that have its answer
         self.count = 0  #: jobs replaced so far
         self.is_cancelled = False
-        self.paused: bool | None = None  #: as somebody wants it; None: nobody said anything
+        self.paused: bool | None = None  #: what the last pause or resume asked for; None: there was none
         self.task: asyncio.Task[None]
 
 

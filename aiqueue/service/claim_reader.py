@@ -118,7 +118,7 @@ class ClaimReader:
 
     def _add(self, claimed: Claimed, job: JobRecord, body: bytes | None, needs: Needs | None, rows: _Rows) -> None:
         body = rows.payloads.get(job.seq) if body is None else body
-        if error := rows.unread.get(job.seq):
+        if (error := rows.unread.get(job.seq)) is not None:
             claimed.fail(job, _unreadable(f"the payload of job {job.id}", error))
         elif body is None:
             claimed.fail(job, PayloadLost(f"The journal has no payload of job {job.id}; submit it again"))
@@ -138,11 +138,13 @@ def _inputs_of(
     for need in needs:
         if on_error == "fail" and need.job_id not in stored and need.job_id not in broken:
             raise not_kept(need.job_id)
-        try:
-            if need.job_id in broken:
-                raise broken[need.job_id]
-            found += lookup.inputs_of([need], on_error, stored)
-        except Exception as error:
+        error = broken.get(need.job_id)
+        if error is None:
+            try:
+                found += lookup.inputs_of([need], on_error, stored)
+            except Exception as undecodable:
+                error = undecodable
+        if error is not None:
             raise _unreadable(f"the result of job {need.job_id}, which it needs", error) from error
     return found
 

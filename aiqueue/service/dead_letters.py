@@ -10,11 +10,11 @@ from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.protocol import DeadLettersCall, DeadLettersReply
+from aiqueue.protocol import DeadLettersCall, DeadLettersReply, header_of
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.look_ups import LookUps
-from aiqueue.service.row_reads import dead_letters_of, header_of
+from aiqueue.service.row_reads import dead_letters_of
 
 _PAGE = 100  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
@@ -83,7 +83,7 @@ class DeadLetters:
     async def _keys_of(self, dead: Sequence[StoredJob]) -> list[tuple[str, str]]:
         """Return the keys of jobs that were submitted alone. The key of a list or batch also stands for its others.
 
-        The key of one that can't be decoded is unknown, and is used until retention takes it.
+        If a header can't be decoded, its key is unknown and stays in use until retention deletes it.
         """
         headers = [(job.id, header) for job in dead if (header := header_of(job.header))]
         keys = {key: job_id for job_id, header in headers if (key := header.idempotency_key)}

@@ -85,7 +85,7 @@ class Intake:
         return SubmitReply(replies, known=known)
 
     def _may_be_known(self, group: SubmitGroup) -> bool:
-        """Return True if the group may have been sent before, and is to be looked up."""
+        """Return True if the group may have been sent before, so that it must be looked up."""
         return bool(group.maybe_known or key_of(group) or (group.jobs and self._old.may_hold(group)))
 
     async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:

@@ -54,11 +54,11 @@ class LookUps:
         return views[: count_within(map(size_of_view, views), PART_BYTES)]
 
     def view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
-        """Return a job as it is shown. Of one that can't be decoded most is made up: make no job of it."""
+        """Return a job as it is shown. If its row can't be decoded, most fields are placeholders: never rerun it."""
         job = self._engine.core.live.get(stored.id)
         try:
             view = self._decoded(stored, attempts)
-        except Exception as error:  # a row that is none of ours
+        except Exception as error:  # the row can't be decoded
             return lookup.unreadable(stored.id, stored.state, error, job, self._engine.core.policy.sla_ms)
         if not stored.state and job:  # blocked jobs have no row that says so
             view.status = job.state.value if job.state is JobState.BLOCKED else view.status

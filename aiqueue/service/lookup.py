@@ -144,7 +144,7 @@ def needs_of(jobs: Sequence[Submission]) -> Set[str]:
 async def ended_needs(
     asked: Set[str], engine: QueueEngine, journal: Journal, settled: Callable[[], Committed], holds: Holds
 ) -> dict[str, str]:
-    """Return the states of those that have ended. Nothing may be awaited between this and accepting who needs them."""
+    """Return the states of the needed jobs that have ended. Accept the jobs that need them before the next await."""
     ended: dict[str, str] = {}
     looked_up: set[str] = set()
     with holds.hold(asked):

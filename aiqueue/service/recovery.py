@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
 from aiqueue.config import Settings
 from aiqueue.engine import EnginePolicy, GatePolicy, QueueEngine, RetryPolicy, Route
 from aiqueue.engine.aside import undecodable
@@ -57,7 +55,7 @@ def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngi
     try:
         with journal.recover() as found:
             return load(aside, found)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except ValueError as error:
         with journal.recover() as found:
             broken = undecodable(found.rows)
         with journal.recover() as found:
@@ -76,6 +74,6 @@ def _is_gate(row: tuple[str, bytes]) -> bool:
     try:
         GateKey.from_json(row[0])
         decode_gate(row[1])
-    except (msgspec.MsgspecError, ValueError, TypeError):
+    except (ValueError, TypeError):
         return False
     return True

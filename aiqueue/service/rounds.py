@@ -163,9 +163,8 @@ class Rounds:
         again: list[_Asked] = []
         ahead: set[str] = set()  # names of ``again``
         for one in asked:
-            if not (unsure.isdisjoint(one.names) and ahead.isdisjoint(one.behind)) or self._doubts(
-                one, found, unsure, deletes
-            ):
+            is_behind = not (unsure.isdisjoint(one.names) and ahead.isdisjoint(one.behind))
+            if is_behind or self._doubts(one, found, unsure, deletes):
                 again.append(one)
                 ahead |= one.names
             elif answer := _known(one, found.keys):
@@ -213,9 +212,9 @@ class Rounds:
         )
 
     def _doubts(self, one: _Asked, found: _Found, unsure: Set[str], deletes: bool) -> bool:
-        """Tell whether a job that the group needs has ended, or gone, and the journal did not say so yet.
+        """Return True if a needed job may have ended or been deleted and the journal did not show it yet.
 
-        What is being deleted was not needed when that began, so it may be one of these.
+        A job that is being deleted was not needed when that began, so it may be one of these.
         """
         gone = {job_id for job_id in one.needs - one.sure if not self._engine.knows(job_id)}
         doubtful = {

@@ -14,7 +14,6 @@ from typing import TypeVar
 from aiqueue.call_size import PART_BYTES
 from aiqueue.engine.records import JobRecord
 from aiqueue.journal.base import NO_LIMIT, Journal, StoredJob
-from aiqueue.protocol import JobHeader, decode_header
 
 _log = logging.getLogger(__name__)
 _SAMPLES = 3  # rows of other jobs that are read to see whether anything can be read
@@ -105,18 +104,10 @@ class RowReads:
             return False
 
 
-def header_of(body: bytes) -> JobHeader | None:
-    """Return a header; None for one that can't be decoded."""
-    try:
-        return decode_header(body)
-    except ValueError:  # no MessagePack, no header, or no text
-        return None
-
-
 def rows_of(journal: Journal, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
-    """Return the jobs that are known, in the order of ``seqs``; of one that can't be read its id and state alone.
+    """Return the known jobs in the order of ``seqs``. A row that can't be read gives id and state only.
 
-    For a list: runs in a thread. Raises where nothing can be read.
+    Runs in a thread. Raises the first error if no row can be read.
     """
     try:
         return journal.by_seq(seqs, with_payload=with_payload)
@@ -137,7 +128,7 @@ def rows_of(journal: Journal, seqs: Sequence[int], *, with_payload: bool = False
 
 
 def dead_letters_of(journal: Journal, before_seq: int, limit: int) -> list[StoredJob]:
-    """Return dead letters, the newest first; of one that can't be read its id and state alone. Runs in a thread."""
+    """Return dead letters, newest first. A row that can't be read gives id and state only. Runs in a thread."""
     try:
         return journal.dead_letters(before_seq=before_seq, limit=limit)
     except Exception:

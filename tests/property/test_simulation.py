@@ -49,7 +49,7 @@ def test_many_seeds_meet_every_kind_of_trouble() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3_600)  # a minute and a half on two cores that nobody else uses
+@pytest.mark.timeout(3_600)  # 90 s on two idle cores
 def test_many_seeds_break_no_promise() -> None:
     report = next(failures(0, int(os.environ.get("SIMULATION_SEEDS", "10000")), os.cpu_count() or 1), None)
     if report is not None:

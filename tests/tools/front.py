@@ -7,7 +7,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.haproxy_config import HEADERS_S, changed, error_files
 from serve.island import _haproxy
+from tests.tools.pool_events import eventually
 
 SECRET = "5" * 64
 WAIT_S = 20.0
@@ -58,11 +58,8 @@ def haproxy(folder: Path, *server_ports: int | None, headers_s: float = HEADERS_
         (folder / name).write_bytes(answer)
     process = subprocess.Popen([_haproxy(), "-db", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + WAIT_S
-        while not (folder / "s").exists():
-            assert process.poll() is None, "HAProxy refused the configuration"
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        eventually(lambda: (folder / "s").exists() or process.poll() is not None, "HAProxy is up", WAIT_S)
+        assert process.poll() is None, "HAProxy refused the configuration"
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
@@ -99,10 +96,8 @@ def front(app: ASGIApp, *, headers_s: float = HEADERS_S) -> Iterator[str]:
         served(app) as port,
         haproxy(Path(folder), port, headers_s=headers_s) as url,
     ):
-        until = time.monotonic() + WAIT_S
-        while httpx.get(f"{url}/ai/live", trust_env=False).status_code != 200:
-            assert time.monotonic() < until, "HAProxy does not find the application"
-            time.sleep(0.05)
+        live = f"{url}/ai/live"
+        eventually(lambda: httpx.get(live, trust_env=False).is_success, "HAProxy finds the application", WAIT_S)
         yield url
 
 

@@ -80,7 +80,8 @@ class Timer(float):
 class SimulatedLoop(asyncio.BaseEventLoop):
     """``stall_s`` says for how long the loop stands still before its next turn; ``read_s`` how long a read takes.
 
-    asyncio's own loop does the same; a third of a simulated run was spent in it.
+    asyncio's own loop does the same; a third of a simulated run was spent in it. The overrides take fewer kinds of
+    arguments than asyncio's and return lean handles, which is why the type checker has to be told to let them pass.
     """
 
     def __init__(self, stall_s: Callable[[], float], read_s: Callable[[], float]) -> None:
