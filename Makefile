@@ -34,7 +34,7 @@ check: .venv ## Format, lint, types, house rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_house_rules.py
+	$(BIN)/pytest -q tests/test_house_rules.py tests/test_project_files.py
 
 .PHONY: test
 test: .venv ## All tests but those that need a GPU (ARGS="-k name" for some)
@@ -42,7 +42,7 @@ test: .venv ## All tests but those that need a GPU (ARGS="-k name" for some)
 
 .PHONY: test-fast
 test-fast: .venv ## Tests without Ray, under a minute
-	$(BIN)/pytest -m "not gpu and not slow" tests/unit tests/property tests/test_house_rules.py aiqueue $(ARGS)
+	$(BIN)/pytest -m "not gpu and not slow" tests/unit tests/property tests/test_house_rules.py tests/test_project_files.py aiqueue $(ARGS)
 
 # Versions that are not there are named and left out. The one that .venv has is left out too: make test is for that.
 .PHONY: test-versions

@@ -1,1 +1,1 @@
-"""What the house rules are checked with; the rules are in ``tests/test_house_rules.py``."""
+"""What checks the rules of ``tests/test_house_rules.py`` and ``tests/test_project_files.py``."""
