@@ -4,6 +4,10 @@ A chain of 25,000 steps exists whole or not at all, so one step accepts it and o
 microseconds a job that step stopped the queue for a quarter of a second. What concerns the group alone is therefore
 done beforehand, some jobs at a time: records, rows, and who waits for whom inside. Nothing of it can be seen until the
 step, which then only puts together what is there, and checks it against what has happened meanwhile.
+
+A job that can't run, because one that it needs failed before, ends at once in a group that is not made ready. Here such
+jobs end some at a time: there may be thousands. So they may end in another order, which also decides which of several
+failed needs the error names, and where a batch that stops at a failure stops.
 """
 
 from __future__ import annotations
