@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Any, NamedTuple
 
 from aiqueue.client.adapter import AnyPayload
@@ -13,6 +15,7 @@ from aiqueue.protocol import Need
 from aiqueue.templates import Reference, references
 from aiqueue.texts import check_step
 
+_LISTED = 20  # names in one error
 _NODE_FIELDS = frozenset({"payload", "depends_on", "dependsOn", "on_error", "onError", "name"})
 
 
@@ -65,7 +68,7 @@ def chain_of(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: 
         for field, wanted in _references(payload, at, errors):
             of = at - 1 if wanted.name == "previous" else _place_of(wanted, places, len(names))
             if of is None or not 0 <= of < at:
-                message = f"{wanted} names no step before this one; there are: {_list(names[:at])}"
+                message = f"{wanted} names no step before this one; there are: {_list(names, at)}"
                 errors.append(FieldError(field, message, at))
             else:
                 needs.add(of)
@@ -152,7 +155,7 @@ def _references(payload: Any, index: int | None, errors: list[FieldError]) -> li
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValidationError([FieldError("steps", f"have a name twice: {_list(twice)}")])
     return {name: at for at, name in enumerate(names)}
@@ -169,5 +172,8 @@ def _on_error(node: Mapping[str, Any]) -> str:
     return str(node.get("on_error", node.get("onError", "fail")))
 
 
-def _list(names: Any) -> str:
-    return ", ".join(map(str, names)) or "none"
+def _list(names: Collection[str], count: int | None = None) -> str:
+    """Return the first ``count`` names (all) as text; of many, only some: an error of each node may list all nodes."""
+    count = len(names) if count is None else count
+    shown = ", ".join(map(str, islice(names, min(count, _LISTED))))
+    return f"{shown} and {count - _LISTED} more" if count > _LISTED else shown or "none"
