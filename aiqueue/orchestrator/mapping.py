@@ -63,12 +63,12 @@ class Mapping:
                 raise ValidationError([FieldError("rows", "is empty")])
             if sender.count:
                 await sender.seal()
-        except BatchNotFound:
+        except BaseException as error:
+            await sender.drop()
+            if not isinstance(error, BatchNotFound):
+                raise
             message = f"{self._run_id!r} was begun again by another program while this one submitted; run one at a time"
             raise ValidationError([FieldError("run_id", message)]) from None
-        except BaseException:
-            await sender.drop()
-            raise
 
     async def _submit_new(self, sender: PartSender, chunk: list[AnyPayload]) -> None:
         keys = [self._key_of(row) for row in chunk]

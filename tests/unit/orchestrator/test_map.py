@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -86,5 +87,6 @@ async def test_of_two_programs_that_begin_a_run_the_first_is_told(
 
     with pytest.raises(ValidationError, match="run_id: 'r' was begun again by another program"):
         await anext(orchestrator.map(interrupted(), run_id="r"))
+    assert not [task for task in asyncio.all_tasks() if "_keep_open" in repr(task.get_coro())], "it says that it lives"
     assert len([each async for each in orchestrator.map(rows, run_id="r")]) == 2_500
     assert len(system.provider.calls) == 2_500
