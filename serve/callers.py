@@ -19,6 +19,9 @@ KEY_PARAMETER = {
     "caller's, who is told apart by `Authorization` (of a Basic login the user name) or `X-API-Key`",
     "schema": {"type": "string", "minLength": 1, "maxLength": texts.IDEMPOTENCY_KEY.most, "pattern": texts.PATTERN},
 }
+RETRY_KEY_PARAMETER = KEY_PARAMETER | {
+    "description": "a second request with this key has the first one's answer, until the queue is restarted",
+}
 _IDENTIFIES = ("authorization", "x-api-key")  # the first that is there
 
 

@@ -151,12 +151,14 @@ class AsyncAIJobOrchestrator:
         """Undo ``pause_batch_job``."""
         return await self._ask(batch_id, "resume")
 
-    async def retry_failed(self, batch_id: str) -> BatchInfo:
+    async def retry_failed(self, batch_id: str, *, idempotency_key: str | None = None) -> BatchInfo:
         """Start new jobs in the place of those that failed; ``retried`` in the answer says how many.
 
-        Steps of a chain that did not run since one before them failed are started again too.
+        Steps of a chain that did not run since one before them failed are started again too. A second call with the
+        same ``idempotency_key`` has the first one's answer, until the queue is restarted.
         """
-        call = BatchCall(batch_id, "retry_failed", token=new_id("retry"))
+        token = f"{batch_id} {idempotency_key}" if idempotency_key else new_id("retry")
+        call = BatchCall(batch_id, "retry_failed", token=token)
         return batch_info(await self._adapter.session.transport.batch(call))
 
     async def map(

@@ -90,9 +90,9 @@ class AIJobOrchestrator:
         """Undo ``pause_batch_job``."""
         return self._run(self._async.resume_batch_job(batch_id))
 
-    def retry_failed(self, batch_id: str) -> BatchInfo:
+    def retry_failed(self, batch_id: str, *, idempotency_key: str | None = None) -> BatchInfo:
         """Start new jobs in the place of those that failed."""
-        return self._run(self._async.retry_failed(batch_id))
+        return self._run(self._async.retry_failed(batch_id, idempotency_key=idempotency_key))
 
     def map(
         self, rows: Rows, *, run_id: str, key: Key | None = None, options: Options = None, **more: Any

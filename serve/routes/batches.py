@@ -13,6 +13,7 @@ from starlette.responses import Response
 from aiqueue.batch_views import BatchInfo, BatchResult
 from aiqueue.errors import BatchNotFound, FieldError, ValidationError
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from serve.callers import RETRY_KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import JsonObject, Operation, answer
 from serve.routes.shared import json_response
 from serve.streams import StreamResponse
@@ -107,7 +108,9 @@ async def resume_batch(request: Request) -> Response:
 
 async def retry_batch(request: Request) -> Response:
     """Start new jobs in the place of those that failed; `retried` says how many."""
-    return json_response(await orchestrator_of(request).retry_failed(id_of(request)))
+    key = idempotency_key(request.headers)
+    token = f"{caller_scope(request.headers)} {key}" if key else None
+    return json_response(await orchestrator_of(request).retry_failed(id_of(request), idempotency_key=token))
 
 
 def action(
@@ -123,6 +126,13 @@ def action(
         failures={400: "It is not in a state for that.", 404: UNKNOWN, 415: "A body of another type.", 503: NO_ANSWER},
         extra=of,
         **more,
+    )
+
+
+def retry_action(path: str, name: str, of: JsonObject) -> Operation:
+    """Return the POST that retries what its path names."""
+    return action(
+        f"{path}/retry-failed", name, retry_batch, {**of, "parameters": [*of["parameters"], RETRY_KEY_PARAMETER]}
     )
 
 
@@ -194,5 +204,5 @@ OPERATIONS = (
     action(f"{_PATH}/cancel", "cancelBatch", cancel_batch, _BATCH),
     action(f"{_PATH}/pause", "pauseBatch", pause_batch, _BATCH),
     action(f"{_PATH}/resume", "resumeBatch", resume_batch, _BATCH),
-    action(f"{_PATH}/retry-failed", "retryBatch", retry_batch, _BATCH),
+    retry_action(_PATH, "retryBatch", _BATCH),
 )

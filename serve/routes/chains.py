@@ -18,7 +18,7 @@ from serve.routes.batches import (
     id_of,
     id_parameter,
     orchestrator_of,
-    retry_batch,
+    retry_action,
 )
 from serve.routes.shared import json_response, parse_body
 
@@ -93,5 +93,5 @@ OPERATIONS = (
         extra=_CHAIN,
     ),
     action(f"{_PATH}/cancel", "cancelChain", cancel_batch, _CHAIN),
-    action(f"{_PATH}/retry-failed", "retryChain", retry_batch, _CHAIN),
+    retry_action(_PATH, "retryChain", _CHAIN),
 )

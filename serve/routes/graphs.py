@@ -10,7 +10,7 @@ from aiqueue.batch_views import GraphInfo
 from aiqueue.models import GraphBody
 from serve.callers import KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body
-from serve.routes.batches import NO_ANSWER, UNKNOWN, action, cancel_batch, id_parameter, orchestrator_of, retry_batch
+from serve.routes.batches import NO_ANSWER, UNKNOWN, action, cancel_batch, id_parameter, orchestrator_of, retry_action
 from serve.routes.chains import REFUSED, get_graph
 from serve.routes.shared import json_response, parse_body
 
@@ -61,5 +61,5 @@ OPERATIONS = (
         extra=_GRAPH,
     ),
     action(f"{_PATH}/cancel", "cancelGraph", cancel_batch, _GRAPH),
-    action(f"{_PATH}/retry-failed", "retryGraph", retry_batch, _GRAPH),
+    retry_action(_PATH, "retryGraph", _GRAPH),
 )

@@ -113,10 +113,31 @@ async def test_a_batch_is_paused_resumed_retried_and_cancelled(system: ClientHar
     assert (body["status"], body["failed"], body["errors"]) == ("failed", 3, {"invalid_request": 3})
     assert body["firstErrors"][0]["message"] == "Provider sim: 400"
     system.provider.hold()
-    assert (await http.post(f"{path}/retry-failed")).json()["retried"] == 3
+    once = {"Idempotency-Key": "again"}
+    assert (await http.post(f"{path}/retry-failed", headers=once)).json()["retried"] == 3
     await until(lambda: system.provider.running == 3)
     assert (await http.post(f"{path}/cancel")).status_code == 200
     assert (await ended(http, path))["cancelled"] == 3
+
+
+async def test_a_retry_that_is_sent_again_with_its_key_retries_nothing_more(
+    system: ClientHarness, http: httpx.AsyncClient
+) -> None:
+    def fail(request: ProviderRequest) -> None:
+        raise InvalidRequest("Provider sim: 400", status=400)
+
+    system.provider.behave = fail
+    sent = await http.post("/ai/jobs/batch", json={"jobs": [chat(str(n)) for n in range(3)]})
+    path = f"/ai/batches/{sent.json()['batchId']}"
+    await system.work()
+    await ended(http, path)
+    key = {"Idempotency-Key": "once"}
+    assert (await http.post(f"{path}/retry-failed", headers=key)).json()["retried"] == 3
+    await ended(http, path)  # these fail as well
+    assert (await http.post(f"{path}/retry-failed", headers=key)).json()["retried"] == 3
+    assert len(system.provider.calls) == 6
+    other = key | {"X-API-Key": "of another caller"}
+    assert (await http.post(f"{path}/retry-failed", headers=other)).json()["retried"] == 3
 
 
 async def test_a_chain_runs_and_is_drawn(system: ClientHarness, http: httpx.AsyncClient) -> None:
