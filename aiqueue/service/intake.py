@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from aiqueue.service.holds import Holds
 from aiqueue.service.old_ids import OldIds
 from aiqueue.service.rounds import Rounds
 
+_log = logging.getLogger(__name__)
 _PREPARED = 1_000  # jobs
 
 Apply = Callable[[Submit], tuple[Any, Committed]]
@@ -91,9 +93,18 @@ class Intake:
     async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
         """Accept groups that nobody has sent before."""
         has_batch = any(group.batch is not None for group in groups)
-        taken, ended = await self._facts(groups) if has_batch else (frozenset[str](), {})
-        if has_batch and any(map(self._may_be_known, groups)):  # its repeat came meanwhile
-            return (await self._accept_known(groups))[0]
+        if has_batch:
+            try:
+                taken, ended = await self._facts(groups)
+            except Exception as error:
+                if len(groups) == 1:
+                    raise
+                _log.warning("facts about %d groups could not be read together: %s", len(groups), error)
+                return (await self._accept_known(groups))[0]  # there each of them fails alone
+            if any(map(self._may_be_known, groups)):  # its repeat came meanwhile
+                return (await self._accept_known(groups))[0]
+        else:
+            taken, ended = frozenset[str](), dict[str, str]()
         replies, committed = self._carry_out(Submit(groups, ended=ended, batches=taken))
         await asyncio.shield(committed)
         return list(replies)

@@ -151,6 +151,6 @@ async def ended_needs(
         while missing := [job_id for job_id in asked - looked_up if not engine.knows(job_id)]:
             looked_up.update(missing)
             await asyncio.shield(settled())
-            stored = await asyncio.to_thread(journal.jobs, missing)
-            ended |= {job.id: job.state for job in stored.values() if job.state in TERMINAL}
+            states = await asyncio.to_thread(journal.states, missing)
+            ended |= {job_id: state for job_id, state in states.items() if state in TERMINAL}
     return ended

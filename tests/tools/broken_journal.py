@@ -13,13 +13,15 @@ from aiqueue.testing.memory_journal import MemoryJournal
 class BrokenJournal(MemoryJournal):
     """``broken``: ids of jobs whose rows raise, also when they are read alone. ``dead``: the disk reads nothing.
 
-    ``broken_payloads``: ids of jobs of which the payload alone raises.
+    ``broken_payloads``, ``broken_states``, ``broken_attempts``: ids of jobs of which that alone raises.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.broken: set[str] = set()
         self.broken_payloads: set[str] = set()
+        self.broken_states: set[str] = set()
+        self.broken_attempts: set[str] = set()
         self.dead = False
         self.reads = 0  #: that failed
 
@@ -27,7 +29,10 @@ class BrokenJournal(MemoryJournal):
         if self.dead:
             self.reads += 1
             raise OSError(errno.EIO, "Input/output error")
-        if (self.broken | (self.broken_payloads if with_payload else set())).intersection(ids):
+        self._check_part(self.broken | (self.broken_payloads if with_payload else set()), ids)
+
+    def _check_part(self, broken: set[str], ids: Iterable[str]) -> None:
+        if broken.intersection(ids):
             self.reads += 1
             raise sqlite3.DatabaseError("database disk image is malformed")
 
@@ -47,7 +52,14 @@ class BrokenJournal(MemoryJournal):
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """As the journal's: the states are in other rows than the jobs."""
         self._check_read(())
+        self._check_part(self.broken_states, ids)
         return {job.id: job.state or "queued" for job in MemoryJournal.jobs(self, ids).values()}
+
+    def attempts(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
+        """As the journal's, or an error."""
+        self._check_read(())
+        self._check_part(self.broken_attempts, self._ids_of(seqs))
+        return super().attempts(seqs)
 
     def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
         """As the journal's, or an error."""
