@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 
 from aiqueue.engine.records import AttemptRecord, decode_attempt
 from aiqueue.errors import JobError, RecordUnreadable, error_from
-from aiqueue.levels import LEVELS
+from aiqueue.levels import LEVELS, AIJobPriority
 from aiqueue.protocol import END_STATES, Event, Failure, JobHeader, JobView, sla_starts_at
 from aiqueue.results import JobResult, decode_result
 
@@ -192,11 +193,15 @@ decode_stats = msgspec.msgpack.Decoder(Stats).decode
 
 
 def moment(seconds: float) -> datetime | None:
-    """Return the UTC time ``seconds`` after the epoch; None for 0, which stands for "not yet".
+    """Return the UTC time ``seconds`` after the epoch; None for 0, which stands for "not yet", and for no number.
 
     What no datetime can say is shown as the first or last that can: the clocks' difference may move a time beyond.
     """
-    return datetime.fromtimestamp(min(max(seconds, _FIRST_S), _LAST_S), UTC) if seconds else None
+    return None if not seconds or math.isnan(seconds) else _date(seconds)
+
+
+def _date(seconds: float) -> datetime:
+    return datetime.fromtimestamp(min(max(_FIRST_S, seconds), _LAST_S), UTC)  # the first for NaN
 
 
 def job_info(view: JobView) -> JobInfo:
@@ -207,11 +212,11 @@ def job_info(view: JobView) -> JobInfo:
     return JobInfo(
         job_id=view.id,
         status=view.status,
-        priority=LEVELS[header.level],
+        priority=_priority(header.level),
         type=header.type,
         provider=header.provider,
         model=header.model,
-        created_at=datetime.fromtimestamp(header.created_at, UTC),
+        created_at=_date(header.created_at),
         started_at=None if waits else moment(view.started_at),
         finished_at=moment(view.finished_at),
         run_at=None if view.status in END_STATES else moment(view.run_at),
@@ -238,7 +243,10 @@ def readable_info(view: JobView) -> JobInfo:
             f"What the queue says of job {view.id} can't be read ({type(error).__name__}: {error}); submit it again if "
             "you need its result"
         )
-        header = msgspec.structs.replace(view.header, metadata=b"")
+        level = view.header.level
+        header = msgspec.structs.replace(
+            view.header, metadata=b"", level=level if 0 <= level < len(LEVELS) else AIJobPriority.MEDIUM.rank
+        )
         return job_info(
             msgspec.structs.replace(view, header=header, result=b"", attempts=[], failure=said.to_failure())
         )
@@ -271,7 +279,7 @@ def event_info(event: Event, header: JobHeader | None = None) -> JobInfo:
         type=event.type,
         provider=event.provider,
         model=event.model,
-        created_at=datetime.fromtimestamp(event.created_at, UTC),
+        created_at=_date(event.created_at),
         started_at=moment(event.started_at),
         finished_at=moment(ended),
         attempt=event.attempt,
@@ -285,6 +293,12 @@ def event_info(event: Event, header: JobHeader | None = None) -> JobInfo:
         sla_compliance=_compliance(event.since, event.at, event.sla_ms) if completed else None,
         redriven_from=(header.redriven_from if header else "") or None,
     )
+
+
+def _priority(level: int) -> AIJobPriority:
+    if not 0 <= level < len(LEVELS):
+        raise ValueError(f"its level is {level}, which is none of 0 to {len(LEVELS) - 1}")
+    return LEVELS[level]
 
 
 def _metadata(header: JobHeader) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+from msgspec.structs import replace
+
 from aiqueue.engine.commands import EndAside
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import failure_of
 from aiqueue.engine.publishing import EVENT_NAMES, Turn
 from aiqueue.engine.records import JobRecord, StoredRow, decode_progress
+from aiqueue.engine.soundness import is_sound
 from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueFault, RecordUnreadable
 from aiqueue.levels import AIJobPriority
@@ -38,21 +41,9 @@ def without(rows: Iterable[StoredRow], jobs: Collection[str], aside: list[Stored
             yield row
 
 
-def undecodable(rows: Iterable[StoredRow]) -> frozenset[str]:
-    """Return the jobs that can't be loaded because their rows can't be decoded."""
-    return frozenset(row[1] for row in rows if not _is_decodable(row))
-
-
-def _is_decodable(row: StoredRow) -> bool:
-    _, _, header, state, progress = row
-    try:
-        decode_header(header)
-        if progress:
-            JobState(state)
-            decode_progress(progress)
-    except ValueError:
-        return False
-    return True
+def broken(rows: Iterable[StoredRow], levels: int) -> dict[int, str]:
+    """Return seq and id of the jobs that can't be loaded because of what their rows say."""
+    return {row[0]: row[1] for row in rows if not is_sound(row, levels)}
 
 
 def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
@@ -60,16 +51,29 @@ def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
     ended = {row[1] for row in command.rows}
     for row in command.rows:
         seq, job_id, _, _, progress = row
-        said, readable = header_of(row[2]) or _NO_HEADER, _is_decodable(row)
+        readable = is_sound(row, len(core.levels))
+        said = decode_header(row[2]) if readable else _what_is_left(row[2])
         job = JobRecord(seq, job_id, *core.common(said), state=JobState.FAILED)
         if progress and readable:
             stored = decode_progress(progress)
             job.attempt, job.retries, job.crashes = stored.attempt, stored.retries, stored.crashes
             job.worker_id, job.started_at = stored.worker_id, stored.started_at
         parent = next((need.job_id for need in said.needs if need.job_id in ended), "")
-        failure = failure_of(parent, JobState.FAILED.value) if parent else _FAULT if readable else _UNREADABLE
+        failure = _UNREADABLE
+        if readable:
+            failure = failure_of(parent, JobState.FAILED.value) if parent else _FAULT
         core.counters.count_end(job.state)
         core.write(turn, job, failure)
         core.publish(turn, job, EVENT_NAMES[JobState.FAILED], failure=failure)
         if number := core.groups.ended_outside(job, failure):
             turn.rows.ends.append((number, core.groups.ends_of(job.batch_id), seq))
+
+
+def _what_is_left(body: bytes) -> JobHeader:
+    """Return what a header says that must not be loaded: which job it is of, and no numbers."""
+    said = header_of(body)
+    if said is None:
+        return _NO_HEADER
+    return replace(
+        _NO_HEADER, type=said.type, provider=said.provider, model=said.model, owner=said.owner, batch_id=said.batch_id
+    )

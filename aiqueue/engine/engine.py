@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from aiqueue.engine import admission, aside, batches, cancellation, schedules, suspects
+from aiqueue.engine import admission, aside, batches, cancellation, schedules, soundness, suspects
 from aiqueue.engine.commands import (
     AddSchedule,
     Announce,
@@ -94,6 +94,7 @@ class QueueEngine:
 
         Leases start anew at ``now``: their workers may well be alive and will report. The rows of jobs that it is to be
         ``without``, and of others that need them, are in ``aside``, for an EndAside. ``clock``: where it stands now.
+        Raises ValueError for a row that can't be decoded or has a value that no job can have.
         """
         engine = cls(policy, decode_counters(counters) if counters else None)
         engine.core.counters.clock = clock or engine.core.counters.clock
@@ -221,12 +222,14 @@ class QueueEngine:
     def _restore(self, row: StoredRow, unheard: Mapping[str, JobState], now: float) -> None:
         seq, job_id, header, state, progress = row
         decoded = decode_header(header)
+        soundness.check_header(job_id, decoded, len(self.core.levels))
         decoded.created_at = min(decoded.created_at, now)  # later only if it was accepted under another clock
         job = self.core.record(seq, job_id, decoded)
         if decoded.needs or job.batch_id:
             self._restore_waits(job, decoded, unheard, started=bool(progress))
         if progress:
             stored = decode_progress(progress)
+            soundness.check_progress(job_id, state, stored)
             _put_progress(job, state, stored)
             if stored.attempt:
                 job.run_at = min(stored.run_at, now + self._longest_wait_s(job))
@@ -234,8 +237,10 @@ class QueueEngine:
                 self.core.appointments.drop(job_id)
             if stored.refusals:
                 self.core.refusals[job_id] = stored.refusals
-        elif job.state is JobState.QUEUED and self._is_early(job, now):
-            job.state = JobState.SCHEDULED  # of a sealed batch, and its turn to become ready had not come
+        else:
+            soundness.check_bare_state(job_id, state)
+            if job.state is JobState.QUEUED and self._is_early(job, now):
+                job.state = JobState.SCHEDULED  # of a sealed batch, and its turn to become ready had not come
         self.core.admit(job, job.state, now=now)
         if job.state in HELD:
             restore_lease(self.core, job, now=now)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine import QueueEngine
 from aiqueue.engine.records import JobRecord
+from aiqueue.engine.soundness import check_header
 from aiqueue.engine.states import JobState
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import JobView
@@ -65,9 +66,11 @@ class LookUps:
         return view
 
     def decoded(self, stored: StoredJob) -> JobView | None:
-        """Return an ended job to make another one of; None if it can't be decoded."""
+        """Return an ended job to make another one of; None if it can't be decoded, or no job can be as it says."""
         try:
-            return self._decoded(stored, None)
+            view = self._decoded(stored, None)
+            check_header(stored.id, view.header, len(self._engine.core.levels))
+            return view
         except Exception as error:
             _log.error("job %s: its row in the journal can't be decoded: %s", stored.id, error)
             return None

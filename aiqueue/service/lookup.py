@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
+from aiqueue.engine.soundness import check_level
 from aiqueue.engine.states import JobState
 from aiqueue.errors import DependencyFailed, RecordUnreadable
 from aiqueue.journal.base import Journal, StoredJob
@@ -23,6 +24,7 @@ _IN_AN_ATTEMPT = frozenset({JobState.PROCESSING, JobState.CANCELLING, JobState.C
 def view_of(stored: StoredJob, sla_ms: tuple[int, ...], attempts: list[bytes] | None = None) -> JobView:
     """Return a stored job as ``get_jobs`` shows it; ``attempts``: those before the last one."""
     header = decode_header(stored.header)
+    check_level(stored.id, header.level, len(sla_ms))
     header.metadata = header.metadata or stored.metadata
     progress = decode_progress(stored.progress) if stored.progress else Progress()
     return JobView(

@@ -6,7 +6,7 @@ import logging
 
 from aiqueue.config import Settings
 from aiqueue.engine import EnginePolicy, GatePolicy, QueueEngine, RetryPolicy, Route
-from aiqueue.engine.aside import undecodable
+from aiqueue.engine import aside as aside_rows
 from aiqueue.engine.counters import ClockMark, decode_counters
 from aiqueue.engine.gates import GateKey, decode_gate
 from aiqueue.journal.base import Journal, Recovered
@@ -55,9 +55,9 @@ def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngi
     try:
         with journal.recover() as found:
             return load(aside, found)
-    except ValueError as error:
+    except Exception as error:
         with journal.recover() as found:
-            broken = undecodable(found.rows)
+            broken = aside_rows.broken(found.rows, len(LEVELS))
         with journal.recover() as found:
             gates = list(filter(_is_gate, found.gates))
             if not broken and len(gates) == len(found.gates):
@@ -65,9 +65,9 @@ def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngi
             _log.critical(
                 "the journal has rows that can't be decoded (%s): the queue starts without %d gates and without these "
                 "jobs, which fail: %s",
-                *(error, len(found.gates) - len(gates), ", ".join(sorted(broken)) or "none"),
+                *(error, len(found.gates) - len(gates), ", ".join(sorted(broken.values())) or "none"),
             )
-            return load(aside | broken, found._replace(gates=gates))
+            return load(aside | frozenset(broken.values()), found._replace(gates=gates))
 
 
 def _is_gate(row: tuple[str, bytes]) -> bool:

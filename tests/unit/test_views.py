@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import msgspec
@@ -11,7 +12,7 @@ from aiqueue.errors import JobCancelled, RateLimited
 from aiqueue.protocol import Event, Failure, JobView
 from aiqueue.results import encode_result
 from aiqueue.testing.jobs import header, result
-from aiqueue.views import Cancellation, JobInfo, decode_stats, encode_json, event_info, job_info, moment
+from aiqueue.views import Cancellation, JobInfo, decode_stats, encode_json, event_info, job_info, moment, readable_info
 from tests.tools.queue_harness import QueueHarness
 
 LIMITED = RateLimited("Provider sim: 429", status=429, retry_after_s=7.0, request_id="req-1").to_failure()
@@ -134,3 +135,28 @@ def test_a_time_that_no_datetime_can_say_is_shown_as_the_nearest_that_can(second
     shown = moment(seconds)
     assert shown is not None
     assert shown.year == (9999 if seconds > 0 else 1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, -1e300, 1e18, -1.0, 5e-324])
+@pytest.mark.parametrize("name", ["created_at", "started_at", "finished_at", "run_at", "header.run_at"])
+@pytest.mark.parametrize("status", ["completed", "scheduled", "failed"])
+def test_a_time_that_is_none_fails_no_list_and_hides_no_result(status: str, name: str, value: float) -> None:
+    broken = view(status, result=encode_result(result()) if status == "completed" else b"")
+    holder = broken if name in {"started_at", "finished_at", "run_at"} else broken.header
+    setattr(holder, name.removeprefix("header."), value)
+    info = readable_info(broken)
+    assert (info.job_id, info.status, info.result) == ("a", status, result() if status == "completed" else None)
+    encode_json(info)
+
+
+@pytest.mark.parametrize("level", [-1, -99, 4, 99, 2**62])
+def test_a_level_that_does_not_exist_is_the_error_of_its_own_job_in_a_list(level: int) -> None:
+    broken = view()
+    broken.header.level = level
+    info = readable_info(broken)
+    assert info.error is not None
+    assert info.error.kind == "record_unreadable"
+    assert "job a" in info.error.message
+    assert str(level) in info.error.message
+    with pytest.raises(ValueError, match=str(level)):
+        job_info(broken)

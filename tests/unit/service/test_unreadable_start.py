@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from msgspec.structs import replace
 
-from aiqueue.protocol import BatchSpec, Need, SubmitGroup
+from aiqueue.protocol import BatchSpec, Need, SubmitGroup, decode_header, encode
 from aiqueue.testing.jobs import completed, header, submission
 from tests.tools.service_harness import ServiceHarness
 
@@ -32,13 +34,19 @@ def spoil(queue: ServiceHarness, how: str) -> None:
         header = disk.jobs[seq].header
         assert b"chain" in header
         disk.jobs[seq] = disk.jobs[seq]._replace(header=header.replace(b"chain", b"\xffhain"))
+    elif how == "level":
+        header = replace(decode_header(disk.jobs[seq].header), level=99)
+        disk.jobs[seq] = disk.jobs[seq]._replace(header=encode(header))
+    elif how == "time":
+        header = replace(decode_header(disk.jobs[seq].header), run_at=math.nan)
+        disk.jobs[seq] = disk.jobs[seq]._replace(header=encode(header))
     elif how == "progress":
         disk.states[seq] = ("queued", b"\xc1 no progress")
     else:
         disk.states[seq] = ("sleeping", disk.states[disk.seqs["runs"]][1])
 
 
-@pytest.mark.parametrize("how", ["header", "text", "progress", "state"])
+@pytest.mark.parametrize("how", ["header", "text", "level", "time", "progress", "state"])
 async def test_a_row_that_can_not_be_decoded_fails_its_job_and_the_queue_starts(how: str) -> None:
     queue = await with_jobs()
     spoil(queue, how)

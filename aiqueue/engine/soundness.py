@@ -1,0 +1,78 @@
+"""Values that no job can have: a row that decodes may still have a flipped bit.
+
+Such a row must not be loaded. A level that does not exist ends the process, a time that is no number breaks the order
+of a heap for all jobs in it, and a count beyond the database's integers fails the commit that it is part of.
+"""
+
+from __future__ import annotations
+
+from aiqueue.engine.records import Progress, StoredRow, decode_progress
+from aiqueue.engine.states import MOVES, TERMINAL, JobState
+from aiqueue.protocol import JobHeader, decode_header
+
+_MOST_S = 1e13  #: seconds: far beyond any date or duration that can be said
+_MOST_MS = 2**53
+_MOST = 2**31  #: attempts, retries, places in a batch
+_ON_ERROR = frozenset({"", "fail", "skip", "include"})
+_STATES = frozenset(
+    state.value for state in MOVES.keys() - TERMINAL - {JobState.BLOCKED}
+)  #: that rows of live jobs have
+
+
+def check_level(job_id: str, level: int, levels: int) -> None:
+    """Raise ValueError for a level that does not exist."""
+    if not 0 <= level < levels:
+        raise ValueError(f"job {job_id}: its level is {level}, which is none of 0 to {levels - 1}")
+
+
+def check_header(job_id: str, header: JobHeader, levels: int) -> None:
+    """Raise ValueError for a header that no accepted job has; ``levels``: how many there are."""
+    check_level(job_id, header.level, levels)
+    for at in (header.created_at, header.run_at, header.expires_at):
+        if not -_MOST_S < at < _MOST_S:  # NaN is not
+            raise ValueError(f"job {job_id}: its header has the time {at}")
+    if not 0 <= header.max_retries < _MOST or not 0 <= header.index < _MOST:
+        raise ValueError(f"job {job_id}: its header has {header.max_retries} retries and index {header.index}")
+    if not (
+        0 <= header.timeout_ms < _MOST_MS and 0 <= header.delay_ms < _MOST_MS and 0 <= header.expires_in_ms < _MOST_MS
+    ):
+        raise ValueError(
+            f"job {job_id}: its header has a timeout of {header.timeout_ms} ms, a delay of {header.delay_ms} ms and "
+            f"expires in {header.expires_in_ms} ms"
+        )
+    if header.needs and (header.on_error not in _ON_ERROR or any(need.job_id == job_id for need in header.needs)):
+        raise ValueError(f"job {job_id}: it needs itself, or its on_error is {header.on_error!r}")
+
+
+def check_progress(job_id: str, state: str, progress: Progress) -> None:
+    """Raise ValueError for the row of a live job that has such a state or such a value."""
+    if state not in _STATES:
+        raise ValueError(f"job {job_id}: its state is {state!r}, which is none of a job that has not ended")
+    for at in (progress.started_at, progress.run_at):
+        if not -_MOST_S < at < _MOST_S:
+            raise ValueError(f"job {job_id}: its row has the time {at}")
+    if progress.finished_at:
+        raise ValueError(f"job {job_id}: its state is {state!r}, but it ended at {progress.finished_at}")
+    counts = (progress.attempt, progress.retries, progress.crashes, progress.refusals, progress.blamed)
+    if min(counts) < 0 or max(counts) >= _MOST or not 0 <= progress.company < _MOST:
+        raise ValueError(f"job {job_id}: its row has the counts {counts} and company {progress.company}")
+
+
+def check_bare_state(job_id: str, state: str) -> None:
+    """Raise ValueError for a state that needs a Progress, in a row that has none."""
+    if state != JobState.QUEUED:
+        raise ValueError(f"job {job_id}: its state is {state!r}, but its row says nothing else")
+
+
+def is_sound(row: StoredRow, levels: int) -> bool:
+    """Return True if the row of a live job decodes and has no such value."""
+    _, job_id, header, state, progress = row
+    try:
+        check_header(job_id, decode_header(header), levels)
+        if progress:
+            check_progress(job_id, state, decode_progress(progress))
+        else:
+            check_bare_state(job_id, state)
+    except ValueError:
+        return False
+    return True
