@@ -13,6 +13,7 @@ from aiqueue.client.listeners import EVENTS, AnyEvent, JobEvent
 from aiqueue.errors import FieldError, JobNotFound, QueueUnavailable, ValidationError
 from aiqueue.protocol import END_STATES
 from aiqueue.views import JobInfo, encode_json
+from serve.callers import only_value
 from serve.event_views import event_data, event_name
 from serve.openapi import JsonObject, Operation, path_parameter
 from serve.routes.shared import QueueAdapter, adapter_of, parse_job_id
@@ -136,7 +137,7 @@ def _slots(request: Request) -> StreamSlots:
 
 def _cursor(request: Request) -> int | None:
     """Return the number of the last event that the client has; None if it is new."""
-    header = request.headers.get("last-event-id", "")  # newer than the address, which a browser repeats
+    header = only_value(request.headers, "Last-Event-ID") or ""  # newer than the address, which a browser repeats
     text = header or request.query_params.get("after", "")
     if not text:
         return None

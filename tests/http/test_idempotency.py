@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from serve.callers import caller_scope
 from tests.http.conftest import chat, is_problem
@@ -62,10 +63,10 @@ async def test_the_same_key_of_two_callers_is_two_jobs_and_no_secret_is_kept(rig
 
 def test_a_caller_is_who_logs_in_and_not_with_which_password() -> None:
     logins = [f"Basic {b64encode(text.encode()).decode()}" for text in ("ann:1", "ann:2", "bob:1")]
-    ann, changed, bob = (caller_scope({"authorization": login}) for login in logins)
+    ann, changed, bob = (caller_scope(Headers({"authorization": login})) for login in logins)
     assert ann == changed != bob
-    assert caller_scope({}) == "default"
-    assert caller_scope({"authorization": "Basic no base64"}) not in (ann, bob, "default")
+    assert caller_scope(Headers()) == "default"
+    assert caller_scope(Headers({"authorization": "Basic no base64"})) not in (ann, bob, "default")
     assert ":" not in ann
 
 
