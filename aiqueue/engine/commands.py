@@ -58,11 +58,15 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Outcomes of a worker's attempts; it asks for nothing. Reply: None."""
+    """A worker reports and asks for nothing; its leases go on. Reply: ``Granted``, empty without an account.
+
+    ``running``: as in an Exchange.
+    """
 
     worker_id: str
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[Outcome] = ()
     draw: float = 0.0
+    running: Sequence[tuple[str, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

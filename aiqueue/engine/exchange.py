@@ -34,10 +34,16 @@ def exchange(core: Core, turn: Turn, command: Exchange) -> Granted:
     return _grant(core, turn, worker, again=again) if command.claims else _told(core, worker, again)
 
 
-def report(core: Core, turn: Turn, command: Report) -> None:
+def report(core: Core, turn: Turn, command: Report) -> Granted:
     """Carry out a Report."""
-    if worker := core.leases.find(command.worker_id):
-        _report_all(core, turn, worker, command.outcomes, command.draw)
+    worker = core.leases.find(command.worker_id)
+    if worker is None:
+        core.counters.stale_outcomes += len(command.outcomes)
+        turn.counted = turn.counted or bool(command.outcomes)
+        return Granted()
+    core.leases.prolong(worker, now=turn.now)
+    _report_all(core, turn, worker, command.outcomes, command.draw)
+    return Granted() if command.running is None else _told(core, worker, _agree(worker, set(command.running)))
 
 
 def _report_all(core: Core, turn: Turn, worker: Worker, outcomes: Sequence[Outcome], draw: float) -> None:

@@ -73,8 +73,12 @@ class Leases:
             if (most_passes := self._most_passes.get(pool)) is not None:
                 worker.affinity = Affinity(most_passes)
             worker.cancels = self._lost.pop(worker_id, [])
-        worker.silent_after = now + self._lease_s
+        self.prolong(worker, now=now)
         return worker
+
+    def prolong(self, worker: Worker, *, now: float) -> None:
+        """Let the worker's leases last from ``now`` on."""
+        worker.silent_after = now + self._lease_s
 
     def find(self, worker_id: str) -> Worker | None:
         """Return the worker, if it is known."""

@@ -104,15 +104,16 @@ class FaultBook:
         """Return True if a fault of this kind is remembered."""
         return any(fault.what == what for fault in self._recent())
 
-    def put_off_s(self, call: str, *, callers: int = 1) -> float:
+    def put_off_s(self, call: str, *, callers: int = 1, beyond: int = 0) -> float:
         """Return for how long a call is not carried out that ended the process alone; 0: it is.
 
-        ``callers``: where several make it, so many of them must have met the fault.
+        ``callers``: where several make it, so many of them must have met the fault. ``beyond``: so many faults do not
+        put it off yet.
         """
         faults = [fault for fault in self._recent() if fault.alone and call in fault.inputs]
-        if not faults or len({fault.inputs[0] for fault in faults}) < callers:
+        if len(faults) <= beyond or len({fault.inputs[0] for fault in faults}) < callers:
             return 0.0
-        until = max(fault.at for fault in faults) + min(_LONGEST_PAUSE_S, 2.0 ** len(faults))
+        until = max(fault.at for fault in faults) + min(_LONGEST_PAUSE_S, 2.0 ** (len(faults) - beyond))
         return max(0.0, until - self._clock.now())
 
     def pause_s(self) -> float:
@@ -122,14 +123,16 @@ class FaultBook:
         faults = sum(fault.what == "Tick" for fault in self._recent())
         return min(_LONGEST_PAUSE_S, 2.0**faults) if faults >= _TICK_FAULTS else 0.0
 
-    def trip(self, what: str, error: BaseException, inputs: Sequence[str] = (), *, alone: bool = False) -> None:
-        """Note the fault, say so, and end the process."""
+    def trip(
+        self, what: str, error: BaseException, inputs: Sequence[str] = (), *, alone: bool = False, job: str = ""
+    ) -> None:
+        """Note the fault, say so, and end the process. ``job``: the one to blame if the engine had none in hand."""
         if self.failed:
             return
         self.failed = f"{what} failed with {_describe(error)}"
         steps = "".join(traceback.format_tb(error.__traceback__))  # without the message, which may quote a job
         _log.critical("%s: the queue's process ends, and begins again from its journal\n%s", self.failed, steps)
-        job = error.name if isinstance(error, JournalRefused) else job_in(error)
+        job = error.name if isinstance(error, JournalRefused) else job_in(error) or job
         fault = Fault(self._clock.now(), what, tuple(inputs), alone, job)
         self._note.faults = _with(self._note.faults, fault)
         self._note.pending = self.failed

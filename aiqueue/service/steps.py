@@ -40,6 +40,8 @@ class Steps:
                 return self._submit_carefully(command)
             case Exchange():
                 return self._exchange_carefully(command)
+            case Report():
+                return self._report_carefully(command), self._commits.settled()
             case Claim():
                 return self._claim_carefully(command)
             case Cancel():
@@ -59,7 +61,7 @@ class Steps:
         except Exception as error:
             calls = self._calls(command)
             is_alone = _is_alone(command) if alone is None else alone
-            self._faults.trip(type(command).__name__, error, calls, alone=is_alone)
+            self._faults.trip(type(command).__name__, error, calls, alone=is_alone, job=_job_of(command))
             raise QueueUnavailable("the queue met a fault, and starts again from its journal") from error
 
     def _submit_carefully(self, command: Submit) -> Done:
@@ -86,30 +88,48 @@ class Steps:
         return replies, self._commits.settled()
 
     def _exchange_carefully(self, command: Exchange) -> Done:
-        """Carry out each part of an exchange alone that may have ended the process: the call, outcomes, claims.
+        """Carry out each part of an exchange in a step of its own, and leave out the parts that are put off.
 
-        An outcome that did is a failure of its job. Calls and claims that did are put off.
+        Reporting comes first and needs no other part. It extends the worker's leases: without it the worker's jobs
+        would be given to others and run twice.
         """
-        worker, pool = command.worker_id, command.pool
-        if wait_s := self._faults.put_off_s(hash_of("exchange", worker)):
-            said = f"the calls of worker {worker} ended the queue's process: they are put off for {wait_s:.0f} s"
-            raise QueueUnavailable(said)
+        worker = command.worker_id
         overtaken = self._engine.has_overtaken(worker, command.number)
-        bare = Exchange(worker, pool, command.slots, urgent_slots=command.urgent_slots, most=command.most, claims=False)
-        told = [] if overtaken else [self._step(bare)[0]]
+        told = [self._report_carefully(Report(worker, command.outcomes, command.draw))]
+        is_heard = not overtaken and not self._faults.put_off_s(hash_of("exchange", worker))
+        if is_heard:
+            told.append(self._step(replace(command, outcomes=(), running=None, claims=False))[0])
+        if command.running is not None and not overtaken:
+            told.append(self._report_carefully(Report(worker, running=command.running)))
+        if is_heard:
+            told.append(self._claim_carefully(Claim(worker, command.slots))[0])
+        return _together(told), self._commits.settled()
+
+    def _report_carefully(self, command: Report) -> Granted:
+        """Take each suspect outcome in a step of its own. One that ended the process is taken as a failure of its job.
+
+        An outcome that ended the process as a failure too is put off. The others are taken, then QueueUnavailable
+        makes the worker report it again.
+        """
         suspects = [outcome for outcome in command.outcomes if self._faults.is_suspect(_hash_of_outcome(outcome))]
-        for outcome in suspects:
-            if self._faults.is_guilty(_hash_of_outcome(outcome)):
-                outcome = Outcome(outcome.job_id, outcome.attempt, failure=_FAULT)
-            only = replace(bare, outcomes=[outcome], draw=command.draw)
-            told.append(self._step(only, alone=True)[0])
         rest = [outcome for outcome in command.outcomes if outcome not in suspects]
-        granted, committed = self._step(replace(command, outcomes=rest, claims=False))
-        told.append(granted)
-        if not overtaken:
-            granted, committed = self._claim_carefully(Claim(worker, command.slots))
-            told.append(granted)
-        return _together(told), committed
+        granted = Granted()
+        if rest or not self._faults.put_off_s(_hash_of_report(command)):
+            granted = self._step(replace(command, outcomes=rest), alone=not rest)[0]
+        put_off = ""
+        for outcome in suspects:
+            call = _hash_of_outcome(outcome)
+            if self._engine.knows(outcome.job_id) and self._faults.put_off_s(call, beyond=1):
+                put_off = outcome.job_id
+                continue
+            if self._faults.is_guilty(call):
+                outcome = Outcome(outcome.job_id, outcome.attempt, failure=_FAULT)
+            self._step(Report(command.worker_id, [outcome], command.draw), alone=True)
+        if put_off:
+            raise QueueUnavailable(
+                f"the outcome of job {put_off} ended the queue's process: it is put off, report it again"
+            )
+        return granted
 
     def _claim_carefully(self, command: Claim) -> Done:
         """Give nothing to a worker at whose claims the process ended, or to a pool where it was several workers'."""
@@ -133,6 +153,8 @@ class Steps:
                 return [*_hashes(command), *_hashes_of_claims(command.worker_id, command.pool)]
             case Exchange() if not command.outcomes:
                 return [hash_of("exchange", command.worker_id)]
+            case Report() if not command.outcomes:
+                return [_hash_of_report(command)]
             case Claim():
                 worker = self._engine.core.leases.find(command.worker_id)
                 return _hashes_of_claims(command.worker_id, worker.pool if worker else "")
@@ -143,20 +165,19 @@ def _is_alone(command: Command) -> bool:
     """Return True if nothing but one call can be at fault."""
     match command:
         case Exchange():
-            return not command.outcomes
+            return not command.outcomes and command.running is None
         case Claim():
             return True
     return len(_hashes(command)) == 1
 
 
-def _together(told: Sequence[Granted | None]) -> Granted:
+def _together(told: Sequence[Granted]) -> Granted:
     """Return what a worker is told after several steps."""
     found = Granted()
     for granted in told:
-        if granted is not None:
-            found.claims += granted.claims
-            found.cancels += granted.cancels
-            found.needs |= granted.needs
+        found.claims += granted.claims
+        found.cancels += [attempt for attempt in granted.cancels if attempt not in found.cancels]
+        found.needs |= granted.needs
     return found
 
 
@@ -194,6 +215,16 @@ def _hashes(command: Command) -> list[str]:
 
 def _hash_of_group(group: SubmitGroup) -> str:
     return hash_of("submit", group.jobs[0].id) if group.jobs else ""
+
+
+def _job_of(command: Command) -> str:
+    """Return the job to blame where the engine fails at this command with no job in hand; empty if none is known."""
+    return command.outcomes[0].job_id if isinstance(command, Report) and len(command.outcomes) == 1 else ""
+
+
+def _hash_of_report(command: Report) -> str:
+    """Return what a report without outcomes is known by."""
+    return hash_of("account" if command.running is not None else "report", command.worker_id)
 
 
 def _hash_of_outcome(outcome: Outcome) -> str:
