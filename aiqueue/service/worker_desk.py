@@ -63,7 +63,9 @@ class WorkerDesk:
             number=call.number,
         )
         granted, committed = self._apply(command)
-        if not granted and not overtaken and (slots or not call.outcomes):  # one that drains waits for its answer alone
+        # One that drains ends when it has the answers to its outcomes and its account.
+        may_wait = slots or not (call.outcomes or (call.running is not None and not call.slots))
+        if not granted and not overtaken and may_wait:
             grant = await self.parked.wait(call.worker_id, call.pool, self._park_s)
             if grant is not None:
                 granted, committed = grant

@@ -10,6 +10,10 @@ answers to calls made before such a call, and the queue gives nothing to a call 
 holds a claim from the moment it takes the answer until the queue has acknowledged the outcome. What a grant has no room
 for in its answer is given again the same way, at once.
 
+A worker that is told to stop names all that it holds once more, and asks for no more. It ends when that call has its
+answer and it has handed back what it was granted: left behind, those jobs would wait for the end of its lease, and each
+would count a crash.
+
 Half the slots at most turn over in one call. Jobs of equal length that began together also end together, and so do
 those that follow them: an urgent one had to wait for the whole round, and the worker stood still while it was made.
 """
@@ -71,14 +75,15 @@ class WorkerLoop:
         self._outcomes: list[Outcome] = []
         self._undelivered: set[Attempt] = set()  # outcomes in polls under way
         self._polls: set[asyncio.Task[None]] = set()
+        self._account: asyncio.Task[None] | None = None  # of these, the last one that tells all that is held here
         self._calls = 0  # sent so far
-        self._disagree = False  # a call was lost, or brought a part only: tell the queue all that is held here
+        # A call was lost, or brought a part only, or this worker is to stop: tell the queue all that is held here.
+        self._disagree = False
         self._unsure = False  # the newest call brought nothing: let the next one tell it too
         self._agreement = 0  # how often that was done; what was granted before will be granted again
         self._agree_every_s, self._agreed_at = agree_every_s, 0.0
         self._alone = 0  # outcomes to be sent one by one: the queue has failed on a call that had them
         self._failures: Counter[Attempt] = Counter()  # of calls that carried nothing but this outcome
-        self._urgent_news = False  # beside outcomes: that this worker takes no more work
         self._kick_due = False
         self._pause: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
@@ -93,7 +98,7 @@ class WorkerLoop:
 
     async def stop(self, *, grace_s: float) -> None:
         """Take no more work; let running jobs end within ``grace_s`` seconds, then hand them back to the queue."""
-        self._slots, self._urgent_news = 0, True
+        self._slots, self._disagree = 0, True
         self._kick_soon()
         if self._running:
             await asyncio.wait(self._running.values(), timeout=grace_s)
@@ -119,8 +124,8 @@ class WorkerLoop:
 
     def _kick(self) -> None:
         self._kick_due = False
-        news = bool(self._outcomes) or self._urgent_news or self._disagree
-        if not self._slots and not (news or self.running or self._undelivered):
+        news = bool(self._outcomes) or self._disagree
+        if not (self._slots or news or self.running or self._undelivered or self._account):
             self._stopped.set()
         elif news and len(self._polls) < _MAX_POLLS:
             self._send()
@@ -141,12 +146,17 @@ class WorkerLoop:
         if self._pause:
             self._pause.cancel()
             self._pause = None
-        poll = asyncio.create_task(self._poll(self._next_call(), self._agreement))
+        call = self._next_call()
+        poll = asyncio.create_task(self._poll(call, self._agreement))
         self._polls.add(poll)
+        if call.running is not None:
+            self._account = poll
         poll.add_done_callback(self._poll_ended)
 
     def _poll_ended(self, poll: asyncio.Task[None]) -> None:
         self._polls.discard(poll)
+        if poll is self._account:
+            self._account = None
         if not poll.cancelled() and (error := poll.exception()):
             _log.error("worker %s: bug in its loop", self._id, exc_info=error)
         if not self._stopped.is_set():
@@ -167,7 +177,6 @@ class WorkerLoop:
             most = min(most, count_within(map(size_of_outcome, self._outcomes[:most]), PART_BYTES))
         outcomes, self._outcomes = self._outcomes[:most], self._outcomes[most:]
         running = self._held() if agree else None  # an outcome that is not in this call is held here too
-        self._urgent_news = False
         self._undelivered.update((outcome.job_id, outcome.attempt) for outcome in outcomes)
         self._calls += 1
         return ExchangeCall(

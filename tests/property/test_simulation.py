@@ -15,6 +15,7 @@ from aiqueue.testing.simulation.many import failures, quiet, run_chunk
 from aiqueue.testing.simulation.provider import Bill, SimulatedAnswers, WatchedRunner
 from aiqueue.testing.simulation.run import simulate
 from aiqueue.testing.simulation.world import World
+from aiqueue.worker.loop import WorkerLoop
 from tests.house_rules.sources import ROOT
 
 _PRINTS_TRACES = """
@@ -85,6 +86,15 @@ def test_a_worker_that_runs_an_attempt_twice_is_found(monkeypatch: pytest.Monkey
     monkeypatch.setattr(WatchedRunner, "run", twice)
     found = {violation.partition(":")[0] for report in run_chunk(0, 20) for violation in report.violations}
     assert {"attempt run twice", "paid too often"} <= found
+
+
+def test_a_worker_that_drains_and_leaves_claims_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def leave(loop: WorkerLoop, *, grace_s: float) -> None:
+        loop._slots = 0
+
+    monkeypatch.setattr(WorkerLoop, "stop", leave)
+    found = {violation.partition(":")[0] for report in run_chunk(0, 60) for violation in report.violations}
+    assert "left behind by a worker that drained" in found
 
 
 @pytest.mark.parametrize("slept_s", [0.0, 3_600.0])

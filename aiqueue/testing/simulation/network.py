@@ -10,6 +10,7 @@ from aiqueue.batch_protocol import BatchCall, decode_batch_call
 from aiqueue.client.calls import CALL_S, QueueCalls
 from aiqueue.errors import AIQueueError, QueueSilent, QueueUnavailable
 from aiqueue.protocol import ExchangeCall, ExchangeReply
+from aiqueue.protocol import decode_exchange_reply as decode_reply
 from aiqueue.service.answering import AnsweredCalls
 from aiqueue.service.queue_service import QueueService
 from aiqueue.testing.simulation.loop import Node
@@ -39,6 +40,7 @@ class Network:
     def __init__(self, world: World) -> None:
         self.world = world
         self.queue: Served | None = None
+        self.unlucky: dict[str, Callable[[], None]] = {}  #: workers whose next claims get lost, and what happens then
         self.on_batch_call: Callable[[BatchCall], None] = lambda call: None  #: as it arrives
         self.on_fault: Callable[[str, Exception], None] = lambda method, error: None
 
@@ -94,7 +96,10 @@ class Network:
             return
         queue.pending.pop(answer, None)
         world = self.world
-        if world.strikes("lost answer", 0.03):
+        is_unlucky = method == "exchange" and who in self.unlucky and give is _give and bool(decode_reply(what).claims)
+        if is_unlucky:
+            self.unlucky.pop(who)()
+        if is_unlucky or world.strikes("lost answer", 0.03):
             world.note(who, method, "answer lost")
             give, what = _fail, QueueUnavailable("the answer was lost")
         elif world.strikes("silence", 0.01):

@@ -27,6 +27,7 @@ from aiqueue.worker.loop import WorkerLoop
 _RETRIED_AT_ONCE = 2
 _ONE_BY_ONE = 0.1  # of all seeds: an answer to a worker has room for one job, as if all were large
 _AT_ONCE = 2  # jobs of one kind of pending work in one step: what many jobs take many steps for, few do too
+_AFTER_LOSS_S = (0.0, 0.1, 0.2015, 0.203, 0.5)  # a worker gives its account 0.2 s after a lost answer
 _PREPARED = 2  # chains and graphs of three jobs and more are large ones
 
 
@@ -166,14 +167,32 @@ class WorkerHost:
         node, loop = self._node, self.loop
         if node is None or loop is None or not node.alive or loop.draining:
             return
+        if self._world.strikes("stop after a loss", 0.5):
+            after_s = self._world.draws.choice(_AFTER_LOSS_S)
+            self._network.unlucky[node.name] = lambda: self._world.later(after_s, self._begin_stop, node, loop)
+        else:
+            self._begin_stop(node, loop)
+
+    def _begin_stop(self, node: Node, loop: WorkerLoop) -> None:
+        if node.alive and not loop.draining:
+            self._world.loop.spawn(node, self._stop(node, loop))
+
+    async def _stop(self, node: Node, loop: WorkerLoop) -> None:
         self._world.note("worker stops", node)
         self._excuse()
-        self._world.loop.spawn(node, self._stopped(loop))
-
-    async def _stopped(self, loop: WorkerLoop) -> None:
         await loop.stop(grace_s=1.0)
+        self._check_left_behind(node.name)
         if self.loop is loop:
             self.start()
+
+    def _check_left_behind(self, worker_id: str) -> None:
+        """See that nothing waits for the lease of a worker that ended in good order: each job would count a crash."""
+        queue = self._network.queue
+        worker = queue and queue.service._engine.core.leases.find(worker_id)
+        if worker and worker.held:
+            self._world.violated(
+                "left behind by a worker that drained", worker_id, *(each[-12:] for each in worker.held)
+            )
 
     def _started(self, job: ClaimedJob) -> None:
         self._running.add(job.job_id)

@@ -141,6 +141,7 @@ FAULTS = (
     "call twice",
     "worker death",
     "worker stop",
+    "stop after a loss",
     "client death",
     "reboot",
     "clock set",
