@@ -66,13 +66,21 @@ def _read_database(path: Path) -> Mark:
             if is_small(path):
                 (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if state != "ok":
-                    raise _damaged(path, state)
-            mark = _numbers(connection) if version >= _NUMBERED else Mark("", 0, 0)
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in _DAMAGED:
-            raise _damaged(path, str(error)) from error
+                    raise damaged(path, state)
+            mark = _numbers(connection, path) if version >= _NUMBERED else Mark("", 0, 0)
+    except (sqlite3.DatabaseError, UnicodeError) as error:
+        if says_damaged(error):
+            raise damaged(path, str(error)) from error
         raise
     return mark
+
+
+def says_damaged(error: Exception) -> bool:
+    """Return True if a damaged database raised this: a text in it, or the message about it, may be no UTF-8."""
+    code = getattr(error, "sqlite_errorcode", None)  # none: Python's module found it, not SQLite
+    if isinstance(error, sqlite3.OperationalError) and code is None:
+        return True
+    return isinstance(error, UnicodeError) or (code is not None and code & 0xFF in _DAMAGED)
 
 
 def is_small(path: Path) -> bool:
@@ -80,12 +88,15 @@ def is_small(path: Path) -> bool:
     return path.stat().st_size <= _READ_BYTES
 
 
-def _numbers(connection: sqlite3.Connection) -> Mark:
+def _numbers(connection: sqlite3.Connection, path: Path) -> Mark:
     row = connection.execute("SELECT journal, epoch, number FROM counters").fetchone()
+    if row and tuple(map(type, row)) != (str, int, int):
+        raise damaged(path, f"its counters are no numbers: {row}")
     return Mark(*row) if row else Mark("", 0, 0)
 
 
-def _damaged(path: Path, what: str) -> StartError:
+def damaged(path: Path, what: str) -> StartError:
+    """Return the refusal of a damaged journal."""
     return StartError(
         f"the journal {path} is damaged ({' '.join(what.split())}); nothing was changed. Restore a backup, or save "
         "what can be read into a new database; docs/operations.md says how"

@@ -79,6 +79,7 @@ STEPS = (
     """,
 )
 VERSION = len(STEPS)
+_MADE = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -97,6 +98,18 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.create_function("end_in", 1, lambda progress: _end_in(progress, now), deterministic=True)
     steps = "".join(STEPS[found:])
     connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+def first_change(connection: sqlite3.Connection) -> str:
+    """Return the name of a table or index that is not as ``STEPS`` make it: its text in the file is damaged.
+
+    SQLite itself misses a flipped bit in the name of a column, until a statement asks for it.
+    """
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        migrate(fresh, Path())
+        made = fresh.execute(_MADE).fetchall()
+    there = set(connection.execute(_MADE))
+    return next((name for name, sql in made if (name, sql) not in there), "")
 
 
 def _end_in(progress: bytes, now: float) -> float:

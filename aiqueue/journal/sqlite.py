@@ -78,10 +78,14 @@ class SqliteJournal:
                 self._head = opened.enter_context(contextlib.closing(Head(self.path, before)))
                 self._writer = opened.enter_context(contextlib.closing(self._open()))
                 schema.migrate(self._writer, self.path)
+                if changed := schema.first_change(self._writer):
+                    raise checks.damaged(self.path, f"its table or index {changed} is not as it was made")
                 self._id, self._epoch, self._number = self._begin(before)
                 self._reader = self._open()
                 self._reserve = Reserve(self.path)
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeError) as error:
+                if checks.says_damaged(error):
+                    raise checks.damaged(self.path, str(error)) from error
                 raise StartError(f"can't use {self.path} as a journal: {error}; give another journal.path") from error
             opened.pop_all()  # all is well: it stays open
 
