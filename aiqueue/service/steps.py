@@ -13,6 +13,7 @@ from aiqueue.errors import QueueFault, QueueUnavailable
 from aiqueue.protocol import CancelReply, Failure, Outcome, Refusal, SubmitGroup
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.digests import digest_of_schedule, key_of
 from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.payload_cache import PayloadCache
 
@@ -74,7 +75,7 @@ class Steps:
                 replies.extend(self._step(replace(command, groups=groups))[0])
 
         for group in command.groups:
-            call = _hash_of_group(group)
+            call = _hash_of_group(group, command)
             if not self._faults.is_suspect(call):
                 together.append(group)
                 continue
@@ -191,7 +192,7 @@ _FAULT = Failure("worker_fault", "The queue could not take this job's outcome: a
 def _hashes(command: Command) -> list[str]:
     match command:
         case Submit():
-            return [_hash_of_group(group) for group in command.groups if group.jobs]
+            return [_hash_of_group(group, command) for group in command.groups if group.jobs]
         case Exchange() | Report():
             return [_hash_of_outcome(outcome) for outcome in command.outcomes]
         case Cancel():
@@ -203,7 +204,7 @@ def _hashes(command: Command) -> list[str]:
         case Retry():
             return [hash_of("retry", command.spec.id)]
         case AddSchedule():
-            return [hash_of("add", command.spec.id)]
+            return [hash_of("add", digest_of_schedule(command.spec).hex())]  # each try has another id
         case ChangeSchedule():
             return [hash_of(command.action, command.schedule)]
         case RunSchedule():
@@ -213,8 +214,16 @@ def _hashes(command: Command) -> list[str]:
     return []
 
 
-def _hash_of_group(group: SubmitGroup) -> str:
-    return hash_of("submit", group.jobs[0].id) if group.jobs else ""
+def _hash_of_group(group: SubmitGroup, command: Submit) -> str:
+    """Return what a group is known by: its key and what is asked for under it, else its ids.
+
+    A client that makes a request again with its key, after an error, has new ids for it.
+    """
+    if not group.jobs:
+        return ""
+    if key := key_of(group):
+        return hash_of("submit", key, command.digests.get(group.jobs[0].id, b"").hex())
+    return hash_of("submit", *(job.id for job in group.jobs))
 
 
 def _job_of(command: Command) -> str:

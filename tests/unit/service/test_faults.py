@@ -90,6 +90,14 @@ async def test_a_submit_that_ended_the_process_is_refused_when_it_is_sent_again(
     await queue.now.service.close()
 
 
+async def test_another_submit_that_begins_with_the_same_job_is_accepted() -> None:
+    queue = Queue(bug("bad", submit=True))
+    assert await queue.send(group("a", "bad")) == ["queue_fault"]
+    assert await queue.send(group("a")) == [""]
+    assert queue.ends == 1
+    await queue.now.service.close()
+
+
 async def test_submits_of_others_in_the_same_call_are_accepted_and_the_bad_one_is_refused() -> None:
     queue = Queue(bug("bad", submit=True))
     groups = [group(f"good-{number}") for number in range(4)]
