@@ -68,4 +68,4 @@ def test_a_job_that_no_process_can_end_is_set_aside_and_each_successor_says_why_
     with running(path) as queue:
         assert queue.states(["a", "bad"]) == ["completed", "failed"]
         restarts, reason, _ = queue.call("told", after=len(events))
-        assert (restarts, "Exchange failed with ZeroDivisionError" in reason) == (3, True)
+        assert (restarts, "Report failed with ZeroDivisionError" in reason) == (3, True)
