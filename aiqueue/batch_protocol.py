@@ -10,13 +10,14 @@ from aiqueue.protocol import BatchSpec, JobView, Wire
 class BatchCall(Wire):
     """What is asked of a batch: ``status``, ``seal``, ``drop``, ``cancel``, ``pause``, ``resume``, ``retry_failed``.
 
-    With ``drop_run`` the id is that of a run. ``touch``: its submitter lives, though its next part takes long.
+    With ``drop_run`` the id is that of a run; nothing is dropped once the batch that ``token`` names is there.
+    ``touch``: its submitter lives, though its next part takes long.
     """
 
     batch_id: str
     action: str = "status"
     count: int = 0  #: seal: how many jobs there must be
-    token: str = ""  #: retry_failed: names this call, so that its repeat is known as such
+    token: str = ""  #: retry_failed: names this call, so that its repeat is known; drop_run: the batch that begins
 
 
 class BatchView(Wire):

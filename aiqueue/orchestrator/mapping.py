@@ -54,8 +54,9 @@ class Mapping:
 
     async def _submit(self, rows: AnyRows) -> None:
         session = self._adapter.session
-        await session.transport.batch(BatchCall(self._run_id, "drop_run"))  # of a driver that died while it submitted
         sender = PartSender(session, new_id("batch"), self._options, run=self._run_id)
+        # Of a driver that died while it submitted. The call may come twice, the second time when this batch is open.
+        await session.transport.batch(BatchCall(self._run_id, "drop_run", token=sender.spec.id))
         try:
             async for chunk in chunks_of(rows):
                 await self._submit_new(sender, chunk)

@@ -137,7 +137,7 @@ class BatchDesk:
     async def _drop(self, call: BatchCall) -> None:
         """Forget batches that were never sealed; return when nothing of them is left."""
         live = self._engine.core.groups.live
-        ids = self._unsealed_of(call.batch_id) if call.action == "drop_run" else [call.batch_id]
+        ids = await self._unsealed_of(call.batch_id, call.token) if call.action == "drop_run" else [call.batch_id]
         for batch_id in ids:
             if batch_id not in live or not live[batch_id].is_dropped:
                 self._steer(BatchCall(batch_id, "drop"))
@@ -147,10 +147,15 @@ class BatchDesk:
                 await asyncio.shield(self._dropping.setdefault(batch_id, gone))
         await asyncio.shield(self._commits.settled())
 
-    def _unsealed_of(self, run: str) -> list[str]:
-        """Return the batches of a run that were never sealed, those that are just being dropped too."""
-        live = self._engine.core.groups.live.values()
-        return [group.spec.id for group in live if group.spec.run == run and group.stored.phase == "open"]
+    async def _unsealed_of(self, run: str, next_batch: str) -> list[str]:
+        """Return the batches of a run that were never sealed, those that are just being dropped too.
+
+        None if the next batch is there already: this call comes again, and those that are open now came after it.
+        """
+        live = self._engine.core.groups.live
+        if next_batch in live or await asyncio.to_thread(self._journal.batch, next_batch) is not None:
+            return []
+        return [group.spec.id for group in live.values() if group.spec.run == run and group.stored.phase == "open"]
 
     def _steer(self, call: BatchCall) -> None:
         refusal, _ = self._apply(Steer(call.batch_id, call.action, call.count))

@@ -28,7 +28,7 @@ class SimulatedClient:
     """One client process. ``busy`` counts what it has begun and not ended."""
 
     def __init__(self, world: World, network: Network, promises: Promises, name: str) -> None:
-        self._world, self._promises, self.name = world, promises, name
+        self.world, self.promises, self.name = world, promises, name
         self.node = world.node(name)
         self._transport = SimulatedTransport(network, name)
         self.adapter = AsyncAIQueueAdapter(self._transport)
@@ -39,13 +39,13 @@ class SimulatedClient:
 
     def start(self) -> None:
         """Join the system."""
-        self._world.loop.spawn(self.node, self._start())
+        self.world.loop.spawn(self.node, self._start())
 
     def begin(self, what: Callable[[SimulatedClient], Awaitable[None]], at_s: float) -> None:
         """Do something after a time."""
         self._begun += 1
         self.busy[self._begun] = what.__name__
-        self._world.loop.spawn(self.node, self._do(what, self._begun, at_s))
+        self.world.loop.spawn(self.node, self._do(what, self._begun, at_s))
 
     async def _start(self) -> None:
         while True:
@@ -60,7 +60,7 @@ class SimulatedClient:
     async def _do(self, what: Callable[[SimulatedClient], Awaitable[None]], number: int, at_s: float) -> None:
         await asyncio.sleep(at_s)
         await self._ready.wait()
-        world = self._world
+        world = self.world
         world.note(self.name, "begins", what.__name__, number)
         try:
             await what(self)
@@ -76,45 +76,45 @@ class SimulatedClient:
     # --- choices ---
 
     def _payload(self, text: str = "") -> dict[str, Any]:
-        draws = self._world.draws
+        draws = self.world.draws
         draw = draws.random()
-        kind = "bad" if draw < 0.1 else "poison" if draw < 0.13 and self._world.odds["poison"] else "ask"
+        kind = "bad" if draw < 0.1 else "poison" if draw < 0.13 and self.world.odds["poison"] else "ask"
         return chat(f"{text or kind}", model=draws.choice(_MODELS))
 
     def _options(self, **fields: Any) -> dict[str, Any]:
-        draws = self._world.draws
+        draws = self.world.draws
         options: dict[str, Any] = {"timeout": draws.choice((500, 2_000)), "max_retries": draws.choice((0, 1, 2))}
         if draws.random() < 0.3:
             options["priority"] = draws.choice(("urgent", "low"))
         if draws.random() < 0.15:
             options["delay"] = draws.choice((0, 500, 3_000, 30_000))
         elif draws.random() < 0.15:
-            options["run_at"] = datetime.fromtimestamp(self._world.wall() + draws.choice((-1, 5, 20)), UTC)
+            options["run_at"] = datetime.fromtimestamp(self.world.wall() + draws.choice((-1, 5, 20)), UTC)
         if draws.random() < 0.1:
             options["expires_in"] = draws.choice((1, 1_000, 10_000))
         elif draws.random() < 0.1:
-            options["deadline"] = datetime.fromtimestamp(self._world.wall() + draws.choice((1, 10)), UTC)
+            options["deadline"] = datetime.fromtimestamp(self.world.wall() + draws.choice((1, 10)), UTC)
         if draws.random() < 0.1:
             options["on_gate"] = "fail"
         return options | fields
 
     def _some_job(self) -> str:
-        return self._world.draws.choice(list(self._promises.acked) or _CHOSEN)
+        return self.world.draws.choice(list(self.promises.acked) or _CHOSEN)
 
     def _some_batch(self) -> str:
-        return self._world.draws.choice([*self._promises.batches, *_NAMES])
+        return self.world.draws.choice([*self.promises.batches, *_NAMES])
 
     def _batch(self, batch_id: str, how: str, job_ids: Sequence[str]) -> None:
-        self._promises.batches.append(batch_id)
-        self._promises.accepted(how, *job_ids)
+        self.promises.batches.append(batch_id)
+        self.promises.accepted(how, *job_ids)
 
     # --- jobs ---
 
     async def one(self) -> None:
         """Submit one job; mostly wait for it."""
         job_id = await self.adapter.submit_job(self._payload(), self._options())
-        self._promises.accepted("submit_job", job_id)
-        if self._world.draws.random() < 0.7:
+        self.promises.accepted("submit_job", job_id)
+        if self.world.draws.random() < 0.7:
             await self.adapter.wait(job_id)
 
     async def callback(self) -> None:
@@ -123,42 +123,42 @@ class SimulatedClient:
 
     async def many(self) -> None:
         """Submit a list and wait for all of it."""
-        count = self._world.draws.randint(2, 5)
+        count = self.world.draws.randint(2, 5)
         ids = await self.adapter.submit_jobs([self._payload() for _ in range(count)], self._options())
-        self._promises.accepted("submit_jobs", *ids)
+        self.promises.accepted("submit_jobs", *ids)
         await self.adapter.wait_all(ids)
 
     async def flood(self) -> None:
         """Submit more jobs than the workers have slots, and wait for all of them."""
         ids = await self.adapter.submit_jobs([chat("at once") for _ in range(500)], {"max_retries": 2})
-        self._promises.accepted("submit_jobs", *ids)
+        self.promises.accepted("submit_jobs", *ids)
         await self.adapter.wait_all(ids)
 
     async def chosen_id(self) -> None:
         """Submit a job under an id that others choose too."""
-        job_id = self._world.draws.choice(_CHOSEN)
-        self._promises.accepted("job_id", await self.adapter.submit_job(chat("chosen"), {"job_id": job_id}))
-        if self._world.draws.random() < 0.5:
+        job_id = self.world.draws.choice(_CHOSEN)
+        self.promises.accepted("job_id", await self.adapter.submit_job(chat("chosen"), {"job_id": job_id}))
+        if self.world.draws.random() < 0.5:
             await self.adapter.wait(job_id)
 
     async def key(self) -> None:
         """Submit a job under a key that others use too."""
-        key, delay = self._world.draws.choice(_KEYS), self._world.draws.choice((0, 0, 20_000))
+        key, delay = self.world.draws.choice(_KEYS), self.world.draws.choice((0, 0, 20_000))
         options = {"idempotency_key": key, "delay": delay, "max_retries": 0}
-        text = self._world.draws.choice(("keyed", "bad keyed"))
-        asked_at = self._world.loop.now
+        text = self.world.draws.choice(("keyed", "bad keyed"))
+        asked_at = self.world.loop.now
         job_id = await self.adapter.submit_job(chat(text), options)
-        self._promises.accepted_with_key(key, f"{text} {delay}", job_id, asked_at)
-        self._promises.accepted("key", job_id)
+        self.promises.accepted_with_key(key, f"{text} {delay}", job_id, asked_at)
+        self.promises.accepted("key", job_id)
 
     async def key_later(self) -> None:
         """Use a key again while its job waits, and after it was a dead letter that was deleted."""
-        delay = self._world.draws.choice((0, 90_000))
+        delay = self.world.draws.choice((0, 90_000))
         options = {"idempotency_key": f"later-{delay}", "delay": delay, "max_retries": 0}
         for wait in (15.0, 0.0):
-            asked_at = self._world.loop.now
+            asked_at = self.world.loop.now
             job_id = await self.adapter.submit_job(chat("bad keyed" if delay else "keyed"), options)
-            self._promises.accepted_with_key(f"later-{delay}", "", job_id, asked_at)
+            self.promises.accepted_with_key(f"later-{delay}", "", job_id, asked_at)
             await asyncio.sleep(wait)
 
     async def cancel(self) -> None:
@@ -178,17 +178,17 @@ class SimulatedClient:
 
     async def named_batch(self) -> None:
         """Submit a batch under a name that others use too."""
-        count, batch_id = self._world.draws.randint(1, 4), self._world.draws.choice(_NAMES)
+        count, batch_id = self.world.draws.randint(1, 4), self.world.draws.choice(_NAMES)
         options = self._options()
-        if self._world.draws.random() < 0.3:
-            count, options["job_id"] = 1, self._world.draws.choice(_CHOSEN)
+        if self.world.draws.random() < 0.3:
+            count, options["job_id"] = 1, self.world.draws.choice(_CHOSEN)
         ids = await self.adapter.submit_jobs([self._payload() for _ in range(count)], options, batch_id=batch_id)
         self._batch(batch_id, "named batch", ids)
         await self.adapter.wait_all(ids)
 
     async def batch(self) -> None:
         """Submit a batch and do things to it."""
-        draws = self._world.draws
+        draws = self.world.draws
         payloads = [self._payload() for _ in range(draws.randint(1, 6))]
         more = {"max_concurrency": draws.choice((None, 1, 2)), "fail_fast": draws.random() < 0.2}
         fan = await self.made.fan_out(payloads, self._options(), **more)
@@ -202,7 +202,7 @@ class SimulatedClient:
 
     async def failing_batch(self) -> None:
         """Retry a batch that failed twice at once, or stop it meanwhile."""
-        draws = self._world.draws
+        draws = self.world.draws
         payloads = [self._payload("bad") for _ in range(draws.randint(2, 6))]
         fan = await self.made.fan_out(payloads, self._options(max_retries=0))
         self._batch(fan.batch_id, "batch", fan.job_ids)
@@ -215,18 +215,18 @@ class SimulatedClient:
 
     async def steer(self) -> None:
         """Do something to any batch."""
-        await self._act(self._some_batch(), self._world.draws.choice(("cancel", "pause", "resume", "retry_failed")))
+        await self._act(self._some_batch(), self.world.draws.choice(("cancel", "pause", "resume", "retry_failed")))
 
     async def open_batch(self) -> None:
         """Send a batch in parts; seal or drop it; perhaps another job waits for its jobs."""
-        draws = self._world.draws
-        batch_id = f"open-{len(self._promises.batches)}"
+        draws = self.world.draws
+        batch_id = f"open-{len(self.promises.batches)}"
         sender = PartSender(self.adapter.session, batch_id, BatchOptions())
         ids = await sender.send([self._payload(), self._payload()])
         ids += await sender.send([self._payload()])
         if draws.random() < 0.5:
             job_id = await self.made.fan_in_job(ids, chat("{{results}}"), on_error="include")
-            self._promises.accepted("fan-in of open batch", job_id)
+            self.promises.accepted("fan-in of open batch", job_id)
         if draws.random() < 0.5:
             await asyncio.sleep(draws.choice((0.0, 1.0)))
             await sender.seal()
@@ -237,10 +237,10 @@ class SimulatedClient:
     async def _act(self, batch_id: str, action: str, after_s: float = 0.0) -> None:
         await asyncio.sleep(after_s)
         if action == "cancel":
-            asked_at = self._world.loop.now
+            asked_at = self.world.loop.now
             info = await self.made.cancel_batch_job(batch_id)
             if info.status in ("cancelled", "cancelling"):
-                self._promises.cancelled(batch_id, asked_at)
+                self.promises.cancelled(batch_id, asked_at)
         elif action == "pause":
             await self.made.pause_batch_job(batch_id)
         elif action == "resume":
@@ -252,7 +252,7 @@ class SimulatedClient:
 
     async def chain(self) -> None:
         """Submit a chain, and try what failed again."""
-        draws = self._world.draws
+        draws = self.world.draws
         steps = [self._payload() for _ in range(draws.randint(2, 4))]
         chain = await self.made.create_job_chain(steps, self._options(), stop_on_error=draws.random() < 0.7)
         self._batch(chain.chain_id, "chain", chain)
@@ -265,7 +265,7 @@ class SimulatedClient:
 
     async def graph(self) -> None:
         """Submit a graph, and try what failed again while it runs."""
-        draws = self._world.draws
+        draws = self.world.draws
         nodes = {
             "a": {"payload": self._payload()},
             "b": {"payload": self._payload()},
@@ -286,33 +286,33 @@ class SimulatedClient:
     async def fan_in(self) -> None:
         """Submit a job that waits for anybody's."""
         job_id = await self.made.fan_in_job([self._some_job()], chat("{{results}}"), on_error="include")
-        self._promises.accepted("fan-in", job_id)
+        self.promises.accepted("fan-in", job_id)
         await self.adapter.wait(job_id)
 
     # --- the rest ---
 
     async def dead_letters(self) -> None:
         """Redrive or delete dead letters."""
-        heirs = dict(self._promises.history.heirs)
+        heirs = dict(self.promises.history.heirs)
         found = await self.adapter.dead_letters.find(limit=10)
         for info in found:
             heir = heirs.get(info.job_id)
-            if heir is not None and info.batch_id and self._promises.history.headers[heir].batch_id == info.batch_id:
-                self._world.violated("dead letter that was retried is listed", info.job_id[-12:])
-        ids = [info.job_id for info in found[: self._world.draws.randint(1, 3)]]
-        if ids and self._world.draws.random() < 0.6:
-            self._promises.accepted("redrive", *await self.adapter.dead_letters.redrive(ids))
+            if heir is not None and info.batch_id and self.promises.history.headers[heir].batch_id == info.batch_id:
+                self.world.violated("dead letter that was retried is listed", info.job_id[-12:])
+        ids = [info.job_id for info in found[: self.world.draws.randint(1, 3)]]
+        if ids and self.world.draws.random() < 0.6:
+            self.promises.accepted("redrive", *await self.adapter.dead_letters.redrive(ids))
         elif ids:
             deleted = await self.adapter.dead_letters.delete(ids)
-            self._promises.thrown_away.update(dict.fromkeys(deleted, self._world.loop.now))
+            self.promises.thrown_away.update(dict.fromkeys(deleted, self.world.loop.now))
 
     async def schedule(self) -> None:
         """Add a schedule that fires soon, and remove it."""
-        draws = self._world.draws
+        draws = self.world.draws
         schedules = self.adapter.schedules
         overlap = draws.choice(("skip", "queue", "cancel_running"))
         info = await schedules.add(
-            self._payload(), f"s{len(self._promises.acked)}", cron_expression="*/4 * * * * *", overlap=overlap
+            self._payload(), f"s{len(self.promises.acked)}", cron_expression="*/4 * * * * *", overlap=overlap
         )
         await asyncio.sleep(draws.choice((1.0, 6.0)))
         if draws.random() < 0.5:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
+_MOST_CLOSES = 10
 _SAME_S = 1e-9  # timers of that much later run in the same turn, as asyncio's
 
 
@@ -185,20 +185,35 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.set_exception_handler(lambda *_: None)
         grave = Node("grave")
         grave.alive = False
-        grave.context.run(self._close_tasks)
+        asyncio.events._set_running_loop(self)
+        try:
+            grave.context.run(self._close_tasks)
+        finally:
+            asyncio.events._set_running_loop(None)
         self.close()
 
     def _close_tasks(self) -> None:
+        for generator in list(self._asyncgens):  # type: ignore[attr-defined]
+            _close(generator.ag_await)  # a task that is closed does not close the generator that it reads
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                with suppress(Exception):  # a dead process's own trouble
-                    task.get_coro().close()
+                _close(task.get_coro())
         self._tasks.clear()
 
     def _note_problem(self, _: Any, problem: dict[str, Any]) -> None:
         if "exception" in problem:
             self.problems.append(problem)
+
+
+def _close(coro: Any) -> None:
+    """End a coroutine at each place where it waits: its ``finally`` may wait again."""
+    for _ in range(_MOST_CLOSES if coro is not None else 0):
+        try:
+            coro.close()
+        except Exception:  # a dead process's own trouble
+            continue
+        return
 
 
 def _work(future: asyncio.Future[Any], func: Any, args: tuple[Any, ...]) -> None:

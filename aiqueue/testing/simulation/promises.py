@@ -28,6 +28,9 @@ class Promises:
         default_factory=dict
     )  #: dead letters, and when a client was told of their deletion
     retried_at: dict[str, float] = field(default_factory=dict)  #: by batch: when a retry last arrived
+    forgets: bool = False  #: the queue deletes ended jobs soon
+    runs: dict[str, int] = field(default_factory=dict)  #: by run id: how often a client began to map rows under it
+    done_rows: dict[str, str] = field(default_factory=dict)  #: by run id and row: the job that completed
 
     def accepted(self, how: str, *job_ids: str) -> None:
         """Note jobs that a client was told are on disk."""

@@ -27,6 +27,7 @@ from aiqueue.testing.jobs import POOL, PROVIDER, chat
 from aiqueue.testing.simulation.checks import check_all
 from aiqueue.testing.simulation.clients import ACTS, SimulatedClient
 from aiqueue.testing.simulation.loop import Stuck
+from aiqueue.testing.simulation.maps import LATE_RUN, LATE_S, map_late_rows, map_rows
 from aiqueue.testing.simulation.network import Network, RemoteFault, SimulatedTransport
 from aiqueue.testing.simulation.promises import Promises
 from aiqueue.testing.simulation.provider import Bill
@@ -39,6 +40,8 @@ _SHIFTS_S = (3_600.0, -3_600.0, 86_400.0, -86_400.0, 31_536_000.0, -31_536_000.0
 _REMOTE_IS_FINE = ("OSError",)
 _WIDE = 0.01  # of all seeds: workers with so many slots that an answer's jobs are started in several turns of the loop
 _WIDE_SLOTS = 400
+_LATE = 0.003  # of all seeds: rows come so late that the run takes half an hour
+_ACTS = (*ACTS, map_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ class _Scenario:
         self._queue.history.on_delete = self._forget
         self._queue.history.on_claim = self._promises.check_claim
         self._queue.history.by_count = settings.retention.max_jobs < 100
+        self._promises.forgets = settings.retention != RetentionConfig()
+        self._late = not wide and world.draws.random() < _LATE
         slots = _WIDE_SLOTS if wide else world.draws.choice((1, 2, 4))
         self._workers = [
             WorkerHost(world, self._network, settings, self._bill, f"worker-{number}", slots) for number in "ab"
@@ -152,8 +157,10 @@ class _Scenario:
             client.start()
         if self._wide:
             self._clients[0].begin(SimulatedClient.flood, 1.0)
+        if self._late:
+            self._clients[1].begin(map_late_rows, 1.0)
         for _ in range(world.draws.randint(2, 5)):
-            world.draws.choice(self._clients).begin(world.draws.choice(ACTS), world.draws.random() * _STORM_S * 0.8)
+            world.draws.choice(self._clients).begin(world.draws.choice(_ACTS), world.draws.random() * _STORM_S * 0.8)
         world.loop.create_task(self._trouble())
         await asyncio.sleep(_STORM_S)
         world.storm, world.loop.calm = False, True
@@ -192,7 +199,7 @@ class _Scenario:
         world = self._world
         transport = SimulatedTransport(self._network, "operator")
         late_until = world.quiet_at  # calls of the storm arrive until then
-        for second in range(_CALM_S):
+        for second in range(_CALM_S + 3 * int(LATE_S) if self._late else _CALM_S):
             service = self._queue.service
             if service is not None and second % 5 == 0:
                 await self._tidy(service, transport, second)
@@ -214,7 +221,8 @@ class _Scenario:
         left = second > 20 or (second > 5 and not self._is_busy())
         core = service._engine.core
         for batch_id, group in list(core.groups.live.items()):
-            action = "drop" if group.is_open and left else "resume" if group.stored.paused and second > 5 else ""
+            silent = group.is_open and left and group.spec.run != LATE_RUN
+            action = "drop" if silent else "resume" if group.stored.paused and second > 5 else ""
             if action:
                 await _try(transport.batch(BatchCall(batch_id, action)))
         for schedule in list(core.schedules) if left else ():

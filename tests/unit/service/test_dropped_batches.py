@@ -37,6 +37,20 @@ async def test_a_drop_is_answered_when_nothing_is_left(queue: ServiceHarness, ca
     assert await queue.service.submit([part("open", *ids)]) == [None], "all of it can be sent again at once"
 
 
+@pytest.mark.parametrize("is_sealed", [False, True])
+async def test_a_drop_of_a_run_that_comes_again_leaves_what_came_after_it(
+    queue: ServiceHarness, is_sealed: bool
+) -> None:
+    drop = BatchCall("run", "drop_run", token="first")
+    await queue.service.batches.call(drop)
+    assert await queue.service.submit([part("first", "a")]) == [None]
+    if is_sealed:
+        await queue.service.batches.call(BatchCall("first", "seal", 1))
+        assert await queue.service.submit([part("second", "b")]) == [None]
+    await queue.service.batches.call(drop)
+    assert await queue.service.batches.states(["a", "b"]) == (["queued", "blocked"] if is_sealed else ["blocked", ""])
+
+
 async def test_what_is_just_being_dropped_is_unknown(queue: ServiceHarness) -> None:
     ids = [f"job-{number}" for number in range(MANY)]
     assert await queue.service.submit([part("open", *ids)]) == [None]
