@@ -41,7 +41,7 @@ class BatchView(Wire):
 class ResultsCall(Wire):
     """A page of a batch's results. ``ordered``: by index, up to the first job that has not ended; else by end.
 
-    It ends after ``limit`` jobs, or sooner where their results come to some 4 MiB.
+    It ends after ``limit`` jobs, or sooner where these come to some 4 MiB.
     """
 
     batch_id: str

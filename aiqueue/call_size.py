@@ -56,6 +56,7 @@ def size_of_view(view: JobView | None) -> int:
     if view is None:
         return 1
     texts = len(view.result) + len(view.payload) + len(view.header.metadata) + sum(map(len, view.attempts))
+    texts += len(encode(view.header.needs)) if view.header.needs else 0
     failure = 4 * len(view.failure.message) if view.failure else 0
     return texts + failure + sum(4 * len(tag) for tag in view.header.tags) + _VIEW_BYTES
 

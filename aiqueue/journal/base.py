@@ -121,8 +121,13 @@ class Journal(Protocol):
         """Return payloads by seq. Reads no more of them once they have more than ``limit`` bytes."""
         ...
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
-        """Return the jobs that are known, by id. Reads no more of them once results have more than ``limit`` bytes."""
+    def jobs(
+        self, ids: Iterable[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
+    ) -> dict[str, StoredJob]:
+        """Return the jobs that are known, by id; payload and result are empty where they are not asked for.
+
+        Reads no more of them once results have more than ``limit`` bytes.
+        """
         ...
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
@@ -141,8 +146,16 @@ class Journal(Protocol):
         """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
         ...
 
-    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
+    def weights(self, ids: Sequence[str], *, with_payload: bool, with_result: bool = True) -> dict[str, int]:
         """Return how many bytes ``jobs`` would read of each job that is known. Reads none of them."""
+        ...
+
+    def row_sizes(self, seqs: Sequence[int], *, with_payload: bool, with_result: bool) -> dict[int, int]:
+        """Return how many bytes ``by_seq`` would read of each job that is known. Reads none of them."""
+        ...
+
+    def attempt_sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """Return how many bytes ``attempts`` would read of each job that has any. Reads none of them."""
         ...
 
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
@@ -165,10 +178,6 @@ class Journal(Protocol):
         """Tell whether there are ended batches for a commit with this time to forget."""
         ...
 
-    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
-        """Return dead letters, the newest first, without payloads."""
-        ...
-
     def dead_letter_seqs(self, *, before_seq: int, limit: int) -> list[int]:
         """Return the seqs of dead letters, the newest first. Reads an index of them alone."""
         ...
@@ -189,8 +198,8 @@ class Journal(Protocol):
         """Return the seqs of a batch's jobs that have ended, in the order of their ends, from end ``after`` + 1 on."""
         ...
 
-    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
-        """Return the jobs that are known, in the order of ``seqs``."""
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False, with_result: bool = True) -> list[StoredJob]:
+        """Return the jobs that are known, in the order of ``seqs``; as ``jobs`` does."""
         ...
 
     def outlines(self, seqs: Sequence[int]) -> list[StoredJob]:

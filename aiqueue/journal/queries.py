@@ -14,7 +14,7 @@ SHARED = """
     FROM shared WHERE first_seq <= jobs.seq ORDER BY first_seq DESC LIMIT 1
 """
 STORED = f"""
-    SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), coalesce(body, x''), {{payload}},
+    SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), {{result}}, {{payload}},
         coalesce(({SHARED}), x'')
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
@@ -47,9 +47,11 @@ SIZES = """
     FROM jobs LEFT JOIN results USING (seq) WHERE jobs.seq IN {}
 """
 WEIGHTS = f"""
-    SELECT id, length(header) + coalesce(length(body), 0) + {{payload}} + coalesce(length(({SHARED})), 0)
-    FROM jobs LEFT JOIN results USING (seq) WHERE id IN {{{{}}}}
+    SELECT {{key}}, length(header) + coalesce(length(progress), 0) + {{result}} + {{payload}}
+        + coalesce(length(({SHARED})), 0)
+    FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq) WHERE {{key}} IN {{{{}}}}
 """
+ATTEMPT_SIZES = "SELECT seq, sum(length(body)) FROM attempts WHERE seq IN {} GROUP BY seq"
 SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (id) ORDER BY id"
 BATCHES = "SELECT no, spec, body FROM batches JOIN batch_states USING (no)"
 NEWEST_ID = """
@@ -60,3 +62,16 @@ OUTLINES = """
     FROM jobs LEFT JOIN states USING (seq) WHERE jobs.seq IN {}
 """
 DEAD_LETTER_SEQS = "SELECT seq FROM states WHERE state = 'dead_letter' AND seq < ? ORDER BY seq DESC LIMIT ?"
+
+
+def stored(*, with_payload: bool, with_result: bool) -> str:
+    """Return how jobs are read, with empty payloads and results where these are not asked for."""
+    return STORED.format(
+        payload="payload" if with_payload else "x''", result="coalesce(body, x'')" if with_result else "x''"
+    )
+
+
+def weights(key: str, *, with_payload: bool, with_result: bool) -> str:
+    """Return how it is asked how many bytes ``stored`` would read of jobs, which column ``key`` names."""
+    payload = "length(payload)" if with_payload else "0"
+    return WEIGHTS.format(key=key, payload=payload, result="coalesce(length(body), 0)" if with_result else "0")

@@ -9,7 +9,6 @@ refused.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +32,7 @@ from aiqueue.journal.base import (
     StoredJob,
     StoredKey,
 )
+from aiqueue.journal.connection import LOG_BYTES, connect
 from aiqueue.journal.head import Head, Mark, checksum_of
 from aiqueue.journal.lock import lock
 from aiqueue.journal.log_space import fill_log
@@ -41,11 +41,6 @@ from aiqueue.journal.reserve import Reserve
 from aiqueue.journal.rows import chunks, marks, within, write_rows
 
 _T = TypeVar("_T")
-_SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
-_CACHE_KIB = 32_768
-_PAGE_BYTES = 8_192  # rows of a prompt each: twice the default measured 10 % faster
-_FRAME_HEADER_BYTES = 24
-_CHECKPOINT_PAGES = 4_000  # 32 MB: a checkpoint per some 40,000 small jobs instead of per 1,000 pages
 
 # Part of every commit, and the same row and page as the counters themselves: the fence and the number cost no write.
 _NUMBER = "UPDATE counters SET number = ?, stored = stored + ? WHERE one = 1 AND epoch = ?"
@@ -123,7 +118,7 @@ class SqliteJournal:
     def fill_log(self) -> None:
         """Take the space of the log now, before the first commit: the first thousand are faster then."""
         if self._durability == "full":
-            fill_log(self.path, _CHECKPOINT_PAGES * (_PAGE_BYTES + _FRAME_HEADER_BYTES))
+            fill_log(self.path, LOG_BYTES)
 
     def fold_log(self) -> None:
         """Copy what is in the log into the database, as far as no reader needs it. What was committed stays on disk."""
@@ -156,9 +151,11 @@ class SqliteJournal:
         rows = self._select("SELECT seq, payload FROM jobs WHERE seq IN {}", seqs)
         return dict(within(rows, 1, limit))
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
-        """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
-        query = queries.STORED.format(payload="payload" if with_payload else "x''") + " WHERE id IN {}"
+    def jobs(
+        self, ids: Iterable[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
+    ) -> dict[str, StoredJob]:
+        """Return the jobs that are known, by id; payload and result are empty where they are not asked for."""
+        query = queries.stored(with_payload=with_payload, with_result=with_result) + " WHERE id IN {}"
         return {row[1]: StoredJob(*row) for row in within(self._select(query, list(ids)), 5, limit)}
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
@@ -182,9 +179,18 @@ class SqliteJournal:
         with self._reading:
             return [EndedRow(*row) for row in self._reader.execute(queries.BY_END, (*after, before, limit))]
 
-    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
+    def weights(self, ids: Sequence[str], *, with_payload: bool, with_result: bool = True) -> dict[str, int]:
         """Return how many bytes ``jobs`` would read of each job that is known. Reads none of them."""
-        return dict(self._select(queries.WEIGHTS.format(payload="length(payload)" if with_payload else "0"), ids))
+        return dict(self._select(queries.weights("id", with_payload=with_payload, with_result=with_result), ids))
+
+    def row_sizes(self, seqs: Sequence[int], *, with_payload: bool, with_result: bool) -> dict[int, int]:
+        """Return how many bytes ``by_seq`` would read of each job that is known. Reads none of them."""
+        query = queries.weights("jobs.seq", with_payload=with_payload, with_result=with_result)
+        return dict(self._select(query, seqs))
+
+    def attempt_sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """Return how many bytes ``attempts`` would read of each job that has any. Reads none of them."""
+        return dict(self._select(queries.ATTEMPT_SIZES, seqs))
 
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         """Return how many bytes the payloads and results of jobs have, by seq. Reads neither."""
@@ -213,14 +219,6 @@ class SqliteJournal:
         with self._reading:
             (found,) = self._reader.execute(queries.HAS_OLDER, (batches_before,)).fetchone()
         return bool(found)
-
-    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
-        """Return dead letters, the newest first, without payloads."""
-        query = (
-            queries.STORED.format(payload="x''") + " WHERE state = 'dead_letter' AND seq < ? ORDER BY seq DESC LIMIT ?"
-        )
-        with self._reading:
-            return [StoredJob(*row) for row in self._reader.execute(query, (before_seq, limit))]
 
     def dead_letter_seqs(self, *, before_seq: int, limit: int) -> list[int]:
         """Return the seqs of dead letters, the newest first. Reads an index of them alone."""
@@ -251,9 +249,9 @@ class SqliteJournal:
         with self._reading:
             return [seq for (seq,) in self._reader.execute(query, (number, after, limit))]
 
-    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False, with_result: bool = True) -> list[StoredJob]:
         """Return the jobs that are known, in the order of ``seqs``."""
-        query = queries.STORED.format(payload="payload" if with_payload else "x''") + " WHERE jobs.seq IN {}"
+        query = queries.stored(with_payload=with_payload, with_result=with_result) + " WHERE jobs.seq IN {}"
         found = {row[0]: StoredJob(*row) for row in self._select(query, seqs)}
         return [found[seq] for seq in seqs if seq in found]
 
@@ -331,16 +329,7 @@ class SqliteJournal:
         )
 
     def _open(self) -> sqlite3.Connection:
-        # Prompts and answers are for the owner's eyes; the files that SQLite puts beside this one get its mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        # Autocommit mode: transactions begin and end where commit() says so.
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=64)
-        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        return connection
+        return connect(self.path, self._durability)
 
 
 def _says_full(error: BaseException) -> bool:

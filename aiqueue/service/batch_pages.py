@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from aiqueue.batch_protocol import ResultsCall
 from aiqueue.engine.batches import RETRIED
@@ -11,11 +12,11 @@ from aiqueue.engine.groups import FAILED
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import Journal, PartRow, StoredJob
 from aiqueue.protocol import header_of
+from aiqueue.service.portions import first_portion, portions
 from aiqueue.service.row_reads import rows_of
 
 _PAGE = 1_000
-_PAGE_BYTES = 4 * 2**20  # of results, and the last one that fits in
-_READ = 100  # jobs read at once
+_PAGE_BYTES = 4 * 2**20  # of rows; a larger one is a page of its own
 _BATCHES = 4  # whose successors are remembered: some 100 bytes for each
 
 
@@ -24,23 +25,24 @@ class BatchPages:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._sizes = partial(journal.row_sizes, with_payload=False, with_result=False)
         self._finding = threading.Lock()
         self._found: dict[int, tuple[int, dict[int, int]]] = {}  # by batch: parts with successors, seqs by place
 
     def page(self, number: int, call: ResultsCall) -> tuple[list[StoredJob], int]:
         """Return the next ended jobs of a batch, and the cursor behind them."""
         limit = max(1, min(call.limit, _PAGE))
-        if not call.ordered:
-            jobs = list(self._read(self._journal.batch_ends(number, after=call.after, limit=limit)))
-            return [job for job in jobs if job is not None], call.after + len(jobs)
-        rows: list[StoredJob] = []
-        passed = 0
-        for job in self._read(self._by_index(number, call.after, limit)):
-            if job is not None and job.state not in TERMINAL and not call.with_live:
-                break
-            passed += 1
-            if job is not None:
-                rows.append(job)
+        if call.ordered:
+            seqs = self._by_index(number, call.after, limit)
+        else:
+            seqs = self._journal.batch_ends(number, after=call.after, limit=limit)
+        sizes = partial(self._journal.row_sizes, with_payload=False, with_result=True)
+        page, passed = first_portion(seqs, sizes, limit=_PAGE_BYTES)  # passed too: those whose retention time is over
+        rows = rows_of(self._journal, page)
+        if call.ordered and not call.with_live:
+            for at, job in enumerate(rows):
+                if job.state not in TERMINAL:
+                    return rows[:at], call.after + seqs.index(job.seq)
         return rows, call.after + passed
 
     def failed(self, number: int, with_cancelled: bool) -> list[int]:
@@ -61,26 +63,23 @@ class BatchPages:
         after = 0
         while seqs := self._journal.batch_ends(number, after=after, limit=_PAGE):
             after += len(seqs)
-            failed += [
-                (header.index, job.seq)
-                for job in rows_of(self._journal, seqs)
-                if job.state in wanted and job.id not in replaced and job.seq > unclear
-                if (header := header_of(job.header))
-            ]
+            for portion in portions(seqs, self._sizes):
+                failed += [
+                    (header.index, job.seq)
+                    for job in rows_of(self._journal, portion, with_result=False)
+                    if job.state in wanted and job.id not in replaced and job.seq > unclear
+                    if (header := header_of(job.header))
+                ]
         return [seq for _, seq in sorted(failed)]
 
-    def _read(self, seqs: list[int]) -> Iterator[StoredJob | None]:
-        """Yield jobs (None for one whose retention time is over) until their results fill a page."""
-        size = 0
-        for at in range(0, len(seqs), _READ):
-            part = seqs[at : at + _READ]
-            found = {job.seq: job for job in rows_of(self._journal, part)}
-            for seq in part:
-                job = found.get(seq)
-                yield job
-                size += len(job.result) + len(job.metadata) if job else 0
-                if size >= _PAGE_BYTES:
-                    return
+    def to_retry(self, seqs: Sequence[int], most: int) -> Iterator[Sequence[int]]:
+        """Yield seqs in portions of at most ``most`` jobs, of which ``again`` reads each at once."""
+        sizes = partial(self._journal.row_sizes, with_payload=True, with_result=False)
+        return portions(seqs, sizes, most=most)
+
+    def again(self, seqs: Sequence[int]) -> list[StoredJob]:
+        """Return jobs with all that it takes to make others like them."""
+        return rows_of(self._journal, seqs, with_payload=True, with_result=False)
 
     def _by_index(self, number: int, after: int, limit: int) -> list[int]:
         """Return the seqs of the jobs that stand at places ``after`` and following: the last successor of each."""
@@ -111,4 +110,5 @@ class BatchPages:
     def _successors(self, parts: list[PartRow]) -> Iterator[tuple[int, bytes]]:
         for part in parts:
             if part.first_index == RETRIED:
-                yield from self._journal.headers(from_seq=part.first_seq, count=part.jobs)
+                for seqs in portions(range(part.first_seq, part.first_seq + part.jobs), self._sizes):
+                    yield from self._journal.headers(from_seq=seqs[0], count=seqs[-1] - seqs[0] + 1)

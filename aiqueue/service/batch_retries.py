@@ -23,7 +23,6 @@ from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.holds import Holds
 from aiqueue.service.lookup import ended_needs, needs_of
-from aiqueue.service.row_reads import rows_of
 
 _AT_ONCE = 500
 _REMEMBERED = 1_000  # calls whose answers may be asked for again
@@ -145,8 +144,9 @@ class BatchRetries:
         await asyncio.shield(self._commits.settled())
         failed = await asyncio.to_thread(self._pages.failed, found.number, bool(found.stored.reason))
         heirs: dict[str, str] = {}
-        for at in range(0, len(failed), self.at_once):
-            part = await self._read(batch_id, failed[at : at + self.at_once], heirs)
+        portions = self._pages.to_retry(failed, self.at_once)
+        while seqs := await asyncio.to_thread(next, portions, None):
+            part = await self._read(batch_id, seqs, heirs)
             stored = part.found.stored
             if run.is_cancelled or (_was_stopped(stored) and not was_stopped):
                 break
@@ -170,7 +170,7 @@ class BatchRetries:
         """Return what a part consists of in this turn of the loop. A job that can't be read stays as it is."""
         while True:
             with self._commits.watched() as later:
-                rows = await asyncio.to_thread(rows_of, self._journal, seqs, with_payload=True)
+                rows = await asyncio.to_thread(self._pages.again, seqs)
                 views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
                 jobs = [_again(view, ChainMap(own, heirs)) for view in views]

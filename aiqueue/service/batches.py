@@ -77,7 +77,7 @@ class BatchDesk:
             rows, after = await asyncio.to_thread(self._pages.page, found.number, call)
             is_last = self._is_last(found.stored, after, ordered=call.ordered)
             left = deadline - asyncio.get_running_loop().time()
-            if rows or is_last or left <= 0:
+            if after > call.after or is_last or left <= 0:  # there may be none left of those that it passed
                 self._forget(call.batch_id, heard)
                 return ResultsReply([self._view_of(row) for row in rows], after, is_last)
             await asyncio.wait([heard], timeout=left)

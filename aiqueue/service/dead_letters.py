@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from aiqueue.call_size import PART_BYTES, size_of_view
+from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import JobState
@@ -14,7 +15,8 @@ from aiqueue.protocol import DeadLettersCall, DeadLettersReply, header_of
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.look_ups import LookUps
-from aiqueue.service.row_reads import dead_letters_of
+from aiqueue.service.portions import first_portion, portions
+from aiqueue.service.row_reads import rows_of
 
 _PAGE = 100  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
@@ -35,25 +37,34 @@ class DeadLetters:
         """Return those that pass the filters, the newest first, with their attempts."""
         await asyncio.shield(self._commits.settled())
         found: list[StoredJob] = []
-        before, looked_at, size, is_full = call.before_seq, 0, 0, False
-        while looked_at < _MOST_READ:
-            page = await asyncio.to_thread(dead_letters_of, self._journal, before, _PAGE)
-            looked_at += len(page)
-            for row in page:
-                before = row.seq
-                view = self._view_of(row, None)
-                if lookup.is_wanted(view, call):
-                    found.append(row)
-                    size += size_of_view(view)
-                    if is_full := len(found) == call.limit or size > PART_BYTES:
-                        break
-            if is_full:
+        before, looked_at, room = call.before_seq, 0, PART_BYTES
+        while before and looked_at < _MOST_READ:
+            rows, behind = await asyncio.to_thread(self._read, before)
+            looked_at += len(rows)
+            views = [(row, self._view_of(row, None)) for row in rows]
+            wanted = [(row, size_of_view(view)) for row, view in views if lookup.is_wanted(view, call)]
+            attempts = await self._reads.attempt_sizes([row.seq for row, _ in wanted])
+            sizes = [size + attempts.get(row.seq, 0) for row, size in wanted]
+            count = 0 if found and sum(sizes[:1]) > room else count_within(sizes, room)
+            count = min(count, call.limit - len(found))
+            found += [row for row, _ in wanted[:count]]
+            room -= sum(sizes[:count])
+            if count < len(wanted):
+                before = wanted[count][0].seq + 1
                 break
-            if len(page) < _PAGE:
-                before = 0
+            before = behind
+            if len(found) == call.limit:
                 break
-        attempts = await asyncio.to_thread(self._journal.attempts, [row.seq for row in found])
-        return DeadLettersReply([self._view_of(row, attempts.get(row.seq)) for row in found], before)
+        tried, _ = await self._reads.attempts([row.seq for row in found])
+        return DeadLettersReply([self._view_of(row, tried.get(row.seq)) for row in found], before)
+
+    def _read(self, before: int) -> tuple[list[StoredJob], int]:
+        """Return the next dead letters, and where those begin that come after them (0: there are none)."""
+        seqs = self._journal.dead_letter_seqs(before_seq=before, limit=_PAGE)
+        sizes = partial(self._journal.row_sizes, with_payload=False, with_result=False)
+        portion, end = first_portion(seqs, sizes)
+        behind = seqs[end - 1] if end < len(seqs) or end == _PAGE else 0
+        return rows_of(self._journal, portion, with_result=False), behind
 
     async def count(self) -> int:
         """Return how many there are."""
@@ -67,26 +78,40 @@ class DeadLetters:
         raised if no other was asked for.
         """
         await asyncio.shield(self._commits.settled())
-        stored, broken = await self._reads.jobs(ids)
-        if broken and not stored:
-            raise next(iter(broken.values()))
-        dead = [job for job in stored.values() if job.state == JobState.DEAD_LETTER]
+        dead, keys = await self._stored(ids)
         if dead:
-            keys = await self._keys_of(dead)
-            rows = Rows(deletes=[job.seq for job in dead if not self._is_needed(job.id)], free_keys=keys)
+            free = await self._free(keys)
+            rows = Rows(deletes=[job.seq for job in dead if not self._is_needed(job.id)], free_keys=free)
             rows.states += [
                 (job.seq, JobState.FAILED.value, job.progress, _end_of(job)) for job in dead if self._is_needed(job.id)
             ]
             await asyncio.shield(self._commits.append(Effects(rows=rows)))
         return [job.id for job in dead]
 
-    async def _keys_of(self, dead: Sequence[StoredJob]) -> list[tuple[str, str]]:
-        """Return the keys of jobs that were submitted alone. The key of a list or batch also stands for its others.
+    async def _stored(self, ids: Sequence[str]) -> tuple[list[StoredJob], dict[str, str]]:
+        """Return the dead letters among jobs, without their headers; and the idempotency keys of these, with their ids.
 
         If a header can't be decoded, its key is unknown and stays in use until retention deletes it.
         """
-        headers = [(job.id, header) for job in dead if (header := header_of(job.header))]
-        keys = {key: job_id for job_id, header in headers if (key := header.idempotency_key)}
+        states, broken = await self._reads.states(ids)
+        asked = [job_id for job_id, state in states.items() if state == JobState.DEAD_LETTER]
+        sizes = partial(self._journal.weights, with_payload=False, with_result=False)
+        dead: list[StoredJob] = []
+        keys: dict[str, str] = {}
+        for portion in await asyncio.to_thread(list, portions(asked, sizes)):
+            stored, unread = await self._reads.jobs(portion, with_result=False)
+            broken |= unread
+            for job in stored.values():
+                if job.state == JobState.DEAD_LETTER:
+                    dead.append(job._replace(header=b"", metadata=b""))
+                    header = header_of(job.header)
+                    keys |= {header.idempotency_key: job.id} if header and header.idempotency_key else {}
+        if broken and not dead and len(states) <= len(broken):
+            raise next(iter(broken.values()))
+        return dead, keys
+
+    async def _free(self, keys: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return the keys of jobs that were submitted alone. The key of a list or batch also stands for its others."""
         found = await asyncio.to_thread(self._journal.keys, list(keys)) if keys else {}
         return [(key, keys[key]) for key, stored in found.items() if stored.jobs == 1 and stored.batch is None]
 

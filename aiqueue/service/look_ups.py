@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine import QueueEngine
@@ -36,6 +36,7 @@ class LookUps:
 
     async def get(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs in the order of ``ids``; None for those unknown. Of many large ones it returns the first."""
+        weights: dict[str, int] = {}
         if len(ids) > 1:
             weights, _ = await self.reads.weights(ids, with_payload=with_payload)
             ids = ids[: count_within((weights.get(job_id, 1) for job_id in ids), PART_BYTES)]
@@ -47,12 +48,22 @@ class LookUps:
             return found
 
         stored = await lookup.kept_jobs(ids, read, self._settled, self._engine, self._is_dropped)
-        tried = [job.seq for job in stored.values() if lookup.has_history(job)]
-        attempts = (await self.reads.attempts(tried))[0] if tried else {}
+        attempts: dict[int, list[bytes]] = {}
+        if tried := {job.id: job.seq for job in stored.values() if lookup.has_history(job)}:
+            ids = await self._within_a_part(ids, weights, tried)
+            attempts, _ = await self.reads.attempts([tried[job_id] for job_id in ids if job_id in tried])
         shown = {job_id: await self._unreadable(job_id, error) for job_id, error in broken.items()}
         shown |= {job.id: self.view(job, attempts.get(job.seq)) for job in stored.values()}
         views = [shown.get(job_id) for job_id in ids]
         return views[: count_within(map(size_of_view, views), PART_BYTES)]
+
+    async def _within_a_part(
+        self, ids: Sequence[str], weights: Mapping[str, int], tried: Mapping[str, int]
+    ) -> Sequence[str]:
+        """Return the first ids, for whose jobs with their attempts one answer has room. ``tried``: seqs by id."""
+        attempts = await self.reads.attempt_sizes(list(tried.values()))
+        sizes = (weights.get(job_id, 1) + attempts.get(tried.get(job_id, -1), 0) for job_id in ids)
+        return ids[: count_within(sizes, PART_BYTES)]
 
     def view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
         """Return a job as it is shown. If its row can't be decoded, most fields are placeholders: never rerun it."""

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 from aiqueue.engine import TERMINAL, QueueEngine, Submit
 from aiqueue.engine.effects import Rows
 from aiqueue.errors import IdempotencyConflict
-from aiqueue.journal.base import Journal, StoredJob, StoredKey
-from aiqueue.protocol import Refusal, SubmitGroup
+from aiqueue.journal.base import Journal, StoredKey
+from aiqueue.protocol import Refusal, Submission, SubmitGroup
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import digest_of, has_digest, has_ids_of_first, key_of
 from aiqueue.service.holds import Holds
+from aiqueue.service.portions import portions
 
 _log = logging.getLogger(__name__)
 _ROUND_BYTES = 8 * 2**20  # of payloads looked up at once
@@ -49,18 +50,14 @@ class _Asked:
     sure: set[str] = field(default_factory=set)  #: needs that were looked up again
     digest: bytes = b""  #: of what is asked for under a key
     is_same: bool = False  #: as what its key was used for before
-    same: Mapping[str, bool] = field(default_factory=dict)  #: for ids that are known: as the jobs that have them
+    same: dict[str, bool] = field(default_factory=dict)  #: for ids that are known: as the jobs that have them
 
-    def compare(self, keys: Mapping[str, StoredKey], jobs: Mapping[str, StoredJob]) -> None:
-        """Note what comes of its key and ids. Takes a while for a large group: not in the event loop."""
-        group = self.group
-        self.same = {
-            job.id: lookup.is_same(known, job, group.metadata) for job in group.jobs if (known := jobs.get(job.id))
-        }
-        if key := key_of(group):
-            self.digest = self.digest or digest_of(group)
+    def compare_key(self, keys: Mapping[str, StoredKey]) -> None:
+        """Note what comes of its key. Takes a while for a large group: not in the event loop."""
+        if key := key_of(self.group):
+            self.digest = self.digest or digest_of(self.group)
             used = keys.get(key)
-            self.is_same = used is not None and has_digest(group, used.digest, self.digest)
+            self.is_same = used is not None and has_digest(self.group, used.digest, self.digest)
 
     @property
     def behind(self) -> Set[str]:
@@ -197,19 +194,31 @@ class Rounds:
 
     def _read(self, asked: Sequence[_Asked]) -> _Found:
         groups = [one.group for one in asked]
-        jobs = [job for group in groups for job in group.jobs]
-        keys = {job.header.idempotency_key for job in jobs} - {""}
+        keys = {job.header.idempotency_key for group in groups for job in group.jobs} - {""}
         needs = set[str]().union(*(one.needs for one in asked))
         batches = {group.batch.id for group in groups if group.batch is not None}
         used = self._journal.keys(list(keys)) if keys else {}
-        known = self._journal.jobs(list({job.id for job in jobs}), with_payload=True)
+        self._compare_ids(asked)
         for one in asked:
-            one.compare(used, known)
+            one.compare_key(used)
         return _Found(
             used,
             frozenset(batch_id for batch_id in batches if self._journal.batch(batch_id) is not None),
             self._journal.states(list(needs)) if needs else {},
         )
+
+    def _compare_ids(self, asked: Sequence[_Asked]) -> None:
+        """Note which jobs have ids that are known, and whether they are those jobs. A result says nothing of that."""
+        sent: dict[str, list[tuple[_Asked, Submission]]] = {}
+        for one in asked:
+            one.same = {}
+            for job in one.group.jobs:
+                sent.setdefault(job.id, []).append((one, job))
+        sizes = partial(self._journal.weights, with_payload=True, with_result=False)
+        for ids in portions(list(sent), sizes):
+            for known in self._journal.jobs(ids, with_payload=True, with_result=False).values():
+                for one, job in sent[known.id]:
+                    one.same[known.id] = lookup.is_same(known, job, one.group.metadata)
 
     def _doubts(self, one: _Asked, found: _Found, unsure: Set[str], deletes: bool) -> bool:
         """Return True if a needed job may have ended or been deleted and the journal did not show it yet.

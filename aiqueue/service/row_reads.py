@@ -37,14 +37,23 @@ class RowReads:
         return await self._read(partial(self._journal.payloads, limit=limit), seqs)
 
     async def jobs(
-        self, ids: Sequence[str], *, with_payload: bool = False, limit: int = NO_LIMIT
+        self, ids: Sequence[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
     ) -> tuple[dict[str, StoredJob], dict[str, Exception]]:
         """Return the jobs that are known, by id. The limit is one of results."""
-        return await self._read(partial(self._journal.jobs, with_payload=with_payload, limit=limit), ids)
+        read = partial(self._journal.jobs, with_payload=with_payload, with_result=with_result, limit=limit)
+        return await self._read(read, ids)
 
     async def weights(self, ids: Sequence[str], *, with_payload: bool) -> tuple[dict[str, int], dict[str, Exception]]:
         """Return how many bytes ``jobs`` would read of each job that is known."""
         return await self._read(partial(self._journal.weights, with_payload=with_payload), ids)
+
+    async def states(self, ids: Sequence[str]) -> tuple[dict[str, str], dict[str, Exception]]:
+        """Return the states of the jobs that are known, by id."""
+        return await self._read(self._journal.states, ids)
+
+    async def attempt_sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """Return how many bytes ``attempts`` would read, by seq: none where that can't be read."""
+        return (await self._read(self._journal.attempt_sizes, seqs))[0] if seqs else {}
 
     async def attempts(self, seqs: Sequence[int]) -> tuple[dict[int, list[bytes]], dict[int, Exception]]:
         """Return the AttemptRecords of jobs by seq."""
@@ -86,50 +95,48 @@ class RowReads:
                 found |= read([key])
             except Exception as error:
                 broken[key] = error
-        if broken and not found and not self._reads_others(samples):
+        if broken and not found and not _reads_others(self._journal, samples):
             raise next(iter(broken.values()))
         return found, broken
 
-    def _reads_others(self, samples: Sequence[int]) -> bool:
-        try:
-            ended = [row.seq for row in self._journal.ended(after=(0.0, 0), before=math.inf, limit=_SAMPLES)]
-        except Exception:
-            ended = []
-        return any(map(self._is_readable, [*samples, *ended]))
 
-    def _is_readable(self, seq: int) -> bool:
-        try:
-            return bool(self._journal.payloads([seq]))
-        except Exception:
-            return False
+def _reads_others(journal: Journal, samples: Sequence[int]) -> bool:
+    """Tell whether any of these rows, or of those that ended first, can be read."""
+    try:
+        ended = [row.seq for row in journal.ended(after=(0.0, 0), before=math.inf, limit=_SAMPLES)]
+    except Exception:
+        ended = []
+    return any(_is_readable(journal, seq) for seq in [*samples, *ended])
 
 
-def rows_of(journal: Journal, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+def _is_readable(journal: Journal, seq: int) -> bool:
+    try:
+        return bool(journal.payloads([seq]))
+    except Exception:
+        return False
+
+
+def rows_of(
+    journal: Journal, seqs: Sequence[int], *, with_payload: bool = False, with_result: bool = True
+) -> list[StoredJob]:
     """Return the known jobs in the order of ``seqs``. A row that can't be read gives id and state only.
 
-    Runs in a thread. Raises the first error if no row can be read.
+    Runs in a thread. Raises the first error if no row can be read, of other jobs either.
     """
+    read = partial(journal.by_seq, with_payload=with_payload, with_result=with_result)
     try:
-        return journal.by_seq(seqs, with_payload=with_payload)
+        return read(seqs)
     except Exception as error:
         _log.warning("%d rows of the journal could not be read together, each is read alone: %s", len(seqs), error)
     rows: list[StoredJob] = []
     errors: list[Exception] = []
     for seq in seqs:
         try:
-            rows += journal.by_seq([seq], with_payload=with_payload)
+            rows += read([seq])
         except Exception as error:
             errors.append(error)
             with suppress(Exception):  # then not even its id is known, and the list is shown without it
                 rows += journal.outlines([seq])
-    if errors and not rows:
+    if errors and not rows and not _reads_others(journal, ()):
         raise errors[0]
     return rows
-
-
-def dead_letters_of(journal: Journal, before_seq: int, limit: int) -> list[StoredJob]:
-    """Return dead letters, newest first. A row that can't be read gives id and state only. Runs in a thread."""
-    try:
-        return journal.dead_letters(before_seq=before_seq, limit=limit)
-    except Exception:
-        return rows_of(journal, journal.dead_letter_seqs(before_seq=before_seq, limit=limit))

@@ -90,7 +90,8 @@ class ScheduleDesk:
         """Return how to start a job by hand: not at all, if it was started before."""
         schedule = self._engine.core.schedules.find(call.schedule)
         await asyncio.shield(self._commits.settled())
-        known = (await asyncio.to_thread(self._journal.jobs, [call.job_id])).get(call.job_id)
+        found = await asyncio.to_thread(self._journal.jobs, [call.job_id], with_result=False)
+        known = found.get(call.job_id)
         if known is None or schedule is None:
             return RunSchedule(call.schedule, call.job_id)
         if decode_header(known.header).owner != schedule.spec.id:

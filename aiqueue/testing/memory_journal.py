@@ -129,14 +129,16 @@ class MemoryJournal:
                     break
             return found
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
-        """Return the jobs that are known, by id; ``payload`` is empty unless asked for."""
+    def jobs(
+        self, ids: Iterable[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
+    ) -> dict[str, StoredJob]:
+        """Return the jobs that are known, by id; payload and result are empty where they are not asked for."""
         with self._lock:
             self._check()
             disk, found = self._disk, dict[str, StoredJob]()
             for job_id in ids:
                 if job_id in disk.seqs:
-                    found[job_id] = self._stored(disk.seqs[job_id], with_payload)
+                    found[job_id] = self._stored(disk.seqs[job_id], with_payload, with_result)
                     limit -= len(found[job_id].result)
                 if limit < 0:
                     break
@@ -167,13 +169,23 @@ class MemoryJournal:
             ends = sorted((at, seq) for seq, at in self._disk.ended_at.items() if 0 < at < before and (at, seq) > after)
             return [EndedRow(at, seq, self._disk.jobs[seq].id) for at, seq in ends if seq in self._disk.jobs][:limit]
 
-    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
+    def weights(self, ids: Sequence[str], *, with_payload: bool, with_result: bool = True) -> dict[str, int]:
         """Return how many bytes ``jobs`` would read of each job that is known."""
-        found = self.jobs(ids, with_payload=with_payload)
-        return {
-            job_id: len(job.header) + len(job.result) + len(job.payload) + len(job.metadata)
-            for job_id, job in found.items()
-        }
+        with self._lock:
+            seqs = {self._disk.seqs[job_id]: job_id for job_id in ids if job_id in self._disk.seqs}
+        sizes = MemoryJournal.row_sizes(self, list(seqs), with_payload=with_payload, with_result=with_result)
+        return {seqs[seq]: size for seq, size in sizes.items()}
+
+    def row_sizes(self, seqs: Sequence[int], *, with_payload: bool, with_result: bool) -> dict[int, int]:
+        """Return how many bytes ``by_seq`` would read of each job that is known."""
+        with self._lock:
+            self._check()
+            found = [self._stored(seq, with_payload, with_result) for seq in seqs if seq in self._disk.jobs]
+        return {job.seq: sum(len(column) for column in job if isinstance(column, bytes)) for job in found}
+
+    def attempt_sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """Return how many bytes ``attempts`` would read of each job that has any."""
+        return {seq: sum(map(len, bodies)) for seq, bodies in MemoryJournal.attempts(self, seqs).items()}
 
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         """Return how many bytes the payloads and results of jobs have, by seq."""
@@ -202,12 +214,6 @@ class MemoryJournal:
         with self._lock:
             return any(0 < ended_at < batches_before for _, ended_at in self._disk.batch_states.values())
 
-    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
-        """Return dead letters, the newest first, without payloads."""
-        seqs = self.dead_letter_seqs(before_seq=before_seq, limit=limit)
-        with self._lock:
-            return [self._stored(seq, False) for seq in seqs if seq in self._disk.jobs]
-
     def dead_letter_seqs(self, *, before_seq: int, limit: int) -> list[int]:
         """Return the seqs of dead letters, the newest first."""
         with self._lock:
@@ -234,10 +240,10 @@ class MemoryJournal:
         with self._lock:
             return [seq for n, seq in sorted(self._disk.ends.get(number, {}).items()) if n > after][:limit]
 
-    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False, with_result: bool = True) -> list[StoredJob]:
         """Return the jobs that are known, in the order of ``seqs``."""
         with self._lock:
-            return [self._stored(seq, with_payload) for seq in seqs if seq in self._disk.jobs]
+            return [self._stored(seq, with_payload, with_result) for seq in seqs if seq in self._disk.jobs]
 
     def outlines(self, seqs: Sequence[int]) -> list[StoredJob]:
         """Return the jobs that are known with id and state alone, in the order of ``seqs``."""
@@ -270,10 +276,10 @@ class MemoryJournal:
         self._gone = self._gone or "this journal is closed"
         self.release()
 
-    def _stored(self, seq: int, with_payload: bool) -> StoredJob:
+    def _stored(self, seq: int, with_payload: bool, with_result: bool) -> StoredJob:
         row = self._disk.jobs[seq]
         state, progress = self._disk.states.get(seq, ("", b""))
-        result = self._disk.results.get(seq, b"")
+        result = self._disk.results.get(seq, b"") if with_result else b""
         first = max((first for first in self._disk.shared if first <= seq), default=-1)
         last, shared = self._disk.shared.get(first, (-1, b""))
         metadata, payload = shared if seq <= last else b"", row.payload if with_payload else b""

@@ -65,10 +65,10 @@ class InterruptedJournal(MemoryJournal):
         self._moment()
         return found
 
-    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False, with_result: bool = True) -> list[StoredJob]:
         """As the journal's, with moments before and after."""
         self._moment()
-        found = super().by_seq(seqs, with_payload=with_payload)
+        found = super().by_seq(seqs, with_payload=with_payload, with_result=with_result)
         self._moment()
         return found
 

@@ -44,10 +44,12 @@ class BrokenJournal(MemoryJournal):
         self._check_read(self._ids_of(seqs))
         return super().payloads(seqs, limit=limit)
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
+    def jobs(
+        self, ids: Iterable[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
+    ) -> dict[str, StoredJob]:
         """As the journal's, or an error."""
         self._check_read(ids := list(ids))
-        return super().jobs(ids, with_payload=with_payload, limit=limit)
+        return super().jobs(ids, with_payload=with_payload, with_result=with_result, limit=limit)
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """As the journal's: the states are in other rows than the jobs."""
@@ -61,25 +63,31 @@ class BrokenJournal(MemoryJournal):
         self._check_part(self.broken_attempts, self._ids_of(seqs))
         return super().attempts(seqs)
 
-    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False, with_result: bool = True) -> list[StoredJob]:
         """As the journal's, or an error."""
         self._check_read(self._ids_of(seqs), with_payload=with_payload)
-        return super().by_seq(seqs, with_payload=with_payload)
+        return super().by_seq(seqs, with_payload=with_payload, with_result=with_result)
 
     def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         """As the journal's, or an error."""
         self._check_read(self._ids_of(seqs))
         return super().sizes(seqs)
 
-    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
+    def weights(self, ids: Sequence[str], *, with_payload: bool, with_result: bool = True) -> dict[str, int]:
         """As the journal's, or an error."""
         self._check_read(ids)
-        return super().weights(ids, with_payload=with_payload)
+        return super().weights(ids, with_payload=with_payload, with_result=with_result)
 
-    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
+    def row_sizes(self, seqs: Sequence[int], *, with_payload: bool, with_result: bool) -> dict[int, int]:
         """As the journal's, or an error."""
-        self._check_read(self._ids_of(self.dead_letter_seqs(before_seq=before_seq, limit=limit)))
-        return super().dead_letters(before_seq=before_seq, limit=limit)
+        self._check_read(self._ids_of(seqs))
+        return super().row_sizes(seqs, with_payload=with_payload, with_result=with_result)
+
+    def attempt_sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """As the journal's, or an error."""
+        self._check_read(())
+        self._check_part(self.broken_attempts, self._ids_of(seqs))
+        return super().attempt_sizes(seqs)
 
     def outlines(self, seqs: Sequence[int]) -> list[StoredJob]:
         """As the journal's, or an error."""

@@ -25,29 +25,32 @@ class MeasuredJournal(MemoryJournal):
         self.most = max(self.most, sum(map(len, found.values())))
         return found
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
+    def jobs(
+        self, ids: Iterable[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
+    ) -> dict[str, StoredJob]:
         """As the journal's."""
-        found = super().jobs(ids, with_payload=with_payload, limit=limit)
+        found = super().jobs(ids, with_payload=with_payload, with_result=with_result, limit=limit)
         self._note(found.values())
+        return found
+
+    def attempts(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
+        """As the journal's."""
+        found = super().attempts(seqs)
+        self.most = max(self.most, sum(len(body) for bodies in found.values() for body in bodies))
+        return found
+
+    def headers(self, *, from_seq: int, count: int) -> list[tuple[int, bytes]]:
+        """As the journal's."""
+        found = super().headers(from_seq=from_seq, count=count)
+        self.most = max(self.most, sum(len(body) for _, body in found))
         return found
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """As the journal's, which reads an index and the states alone."""
         return {job_id: job.state or "queued" for job_id, job in MemoryJournal.jobs(self, ids).items()}
 
-    def weights(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, int]:
-        """As the journal's, which reads lengths alone."""
-        jobs = MemoryJournal.jobs(self, ids, with_payload=with_payload)
-        return {job_id: sum(len(part) for part in job if isinstance(part, bytes)) for job_id, job in jobs.items()}
-
-    def dead_letters(self, *, before_seq: int, limit: int) -> list[StoredJob]:
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False, with_result: bool = True) -> list[StoredJob]:
         """As the journal's."""
-        found = super().dead_letters(before_seq=before_seq, limit=limit)
-        self._note(found)
-        return found
-
-    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
-        """As the journal's."""
-        found = super().by_seq(seqs, with_payload=with_payload)
+        found = super().by_seq(seqs, with_payload=with_payload, with_result=with_result)
         self._note(found)
         return found

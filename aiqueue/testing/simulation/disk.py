@@ -129,20 +129,22 @@ class SimulatedDisk(MemoryJournal):
         self._may_fail()
         return super().payloads(seqs, limit=limit)
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
+    def jobs(
+        self, ids: Iterable[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
+    ) -> dict[str, StoredJob]:
         """As the journal's, or an error."""
         self._may_fail()
-        return super().jobs(ids, with_payload=with_payload, limit=limit)
+        return super().jobs(ids, with_payload=with_payload, with_result=with_result, limit=limit)
 
     def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
         """As the journal's, or an error."""
         self._may_fail()
         return super().keys(keys)
 
-    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False) -> list[StoredJob]:
+    def by_seq(self, seqs: Sequence[int], *, with_payload: bool = False, with_result: bool = True) -> list[StoredJob]:
         """As the journal's, or an error."""
         self._may_fail()
-        return super().by_seq(seqs, with_payload=with_payload)
+        return super().by_seq(seqs, with_payload=with_payload, with_result=with_result)
 
     def batch(self, batch_id: str) -> Any:
         """As the journal's, or an error."""

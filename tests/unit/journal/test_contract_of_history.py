@@ -106,6 +106,31 @@ def test_the_sizes_of_jobs_are_those_of_their_payloads_and_results(journal: Jour
     assert journal.sizes([1, 2, 3]) == {1: 8, 2: 0}
 
 
+@pytest.mark.parametrize("with_result", [False, True])
+@pytest.mark.parametrize("with_payload", [False, True])
+def test_the_sizes_of_rows_are_those_of_what_is_read(journal: Journal, with_payload: bool, with_result: bool) -> None:
+    journal.commit(
+        Rows(
+            jobs=[(1, "a", b"header", b"12345"), (2, "b", b"longer header", b"")],
+            states=[(1, "completed", b"progress", 9.0)],
+            results=[(1, b"a result")],
+            attempts=[(1, 1, b"first"), (1, 2, b"second")],
+            shared=[(2, 2, b"metadata that jobs share")],
+        )
+    )
+    asked = {"with_payload": with_payload, "with_result": with_result}
+    rows = {job.id: job for job in journal.by_seq([1, 2, 3], **asked)}
+    assert [(job.payload, job.result) for job in rows.values()] == [
+        (b"12345" if with_payload else b"", b"a result" if with_result else b""),
+        (b"", b""),
+    ]
+    assert journal.jobs(["a", "b", "c"], **asked) == rows
+    sizes = {job.id: sum(len(column) for column in job if isinstance(column, bytes)) for job in rows.values()}
+    assert journal.weights(["a", "b", "c"], **asked) == sizes
+    assert journal.row_sizes([1, 2, 3], **asked) == {1: sizes["a"], 2: sizes["b"]}
+    assert journal.attempt_sizes([1, 2, 3]) == {1: 11}
+
+
 @pytest.mark.parametrize("count", [1, 499, 501, 1_200])
 def test_a_forgotten_job_leaves_nothing(journal: Journal, count: int) -> None:
     gone = range(1, count + 1)
@@ -172,11 +197,10 @@ def test_jobs_are_counted(journal: Journal, after_a_crash: Reopen) -> None:
 def test_dead_letters_are_read_page_by_page_the_newest_first(journal: Journal) -> None:
     journal.commit(jobs(1, 3, 4, state="dead_letter"))
     journal.commit(jobs(2, state="failed"))
-    first = journal.dead_letters(before_seq=2**62, limit=2)
-    assert [(job.seq, job.payload) for job in first] == [(4, b""), (3, b"")]
-    assert [job.seq for job in journal.dead_letters(before_seq=3, limit=2)] == [1]
+    assert journal.dead_letter_seqs(before_seq=2**62, limit=2) == [4, 3]
+    assert journal.dead_letter_seqs(before_seq=3, limit=2) == [1]
     journal.commit(Rows(deletes=[3]))
-    assert [job.seq for job in journal.dead_letters(before_seq=2**62, limit=9)] == [4, 1]
+    assert journal.dead_letter_seqs(before_seq=2**62, limit=9) == [4, 1]
 
 
 def test_all_of_a_commit_is_there_after_a_crash(journal: Journal, after_a_crash: Reopen) -> None:
@@ -186,6 +210,6 @@ def test_all_of_a_commit_is_there_after_a_crash(journal: Journal, after_a_crash:
     other = after_a_crash(journal)
     assert other.attempts([1]) == {1: [b"a1", b"a2"]}
     assert set(other.keys(["k"])) == {"k"}
-    assert [job.id for job in other.dead_letters(before_seq=9, limit=9)] == ["job-1"]
+    assert other.dead_letter_seqs(before_seq=9, limit=9) == [1]
     with other.recover() as found:
         assert (found.counters, list(found.gates), list(found.rows)) == (b"c", [("g", b"x")], [])

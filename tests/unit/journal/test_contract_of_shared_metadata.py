@@ -34,11 +34,6 @@ def test_each_job_is_shown_with_what_it_shares_also_after_a_restart(journal: Jou
     assert shown(after_a_crash(journal)) == expected
 
 
-def test_a_dead_letter_is_listed_with_what_it_shares(journal: Journal) -> None:
-    journal.commit(Rows(states=[(3, "dead_letter", b"", 9.0), (8, "dead_letter", b"", 9.0)]))
-    assert [job.metadata for job in journal.dead_letters(before_seq=99, limit=9)] == [b"", b"first"]
-
-
 def test_a_commit_that_is_tried_again_changes_nothing(journal: Journal) -> None:
     before = shown(journal)
     journal.commit(Rows(shared=[(2, 4, b"first"), (5, 7, b"second")]))

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiqueue.batch_protocol import BatchCall, ResultsCall
+from aiqueue.engine.effects import Effects, Rows
 from aiqueue.journal.base import StoredJob
 from aiqueue.protocol import BatchSpec, SubmitGroup
 from aiqueue.testing.jobs import completed, failed, final, header, submission
@@ -44,3 +45,13 @@ async def test_a_page_after_a_retry_reads_its_own_jobs_and_each_successors_place
     assert shown == heirs
     assert read == [JOBS], "each page reads its own jobs"
     assert places == [JOBS], "where the successors are is read once"
+
+
+async def test_a_page_whose_jobs_are_all_deleted_is_passed_without_a_wait(queue: ServiceHarness) -> None:
+    jobs = [submission(f"job-{n}", replace(header(batch_id="b"), index=n)) for n in range(3)]
+    assert await queue.service.submit([SubmitGroup(jobs, batch=BatchSpec("b"))]) == [None]
+    await queue.claim(3)
+    await queue.exchange(completed("job-0"), completed("job-1"), slots=0)
+    await queue.service._commits.append(Effects(rows=Rows(deletes=[1, 2])))
+    page = await queue.service.batches.results(ResultsCall("b", 0, 2, ordered=False, wait_s=3_600.0))
+    assert (list(page.jobs), page.after, page.is_last) == ([], 2, False)

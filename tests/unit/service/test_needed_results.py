@@ -109,8 +109,10 @@ class Racing(MemoryJournal):
         self.queue: ServiceHarness | None = None
         self.raced = 0
 
-    def jobs(self, ids: Iterable[str], *, with_payload: bool = False, limit: int = NO_LIMIT) -> dict[str, StoredJob]:
-        found = super().jobs(ids, with_payload=with_payload, limit=limit)
+    def jobs(
+        self, ids: Iterable[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
+    ) -> dict[str, StoredJob]:
+        found = super().jobs(ids, with_payload=with_payload, with_result=with_result, limit=limit)
         self._race(found)
         return found
 

@@ -162,7 +162,7 @@ async def test_a_failed_read_is_told_to_its_round_and_the_next_one_works(
         raise OSError("Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(queue.memory, "jobs", broken)
+        patched.setattr(queue.memory, "keys", broken)
         for call in [send(queue, keyed("a"), keyed("b")), send(queue, keyed("c"))]:
             with pytest.raises(OSError, match="Input/output"):
                 await call

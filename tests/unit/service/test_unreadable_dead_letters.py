@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from aiqueue.engine.effects import Rows
 from aiqueue.errors import RecordUnreadable
 from aiqueue.protocol import DeadLettersCall, SubmitGroup
 from aiqueue.testing.jobs import chat, failed, header, retryable, submission
@@ -51,6 +52,17 @@ async def test_a_dead_letter_that_needs_no_decoding_is_deleted_beside_one_that_c
         queue.service.dead_letters._is_needed = lambda job_id: job_id == "bad"
     deleted = await queue.service.dead_letters.delete(["bad", "good"])
     assert "good" in deleted
+    await queue.service.close()
+
+
+async def test_dead_letters_of_which_the_attempts_of_one_can_not_be_read_are_listed() -> None:
+    queue = ServiceHarness(journal=BrokenJournal())
+    await dead_letters(queue)
+    assert isinstance(queue.journal, BrokenJournal)
+    queue.memory.commit(Rows(attempts=[(seq, 1, b"before") for seq in queue.memory._disk.seqs.values()]))
+    queue.journal.broken_attempts = {"bad"}
+    found = (await queue.service.dead_letters.find(DeadLettersCall())).jobs
+    assert {view.id: view.attempts for view in found} == {"good": [b"before"], "bad": []}
     await queue.service.close()
 
 

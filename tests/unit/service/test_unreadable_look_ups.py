@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from aiqueue.batch_protocol import ResultsCall
-from aiqueue.journal.base import StoredJob
 from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, SubmitGroup
 from aiqueue.testing.jobs import chat, completed, failed, final, header, submission
 from aiqueue.views import job_info
@@ -148,14 +147,31 @@ async def test_a_submit_of_a_job_whose_row_can_not_be_read_fails_alone(queue: Se
 async def test_submits_that_can_be_looked_up_only_one_by_one_are_accepted(
     queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = queue.journal.jobs
+    read = queue.journal.weights
 
-    def read_one(ids: Iterable[str], **more: bool) -> dict[str, StoredJob]:
+    def read_one(ids: Iterable[str], **more: bool) -> dict[str, int]:
         if len(ids := list(ids)) > 1:
             raise sqlite3.OperationalError("disk I/O error")
         return read(ids, **more)
 
-    monkeypatch.setattr(queue.journal, "jobs", read_one)
+    monkeypatch.setattr(queue.journal, "weights", read_one)
     groups = [SubmitGroup([submission(f"new-{number}")], maybe_known=True) for number in range(5)]
     assert await asyncio.gather(*(queue.service.submit([each]) for each in groups)) == [[None]] * 5
     assert queue.service._engine.core.live.keys() >= {f"new-{number}" for number in range(5)}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_large_row_that_can_not_be_read_hides_none_of_those_behind_it(
+    queue: ServiceHarness, ordered: bool
+) -> None:
+    """What is read of a large row is read alone, and the row's error is not taken for one of the disk."""
+    await end(queue)
+    spoil(queue, "read")
+    for seq in queue.memory._disk.results:
+        queue.memory._disk.results[seq] = b'"' + b"x" * 5_000_000 + b'"'
+    shown: list[JobView] = []
+    while len(shown) < len(IDS):
+        reply = await queue.service.batches.results(ResultsCall("batch", len(shown), ordered=ordered))
+        shown += reply.jobs
+    assert [view.id for view in shown] == IDS
+    assert [view.failure is not None and view.failure.kind for view in shown].count("record_unreadable") == 1
