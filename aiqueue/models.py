@@ -260,7 +260,7 @@ class GraphNodeBody(_Model):
     """One job of a graph."""
 
     payload: JobPayload
-    depends_on: list[StepName] = Field(default_factory=list)
+    depends_on: list[Text] = Field(default_factory=list)  # names of other nodes: they are looked up
     on_error: Literal["fail", "skip", "include"] = Field(
         "fail", description="what the job does when one that it needs did not complete"
     )

@@ -5,7 +5,7 @@ A header of 18 fields for each of 100,000 jobs costs both sides more than the re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import msgspec
 
@@ -25,7 +25,16 @@ class _Packed(Wire):
     metadata: bytes = b""
 
 
+class _Sent(_Packed):
+    """The same, its headers still encoded."""
+
+    headers: list[msgspec.Raw]  # type: ignore[assignment]
+
+
+_LARGE = 256 * 2**10  # bytes of a call, and of the headers that are decoded at once
 _decode = msgspec.msgpack.Decoder(list[_Packed]).decode
+_decode_sent = msgspec.msgpack.Decoder(list[_Sent]).decode
+_decode_header = msgspec.msgpack.Decoder(JobHeader).decode
 
 
 def encode_groups(groups: Sequence[SubmitGroup]) -> bytes:
@@ -35,7 +44,26 @@ def encode_groups(groups: Sequence[SubmitGroup]) -> bytes:
 
 def decode_groups(sent: bytes) -> list[SubmitGroup]:
     """Return what ``encode_groups`` was given. Raises msgspec.MsgspecError if it was not made by it."""
-    return [_unpack(packed) for packed in _decode(sent)]
+    return [_unpack(packed, packed.headers) for packed in _decode(sent)]
+
+
+def decode_in_parts(sent: bytes) -> Generator[None, None, list[SubmitGroup]]:
+    """Return the same as ``decode_groups``, some of it for each item that is asked for: a graph has large headers."""
+    if len(sent) <= _LARGE:
+        return decode_groups(sent)
+    groups: list[SubmitGroup] = []
+    for packed in _decode_sent(sent):
+        headers: list[JobHeader] = []
+        size = 0
+        for raw in packed.headers:
+            headers.append(_decode_header(raw))
+            size += len(memoryview(raw))
+            if size > _LARGE:
+                yield
+                size = 0
+        groups.append(_unpack(packed, headers))
+        yield
+    return groups
 
 
 def _pack(group: SubmitGroup) -> _Packed:
@@ -49,7 +77,7 @@ def _pack(group: SubmitGroup) -> _Packed:
     )
 
 
-def _unpack(packed: _Packed) -> SubmitGroup:
-    headers = map(packed.headers.__getitem__, packed.which)
+def _unpack(packed: _Packed, decoded: Sequence[JobHeader]) -> SubmitGroup:
+    headers = map(decoded.__getitem__, packed.which)
     jobs = list(map(Submission, packed.ids, headers, packed.payloads))
     return SubmitGroup(jobs, packed.maybe_known, packed.batch, packed.part_of, packed.metadata)

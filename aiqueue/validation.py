@@ -18,9 +18,11 @@ from aiqueue.models import PAYLOAD, AIJobType, ChatPayload, CompletionPayload, E
 from aiqueue.protocol import ProviderEntry, Welcome
 from aiqueue.schema_limits import schema_faults
 from aiqueue.shape import shape_of
+from aiqueue.waiting import Pace, Parts, at_once
 
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
 _MAX_KNOWN = 1_000
+_PART = 100  # payloads that are checked at once
 _MAX_SHOWN = 100  # jobs of a batch whose errors are listed
 #: What pydantic puts into an error's path for the branch of a union it tried; ``list[…]``, ``literal[…]`` … too.
 _BRANCHES = frozenset({*AIJobType, "str", "int", "float", "bool", "none", "list", "dict"})
@@ -140,6 +142,11 @@ class PayloadChecker:
 
     def check_all(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> list[CheckedPayload]:
         """Check a list; the error names the index of every bad one, the first 100."""
+        return at_once(self.check_in_parts(payloads))
+
+    def check_in_parts(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> Parts[list[CheckedPayload]]:
+        """As ``check_all``, some payloads for each item that is asked for."""
+        pace = Pace(_PART)
         checked, errors, bad = [], list[FieldError](), 0
         too_large = True
         for index, payload in enumerate(payloads):
@@ -151,6 +158,8 @@ class PayloadChecker:
                 errors += [FieldError(item.field, item.message, index) for item in error.errors]
                 if bad == _MAX_SHOWN:
                     break
+            if pace.is_full():
+                yield
         if errors:
             raise (PayloadTooLarge if too_large else ValidationError)(errors)
         return checked

@@ -1,9 +1,14 @@
-"""Waiting for a future that others share, without losing what it was given at the last moment."""
+"""Waiting without harm: for a future that others share, and for long work that leaves the loop to others between."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Generator
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+Parts = Generator[None, None, T]  #: work that is done in parts, and what it returns
+_PART = 1_000
 
 
 async def done_within(future: asyncio.Future[Any], timeout_s: float) -> bool:
@@ -14,3 +19,37 @@ async def done_within(future: asyncio.Future[Any], timeout_s: float) -> bool:
     """
     await asyncio.wait({future}, timeout=timeout_s)
     return future.done()
+
+
+async def in_parts(work: Parts[T]) -> T:
+    """Return what ``work`` returns; the event loop turns after each of its parts."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return cast(T, done.value)
+        await asyncio.sleep(0)
+
+
+def at_once(work: Parts[T]) -> T:
+    """Return what ``work`` returns, all of its parts done without a pause."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return cast(T, done.value)
+
+
+class Pace:
+    """Tells when a part is full: after ``most`` small things that were done."""
+
+    def __init__(self, most: int = _PART) -> None:
+        self._most = self._left = most
+
+    def is_full(self, count: int = 1) -> bool:
+        """Count things that were done; return True if others are to have a turn."""
+        self._left -= count
+        if self._left > 0:
+            return False
+        self._left = self._most
+        return True

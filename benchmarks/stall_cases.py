@@ -3,130 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
 
 from msgspec.structs import replace
 
-from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall
+from aiqueue.batch_protocol import ResultsCall
 from aiqueue.errors import RateLimited
 from aiqueue.ids import new_job_ids
-from aiqueue.journal.base import Journal
-from aiqueue.protocol import BatchSpec, EventsCall, ExchangeCall, JobHeader, Need, Outcome, Submission, SubmitGroup
-from aiqueue.service.clock import SteadyClock
-from aiqueue.service.queue_service import QueueService
-from aiqueue.testing.jobs import POOL, completed, final, group, header, settings
-
-_PART = 1_000
-_PAYLOAD = b'{"type":"chat_completion","messages":[{"role":"user","content":"Hello"}]}'
-_BATCH = "batch"
-_T = TypeVar("_T")
-
-
-class JumpingClock(SteadyClock):
-    """A clock that can be put forward."""
-
-    def advance(self, seconds: float) -> None:
-        """Put it forward."""
-        self._offset += seconds
-
-
-class Stage:
-    """A service, and what clients and workers do to it."""
-
-    def __init__(self, journal: Journal) -> None:
-        self.clock = JumpingClock()
-        self.settings = settings(cache_bytes=256 * 2**20)
-        self.service = QueueService(self.settings, journal, clock=self.clock)
-
-    async def submit(self, count: int, **fields: object) -> list[str]:
-        """Submit jobs, a thousand in a call."""
-        ids = new_job_ids(count)
-        for part in _parts(ids, _PART):
-            await self.send(group(*_jobs(part, replace(header(), **fields))))
-        return ids
-
-    async def send(self, *groups: SubmitGroup) -> None:
-        """Submit groups, none of which may be refused."""
-        refused = [refusal for refusal in await self.service.submit(groups) if refusal]
-        assert not refused, refused[0]
-
-    async def open_batch(self, count: int, **fields: object) -> list[str]:
-        """Send a batch in parts, and do not seal it."""
-        ids = new_job_ids(count)
-        spec = BatchSpec(_BATCH, is_open=True)
-        for at, part in enumerate(_parts(ids, _PART)):
-            made = [
-                Submission(job_id, replace(header(batch_id=_BATCH), index=at * _PART + index, **fields), _PAYLOAD)
-                for index, job_id in enumerate(part)
-            ]
-            await self.send(SubmitGroup(made, part_of="" if not at else _BATCH, batch=None if at else spec))
-        return ids
-
-    async def steer(self, action: str, count: int = 0) -> BatchView:
-        """Do something to the batch."""
-        return await self.service.batches.call(BatchCall(_BATCH, action, count))
-
-    async def batch(self, count: int, **fields: object) -> list[str]:
-        """Send and seal a batch."""
-        ids = await self.open_batch(count, **fields)
-        await self.steer("seal", count)
-        await self.quiet()
-        return ids
-
-    async def chain(self, batch_id: str, count: int) -> list[str]:
-        """Submit a chain."""
-        ids = new_job_ids(count)
-        await self.send(SubmitGroup(list(_steps(batch_id, ids)), batch=BatchSpec(batch_id, "chain")))
-        return ids
-
-    async def exchange(self, *outcomes: Outcome, slots: int = 0, worker: str = "worker") -> list[str]:
-        """Report, and take jobs; return their ids."""
-        reply = await self.service.exchange(ExchangeCall(worker, POOL, slots, list(outcomes)))
-        return [claim.job_id for claim in reply.claims]
-
-    async def until(self, holds: Callable[[], object]) -> None:
-        """Wait until something holds."""
-        while not holds():  # noqa: ASYNC110  # conditions are anything
-            await asyncio.sleep(0.01)
-
-    async def quiet(self) -> None:
-        """Wait until nothing is left to be done."""
-        engine = self.service._engine
-        await self.until(lambda: (due := engine.next_due(now=self.clock.now())) is None or due > self.clock.now())
-
-    async def no_live(self) -> None:
-        """Wait until all jobs have ended."""
-        await self.until(lambda: not self.service._engine.core.live)
-
-
-Steps = AsyncIterator[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One thing that happens. ``most``: jobs it makes sense for; 0: any number."""
-
-    name: str
-    play: Callable[[Stage, int], Steps]
-    most: int = 0
-
-
-def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    return (items[at : at + size] for at in range(0, len(items), size))
-
-
-def _jobs(ids: Iterable[str], made: JobHeader) -> Iterator[Submission]:
-    return (Submission(job_id, made, _PAYLOAD) for job_id in ids)
-
-
-def _steps(batch_id: str, ids: list[str]) -> Iterator[Submission]:
-    for index, job_id in enumerate(ids):
-        needs = (Need(ids[index - 1]),) if index else ()
-        yield Submission(
-            job_id, replace(header(batch_id=batch_id), index=index, needs=needs, on_error="fail"), _PAYLOAD
-        )
+from aiqueue.protocol import BatchSpec, EventsCall, Need, Outcome, Submission, SubmitGroup
+from aiqueue.testing.jobs import completed, final, group, header
+from benchmarks.stall_groups import GROUP_CASES
+from benchmarks.stall_stage import BATCH, PART, PAYLOAD, Case, Stage, Steps, jobs_of, parts_of, steps_of
 
 
 async def _seal(stage: Stage, size: int) -> Steps:
@@ -197,12 +83,6 @@ async def _fail_fast_of_others(stage: Stage, size: int) -> Steps:
         )
 
 
-async def _accept_a_chain(stage: Stage, size: int) -> Steps:
-    chain = SubmitGroup(list(_steps("chain", new_job_ids(size))), batch=BatchSpec("chain", "chain"))
-    yield
-    await stage.send(chain)
-
-
 async def _fail_a_chain(stage: Stage, size: int) -> Steps:
     await stage.chain("chain", size)
     (job_id,) = await stage.exchange(slots=1)
@@ -215,17 +95,17 @@ async def _fail_a_fan(stage: Stage, size: int) -> Steps:
     (parent,) = await stage.submit(1)
     await stage.exchange(slots=1)
     ids = new_job_ids(size)
-    for at, part in enumerate(_parts(ids, _PART)):
+    for at, part in enumerate(parts_of(ids, PART)):
         made = replace(header(batch_id=f"fan-{at}"), needs=(Need(parent),), on_error="fail")
-        await stage.send(SubmitGroup(list(_jobs(part, made)), batch=BatchSpec(f"fan-{at}", "graph")))
+        await stage.send(SubmitGroup(list(jobs_of(part, made)), batch=BatchSpec(f"fan-{at}", "graph")))
     yield
     await stage.exchange(Outcome(parent, 1, failure=final()))
     await stage.no_live()
 
 
 async def _many_models(stage: Stage, size: int) -> Steps:
-    for part in _parts(range(size), 500):
-        await stage.send(*(group(Submission(*new_job_ids(1), header(model=f"m{n}"), _PAYLOAD)) for n in part))
+    for part in parts_of(range(size), 500):
+        await stage.send(*(group(Submission(*new_job_ids(1), header(model=f"m{n}"), PAYLOAD)) for n in part))
         await stage.exchange(*(completed(job_id) for job_id in await stage.exchange(slots=500)), slots=0)
     yield
     for _ in range(100):
@@ -235,8 +115,8 @@ async def _many_models(stage: Stage, size: int) -> Steps:
 
 
 async def _statistics(stage: Stage, size: int) -> Steps:
-    for part in _parts(range(size), 500):
-        await stage.send(*(group(Submission(*new_job_ids(1), header(model=f"m{n}"), _PAYLOAD)) for n in part))
+    for part in parts_of(range(size), 500):
+        await stage.send(*(group(Submission(*new_job_ids(1), header(model=f"m{n}"), PAYLOAD)) for n in part))
     await stage.exchange(slots=3_000)
     yield
     await stage.service.counted_stats()
@@ -244,9 +124,9 @@ async def _statistics(stage: Stage, size: int) -> Steps:
 
 
 async def _live_chains(stage: Stage, size: int) -> Steps:
-    for part in _parts(range(size), 200):
+    for part in parts_of(range(size), 200):
         await stage.send(
-            *(SubmitGroup(list(_steps(f"c{n}", new_job_ids(2))), batch=BatchSpec(f"c{n}", "chain")) for n in part)
+            *(SubmitGroup(list(steps_of(f"c{n}", new_job_ids(2))), batch=BatchSpec(f"c{n}", "chain")) for n in part)
         )
     yield
     await asyncio.sleep(2.5)
@@ -269,7 +149,7 @@ async def _parked_readers(stage: Stage, size: int) -> Steps:
 
 async def _retried(stage: Stage, size: int) -> None:
     await stage.batch(size)
-    while claimed := await stage.exchange(slots=_PART):
+    while claimed := await stage.exchange(slots=PART):
         await stage.exchange(*(Outcome(job_id, 1, failure=final()) for job_id in claimed))
         if not stage.service._engine.core.live:
             break
@@ -285,10 +165,10 @@ async def _pages_after_retry(stage: Stage, size: int) -> Steps:
     await _retried(stage, size)
     await stage.steer("retry_failed")
     while stage.service._engine.core.live:
-        await stage.exchange(*(completed(job_id) for job_id in await stage.exchange(slots=_PART)))
+        await stage.exchange(*(completed(job_id) for job_id in await stage.exchange(slots=PART)))
     yield
     for at in range(20):
-        await stage.service.batches.results(ResultsCall(_BATCH, at * 100, 100))
+        await stage.service.batches.results(ResultsCall(BATCH, at * 100, 100))
 
 
 CASES = (
@@ -301,7 +181,7 @@ CASES = (
     Case("come due at once", _come_due),
     Case("fail fast at a closed gate", _fail_fast),
     Case("40 refusals beside fail-fast jobs of another model", _fail_fast_of_others),
-    Case("accept a chain", _accept_a_chain, 25_000),
+    *GROUP_CASES,
     Case("first step of a chain fails", _fail_a_chain, 25_000),
     Case("parent of many jobs fails", _fail_a_fan),
     Case("100 jobs where many models were seen", _many_models, 9_500),

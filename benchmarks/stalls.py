@@ -16,7 +16,8 @@ from pathlib import Path
 
 from aiqueue.journal.sqlite import SqliteJournal
 from benchmarks.harness import Figure
-from benchmarks.stall_cases import CASES, Case, Stage
+from benchmarks.stall_cases import CASES
+from benchmarks.stall_stage import Case, Stage
 
 
 class Meter:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from aiqueue.engine import batches, prepared
-from aiqueue.engine.cancellation import fail_closed
+from aiqueue.engine import batches, lists, prepared
+from aiqueue.engine.cancellation import fail_where_closed
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
 from aiqueue.engine.effects import KeyRow
 from aiqueue.engine.prepared import Prepared
 from aiqueue.engine.publishing import SUBMITTED, Turn
-from aiqueue.engine.records import Common, JobRecord
+from aiqueue.engine.records import Common
 from aiqueue.engine.states import JobState
 from aiqueue.errors import DuplicateBatch, DuplicateJob, QueueFull, ValidationError
 from aiqueue.levels import LEVELS
@@ -67,12 +67,15 @@ def _accept_prepared(core: Core, turn: Turn, ready: Prepared, command: Submit) -
     """As ``_accept``, for a large group whose jobs were made ready beforehand."""
     if not ready.levels.keys() <= core.levels:
         return _no_level(core)
-    refusal = ready.refusal(command) or _no_room(core, len(ready.jobs), ready.levels.elements())
+    refusal = ready.refusal(command) or _no_room(core, len(ready.jobs), ready.levels)
     if refusal is None:
         if ready.group.metadata:
             batches.keep_metadata(core, turn, ready.group.jobs, ready.group.metadata)
         _keep_key(core, turn, ready.group, len(ready.jobs), command)
-        prepared.accept(core, turn, ready, command)
+        if ready.group.batch is None:
+            lists.accept(core, turn, ready)
+        else:
+            prepared.accept(core, turn, ready, command)
     return refusal
 
 
@@ -80,8 +83,8 @@ def _no_level(core: Core) -> Refusal:
     return Refusal(ValidationError.kind, f"level must be 0 to {len(core.waiting) - 1}")
 
 
-def _no_room(core: Core, count: int, levels: Iterable[int]) -> Refusal | None:
-    """Return a refusal if ``count`` jobs of these levels do not fit into the queue."""
+def _no_room(core: Core, count: int, levels: Iterable[int] | Mapping[int, int]) -> Refusal | None:
+    """Return a refusal if ``count`` jobs of these levels (one for each, or how many of each) do not fit in."""
     policy, full = core.policy, ""
     if not count:  # sent again: accepted long ago
         return None
@@ -121,7 +124,7 @@ def _enqueue(core: Core, turn: Turn, submitted: Submission, draft: _Draft) -> No
         core.write(turn, job)  # without a row of its own a job counts as queued
     core.publish(turn, job, SUBMITTED)
     if header.fail_fast:
-        _fail_at_closed_gate(core, turn, job)
+        fail_where_closed(core, turn, job)
 
 
 def _keep_key(core: Core, turn: Turn, group: SubmitGroup, count: int, command: Submit) -> None:
@@ -136,9 +139,3 @@ def _keep_key(core: Core, turn: Turn, group: SubmitGroup, count: int, command: S
         batch = core.groups.live[group.part_of].no
     digest = command.digests.get(first.id, b"")
     turn.rows.keys.append(KeyRow(key, first.id, digest, turn.now, seq, seq + count - 1, batch))
-
-
-def _fail_at_closed_gate(core: Core, turn: Turn, job: JobRecord) -> None:
-    gate = core.gates.of(job.lane, now=turn.now)
-    if turn.now < gate.closed_until and job.state is JobState.QUEUED:
-        fail_closed(core, turn, job, gate.reason)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 
 from aiqueue.engine.batch_ends import end_phase
-from aiqueue.engine.cancellation import fail_closed, stop_job
+from aiqueue.engine.cancellation import fail_where_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
 from aiqueue.engine.core import Core
-from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, failure_of, lost_need, unknown
+from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess, failure_of, lost_need, unknown
 from aiqueue.engine.groups import Group, StoredBatch, encode_batch
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord, decode_progress
@@ -20,6 +20,7 @@ from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGr
 
 OPEN_S = 600.0  #: an open batch to which nothing is added for this long is dropped
 _CHEAP = 4  # as many jobs become ready in the time in which one is cancelled
+_EDGES = 32  # needs of a job that can be let go in the time in which a job without any is cancelled
 RETRIED = -1  #: first index of a part that holds successors of failed jobs: each header has its job's own index
 
 
@@ -32,6 +33,8 @@ def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], 
             return Refusal(BatchNotFound.kind, batch_id)
     elif fresh and (is_taken(core, batch_id) or batch_id in command.batches):
         return Refusal(DuplicateBatch.kind, batch_id)
+    if over := excess([len(needs) for job in fresh.values() if (needs := job.header.needs)]):
+        return Refusal(ValidationError.kind, over)
     known = set(command.ended)
     for job in fresh.values():
         header = job.header
@@ -166,9 +169,9 @@ def _seal(core: Core, turn: Turn, group: Group) -> None:
         core.groups.finished.append(group)
 
 
-def release(core: Core, turn: Turn, group: Group) -> None:
+def release(core: Core, turn: Turn, group: Group, levels: Iterable[int] = ()) -> None:
     """Announce a batch, and let those of its jobs run that wait for no other one: some in this turn."""
-    core.groups.sealing[group.spec.id] = group.by_level(len(core.waiting))
+    core.groups.sealing[group.spec.id] = group.by_level(levels)
     _release_sealed(core, turn)
     core.groups.dirty[group.spec.id] = group
     _publish(core, turn, group, BATCH_SUBMITTED)
@@ -195,10 +198,8 @@ def _release_sealed(core: Core, turn: Turn) -> None:
 def _release(core: Core, turn: Turn, job: JobRecord) -> None:
     """Let a blocked job run, unless its gate is closed and it is not to wait there."""
     core.unblock(turn, job)
-    if job.id in core.fail_fast and job.state is JobState.QUEUED:
-        gate = core.gates.of(job.lane, now=turn.now)
-        if turn.now < gate.closed_until:
-            fail_closed(core, turn, job, gate.reason)
+    if job.id in core.fail_fast:
+        fail_where_closed(core, turn, job)
 
 
 def drop(core: Core, turn: Turn, group: Group) -> None:
@@ -248,7 +249,7 @@ def advance(core: Core, turn: Turn) -> None:
         while group.doomed and turn.left > 0:
             job = group.doomed.pop()
             if job.state not in TERMINAL:
-                turn.left -= 1
+                turn.left -= 1 + len(core.links.needs.get(job.id, ())) // _EDGES
                 (_forget if dropped else stop_job)(core, turn, job.id)
         if group.doomed:
             return
@@ -295,6 +296,7 @@ def _parent_ended(core: Core, turn: Turn, parent: Ended, child: str) -> None:
     if group is not None and group.is_dropped:
         return
     if broken(core.links.on_error[child], parent.state):
+        turn.left -= len(core.links.needs[child]) // _EDGES  # each is let go
         core.move(turn, job, JobState.FAILED, failure=failure_of(parent.id, parent.state.value))
     elif core.links.met(child) and (group is None or group.stored.phase != "open"):
         _release(core, turn, job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiqueue.engine.commands import Cancel
 from aiqueue.engine.core import HELD, Core
-from aiqueue.engine.publishing import Turn
+from aiqueue.engine.publishing import SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
 from aiqueue.errors import CircuitOpen, JobCancelled, JobExpired
@@ -22,6 +22,7 @@ def stop_job(core: Core, turn: Turn, job_id: str) -> CancelReply:
     if job is None:
         return CancelReply(job_id, cancelled=False, status="")
     if job.state not in HELD:
+        _announce(core, turn, job)
         core.move(turn, job, JobState.CANCELLED, failure=JobCancelled("Job was cancelled before it ran").to_failure())
     elif job.state is JobState.PROCESSING:
         core.move(turn, job, JobState.CANCELLING)
@@ -35,6 +36,19 @@ def expire(core: Core, turn: Turn, job: JobRecord) -> None:
     """End a job that was not started in time."""
     late = JobExpired("Job was not started before its deadline").to_failure()
     core.move(turn, job, JobState.EXPIRED, failure=late)
+
+
+def _announce(core: Core, turn: Turn, job: JobRecord) -> None:
+    """Announce a job of a long list whose turn has not come: its end is not to be the first that is heard of it."""
+    if core.lists and job.state is JobState.BLOCKED and job.batch_id not in core.groups.live:
+        core.publish(turn, job, SUBMITTED)
+
+
+def fail_where_closed(core: Core, turn: Turn, job: JobRecord) -> None:
+    """End a new job that is not to wait for a gate, if its gate is closed."""
+    gate = core.gates.of(job.lane, now=turn.now)
+    if turn.now < gate.closed_until and job.state is JobState.QUEUED:
+        fail_closed(core, turn, job, gate.reason)
 
 
 def fail_closed(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:

@@ -23,7 +23,7 @@ class Submit:
     ``digests``: of the bodies of jobs that carry an idempotency key, by job id; kept with the key.
     ``ended``: the states of ended jobs that these ones need, by id.
     ``batches``: ids of batches that the journal has, of those submitted now.
-    ``prepared``: large groups that were made ready beforehand, by batch id.
+    ``prepared``: large groups that were made ready beforehand, by ``id``.
     """
 
     groups: Sequence[SubmitGroup]
@@ -31,7 +31,7 @@ class Submit:
     digests: Mapping[str, bytes] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)
     batches: Set[str] = frozenset()
-    prepared: Mapping[str, Prepared] = field(default_factory=dict)
+    prepared: Mapping[int, Prepared] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

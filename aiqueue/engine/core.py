@@ -6,6 +6,7 @@ command handlers beside this file only say what happens to which job.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 from aiqueue.engine.counters import Counters, encode_counters
@@ -23,6 +24,7 @@ from aiqueue.engine.records import (
     Common,
     JobRecord,
     LaneKey,
+    Listed,
     Progress,
     encode_attempt,
     encode_progress,
@@ -58,6 +60,7 @@ class Core(Publisher):
         self.appointments = JobTimes()  #: not before, by the machine's clock; of jobs that never ran
         self._timed: set[str] = set()  # live jobs that had a time of these three: most have none
         self.schedules = Schedules()
+        self.lists: deque[Listed] = deque()  #: accepted whole: jobs that have yet to become ready
         self.quarantine: dict[str, str] = {}  #: by pool, the worker that runs suspects, or is emptied for them
         self.isolated: set[str] = set()  #: workers that were given suspects, also those that want nothing more by now
         self.fail_fast = FailFast()
@@ -73,7 +76,7 @@ class Core(Publisher):
     def pending(self) -> bool:
         """Whether something has begun that the next ticks go on with."""
         groups = self.groups
-        return bool(self.links.freed or groups.stopping or groups.sealing or self.fail_fast.pending)
+        return bool(self.links.freed or groups.stopping or groups.sealing or self.lists or self.fail_fast.pending)
 
     def common(self, header: JobHeader) -> Common:
         """Return what the jobs of ``header`` have in common; strings that many share are stored once."""
@@ -110,18 +113,18 @@ class Core(Publisher):
         if header.fail_fast:
             self.fail_fast.add(job)
 
-    def record_all(self, jobs: dict[str, JobRecord], levels: Mapping[int, int], group: Group) -> None:
-        """Take the jobs of a new batch, made beforehand and BLOCKED; they get seqs without gaps."""
+    def record_all(self, jobs: dict[str, JobRecord], levels: Mapping[int, int], batches: Mapping[str, int]) -> None:
+        """Take new jobs, made beforehand and BLOCKED; they get seqs without gaps. Both counts are of all of them."""
         for seq, job in enumerate(jobs.values(), start=self.counters.next_seq):
             job.seq = seq
         self.counters.next_seq += len(jobs)
         self.counters.accepted += len(jobs)
         self.live.update(jobs)
-        self.open_batches[group.spec.id] = len(jobs)
+        for batch_id, count in batches.items():
+            self.open_batches[batch_id] = self.open_batches.get(batch_id, 0) + count
         self.blocked += len(jobs)
         for level, count in levels.items():
             self.waiting[level] += count
-        group.join_all(jobs.values())
 
     def admit(self, job: JobRecord, state: JobState, *, now: float) -> None:
         """Put a job where its state says: on acceptance, and on loading it from the journal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import JobState
@@ -11,6 +11,9 @@ from aiqueue.errors import DependencyFailed
 from aiqueue.protocol import Failure, Need
 
 ON_ERROR = frozenset({"fail", "skip", "include"})
+MAX_NEEDS = 10_000  #: jobs that one job may need
+MAX_EDGES = 100_000  #: needs of all jobs of a chain or a graph together: each takes the queue some of a step
+_T = TypeVar("_T")
 
 
 class Ended(NamedTuple):
@@ -46,21 +49,25 @@ class Links:
 
     def add_all(
         self,
-        needs: Mapping[str, Sequence[Need]],
-        on_error: Mapping[str, str],
-        missing: Mapping[str, int],
-        children: Mapping[str, list[str]],
-        needed: Mapping[str, int],
+        needs: dict[str, Sequence[Need]],
+        on_error: dict[str, str],
+        missing: dict[str, int],
+        children: dict[str, list[str]],
+        needed: dict[str, int],
     ) -> None:
-        """Take many new jobs at once, made ready beforehand; ``children``: who waits for one of them."""
-        self.needs.update(needs)
-        self.on_error.update(on_error)
-        self._missing.update(missing)
-        self._children.update(children)
-        if self._needed.keys().isdisjoint(needed):
-            self._needed.update(needed)
-        else:
-            self._needed.update({job_id: self._needed.get(job_id, 0) + count for job_id, count in needed.items()})
+        """Take many new jobs at once, made ready beforehand; ``children``: who waits for one of them.
+
+        The mappings are this object's from now on.
+        """
+        self.needs = _merged(self.needs, needs)
+        self.on_error = _merged(self.on_error, on_error)
+        self._missing = _merged(self._missing, missing)
+        self._children = _merged(self._children, children)
+        if not self._needed.keys().isdisjoint(needed):
+            few, many = sorted((self._needed, needed), key=len)
+            for job_id in few.keys() & many.keys():
+                few[job_id] += many[job_id]
+        self._needed = _merged(self._needed, needed)
 
     def await_job(self, job_id: str, children: Sequence[str]) -> None:
         """Let jobs that were just taken wait for a live one."""
@@ -122,6 +129,32 @@ class Links:
     def fingerprint(self) -> dict[str, int]:
         """Return what a restart must bring back."""
         return dict(self._missing)
+
+
+def _merged(one: dict[str, _T], other: dict[str, _T]) -> dict[str, _T]:
+    """Return the larger one with all of the smaller one, whose values count where both have a key."""
+    few, many = (one, other) if len(one) < len(other) else (other, one)
+    many.update(few)
+    return many
+
+
+def excess(counts: Iterable[int]) -> str:
+    """Return why jobs can't need so many others as ``counts`` says of each, and what to do; empty if they can.
+
+    >>> excess([3, 10_000]), excess([10_001])[:47]
+    ('', 'a job needs 10001 others, and may need 10000 at')
+    """
+    most = total = 0
+    for count in counts:
+        most, total = max(most, count), total + count
+    if most > MAX_NEEDS:
+        return f"a job needs {most} others, and may need {MAX_NEEDS} at most: bring them together in jobs between"
+    if total > MAX_EDGES:
+        return (
+            f"the jobs need others {total} times in all, and may {MAX_EDGES} times at most: where many jobs need the "
+            "same many, put a job between that needs those and is needed in their place; or submit several graphs"
+        )
+    return ""
 
 
 def broken(on_error: str, parent: JobState) -> bool:

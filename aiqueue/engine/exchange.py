@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aiqueue.engine import batches, suspects
+from aiqueue.engine import batches, lists, suspects
 from aiqueue.engine.cancellation import expire, fail_closed
 from aiqueue.engine.claims import give
 from aiqueue.engine.commands import Claim, Exchange, LoseWorker, Report, Tick
@@ -213,6 +213,8 @@ def tick(core: Core, turn: Turn, command: Tick) -> None:
         _end_hasty(core, turn)
         if core.groups:
             batches.tick(core, turn)
+        if core.lists:
+            lists.release(core, turn)
     _come_due(core, turn)
     for change in core.gates.reopen(turn.now):
         core.publish_gate(turn, change)

@@ -93,10 +93,14 @@ class Group:
         self._jobs = [job for job in self._jobs if job.state not in TERMINAL]
         return list(self._jobs)
 
-    def by_level(self, levels: int) -> Iterator[JobRecord]:
-        """Yield its jobs in the order in which they would be claimed, ended ones among them. To begin costs little."""
+    def by_level(self, levels: Iterable[int] = ()) -> Iterator[JobRecord]:
+        """Yield its jobs in the order in which they would be claimed, ended ones among them. To begin costs little.
+
+        ``levels``: those that its jobs have, if the caller knows them.
+        """
         jobs = list(self._jobs)
-        return (job for level in range(levels) for job in jobs if job.level == level)
+        levels = sorted(levels or {job.level for job in jobs})
+        return (job for level in levels for job in jobs if job.level == level)
 
     def left(self) -> None:
         """A job has ended. Ended ones are let go once there are more of them than of live ones."""

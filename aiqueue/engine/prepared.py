@@ -1,4 +1,4 @@
-"""Large groups of linked jobs, made ready before the step that accepts them.
+"""Large groups of jobs, made ready before the step that accepts them: chains, graphs, and lists with a key.
 
 A chain of 25,000 steps exists whole or not at all, so one step accepts it and one commit holds it. At eleven
 microseconds a job that step stopped the queue for a quarter of a second. What concerns the group alone is therefore
@@ -13,14 +13,14 @@ failed needs the error names, and where a batch that stops at a failure stops.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from aiqueue.engine import batches
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
-from aiqueue.engine.dependencies import ON_ERROR, Ended
+from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess
 from aiqueue.engine.publishing import Turn
-from aiqueue.engine.records import JobRecord
+from aiqueue.engine.records import Common, JobRecord
 from aiqueue.engine.states import JobState
 from aiqueue.errors import DuplicateBatch, ValidationError
 from aiqueue.protocol import JobHeader, Need, Refusal, Submission, SubmitGroup, encode
@@ -30,41 +30,62 @@ class Prepared:
     """One group, as far as it is ready. Not ``is_sound``: it will be refused, the usual way says why."""
 
     def __init__(self, core: Core, group: SubmitGroup) -> None:
-        assert group.batch is not None
-        self._core, self.group, self._batch_id = core, group, group.batch.id
-        self.is_sound = True
+        self._core, self.group = core, group
+        self._batch_id = group.batch.id if group.batch is not None else ""
+        self.is_sound = not excess(len(job.header.needs) for job in group.jobs)
         self.jobs: dict[str, JobRecord] = {}  #: by id, in order; their seqs are those of acceptance
         self.headers: list[bytes] = []
-        self.timed: list[tuple[JobRecord, JobHeader]] = []  #: those with a date, an expiry or ``fail_fast``
+        self.payloads: list[bytes] = []
+        self.bytes = 0  #: of the payloads
+        self.timed: dict[str, JobHeader] = {}  #: by id: of those with a date, an expiry or ``fail_fast``
         self.levels: Counter[int] = Counter()
-        self.needs: dict[str, tuple[Need, ...]] = {}
+        self.batches: Counter[str] = Counter()  #: how many jobs say that they are of each batch
+        self.needs: dict[str, Sequence[Need]] = {}
         self.on_error: dict[str, str] = {}
         self.needed: dict[str, int] = {}  #: how often each job is needed
         self.missing: dict[str, int] = {}  #: by job: how many others it needs
         self.children: dict[str, list[str]] = {}  #: by job of the group: those that need it
         self.outside: dict[str, list[str]] = {}  #: by job of others: those that need it
+        self.keys: set[str] = set()  #: idempotency keys
+        self._last: tuple[JobHeader, Common, bytes] | None = None  # of a list all jobs have one header
 
     def in_parts(self, most: int, *, now: float) -> Iterator[None]:
-        """Make the jobs ready, ``most`` for each item that is asked for."""
-        for begun in range(0, len(self.group.jobs), most):
-            for submitted in self.group.jobs[begun : begun + most]:
-                self.is_sound = self.is_sound and self._add(submitted, now)
+        """Make the jobs ready: for each item that is asked for some, with ``most`` jobs and needs of jobs together."""
+        left = most
+        for submitted in self.group.jobs:
+            if not self.is_sound:
+                return
+            self.is_sound = self._add(submitted, now)
+            left -= 1 + len(submitted.header.needs)
+            if left <= 0:
+                yield
+                left = most
+        if left < most:
             yield
 
     def _add(self, submitted: Submission, now: float) -> bool:
         header, job_id = submitted.header, submitted.id
-        if job_id in self.jobs or header.batch_id != self._batch_id:
+        if job_id in self.jobs or (self._batch_id and header.batch_id != self._batch_id):
             return False
         if header.needs:
-            if header.on_error not in ON_ERROR:
+            if header.on_error not in ON_ERROR or not self._batch_id:
                 return False
             self._link(job_id, header)
-        header.created_at = now
-        job = self.jobs[job_id] = JobRecord(0, job_id, *self._core.common(header), JobState.BLOCKED)
-        self.headers.append(encode(header))
+        if self._last is None or self._last[0] is not header:
+            header.created_at = now
+            self._last = header, self._core.common(header), encode(header)
+        _, common, row = self._last
+        self.jobs[job_id] = JobRecord(0, job_id, *common, JobState.BLOCKED)
+        self.headers.append(row)
+        self.payloads.append(submitted.payload)
+        self.bytes += len(submitted.payload)
         self.levels[header.level] += 1
+        if header.batch_id:
+            self.batches[header.batch_id] += 1
+        if header.idempotency_key:
+            self.keys.add(header.idempotency_key)
         if header.run_at or header.fail_fast or header.expires_at or header.expires_in_ms:
-            self.timed.append((job, header))
+            self.timed[job_id] = header
         return True
 
     def _link(self, job_id: str, header: JobHeader) -> None:
@@ -76,13 +97,21 @@ class Prepared:
             (self.children if parent in self.jobs else self.outside).setdefault(parent, []).append(job_id)
         self.missing[job_id] = len(parents)
 
+    def rows(self, first: int) -> Iterator[tuple[int, str, bytes, bytes]]:
+        """Return the jobs' rows; ``first``: the first one's seq."""
+        return zip(range(first, first + len(self.jobs)), self.jobs, self.headers, self.payloads, strict=True)
+
     def is_new(self, command: Submit) -> bool:
         """Return True if none of its jobs is known: what it says holds."""
-        known = command.journaled.keys().isdisjoint(self.jobs) and self._core.live.keys().isdisjoint(self.jobs)
+        ids = self.jobs.keys()  # a view: the smaller one of two is looked through
+        known = command.journaled.keys().isdisjoint(ids) and self._core.live.keys().isdisjoint(ids)
         return self.is_sound and known
 
     def refusal(self, command: Submit) -> Refusal | None:
         """Return why the group can't be accepted any more."""
+        if not self._batch_id:
+            taken = self.batches.keys() & self._core.groups.live.keys()
+            return Refusal(DuplicateBatch.kind, min(taken)) if taken else None
         if batches.is_taken(self._core, self._batch_id) or self._batch_id in command.batches:
             return Refusal(DuplicateBatch.kind, self._batch_id)
         for needed, children in self.outside.items():
@@ -93,32 +122,39 @@ class Prepared:
 
 def prepared_of(group: SubmitGroup, command: Submit) -> Prepared | None:
     """Return what was made ready of a group, if all of it still holds."""
-    ready = command.prepared.get(group.batch.id) if group.batch is not None else None
-    return ready if ready is not None and ready.group is group and ready.is_new(command) else None
+    ready = command.prepared.get(id(group))
+    return ready if ready is not None and ready.is_new(command) else None
 
 
 def accept(core: Core, turn: Turn, ready: Prepared, command: Submit) -> None:
     """Take a group that nothing speaks against. Like a batch sent in parts it is announced as one."""
     assert ready.group.batch is not None
     group = batches.open_batch(core, turn, ready.group.batch)
-    jobs, first = list(ready.jobs.values()), core.counters.next_seq
-    turn.rows.parts.append((group.no, first, len(jobs), ready.group.jobs[0].header.index))
-    group.stored.total += len(jobs)
-    core.record_all(ready.jobs, ready.levels, group)
-    for job, header in ready.timed:
-        core.note_times(job, header)
-    payloads = [submitted.payload for submitted in ready.group.jobs]
-    turn.rows.jobs += zip(range(first, first + len(jobs)), ready.jobs, ready.headers, payloads, strict=True)
+    count, first = len(ready.jobs), core.counters.next_seq
+    turn.rows.parts.append((group.no, first, count, ready.group.jobs[0].header.index))
+    turn.rows.jobs += ready.rows(first)
+    group.stored.total += count
+    core.record_all(ready.jobs, ready.levels, ready.batches)
+    group.join_all(ready.jobs.values())
+    for job_id, header in ready.timed.items():
+        core.note_times(ready.jobs[job_id], header)
     core.links.add_all(ready.needs, ready.on_error, ready.missing, ready.children, ready.needed)
     _join(core, ready, command)
-    batches.release(core, turn, group)
+    batches.release(core, turn, group, ready.levels)
 
 
 def _join(core: Core, ready: Prepared, command: Submit) -> None:
-    """Let jobs of the group wait for those of others; of those that have ended they hear in turns, as of any end."""
+    """Let jobs of the group wait for those of others. That a failed one makes them fail they hear in turns."""
+    links = core.links
     for needed, children in ready.outside.items():
         if needed in core.live:
-            core.links.await_job(needed, children)
-        else:
-            ended = Ended(needed, JobState(command.ended[needed]))
-            core.links.freed.append((ended, children[::-1]))
+            links.await_job(needed, children)
+            continue
+        state = JobState(command.ended[needed])
+        told = [job_id for job_id in children if broken(links.on_error[job_id], state)]
+        if told:
+            links.freed.append((Ended(needed, state), told[::-1]))
+        if len(told) < len(children):
+            for job_id in children:
+                if not broken(links.on_error[job_id], state):
+                    links.met(job_id)

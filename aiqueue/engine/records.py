@@ -6,12 +6,13 @@ payload stay in the journal.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from aiqueue.engine.states import JobState
-from aiqueue.protocol import Failure, Wire
+from aiqueue.protocol import Failure, JobHeader, Wire
 
 StoredRow = tuple[int, str, bytes, str, bytes]  #: of a live job: seq, id, header, state, Progress
 
@@ -63,6 +64,13 @@ class JobRecord(msgspec.Struct, gc=False):
     worker_id: str = ""  #: holder of the lease, or of the last one
     started_at: float = 0.0  #: of the current attempt
     blamed: int = 0  #: of the crashes, those that nothing but this job can have caused
+
+
+class Listed(NamedTuple):
+    """Jobs that were accepted in one step, and become ready some at a time."""
+
+    jobs: Iterator[JobRecord]  #: in the order in which they would be claimed, ended ones among them
+    timed: dict[str, JobHeader]  #: by id: of those with a date, an expiry or ``fail_fast``
 
 
 class Progress(Wire):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import Any, NamedTuple
 
 from aiqueue.client.adapter import AnyPayload
-from aiqueue.engine.dependencies import ON_ERROR
+from aiqueue.engine.dependencies import ON_ERROR, excess
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.protocol import Need
 from aiqueue.templates import Reference, references
 from aiqueue.texts import check_step
+from aiqueue.waiting import Pace, Parts, at_once
 
 _LISTED = 20  # names in one error
 _NODE_FIELDS = frozenset({"payload", "depends_on", "dependsOn", "on_error", "onError", "name"})
@@ -34,8 +35,16 @@ class Graph(NamedTuple):
     steps: list[Step]
     named: bool
 
-    def needs_of(self, at: int, ids: Sequence[str]) -> tuple[Need, ...]:
-        """Return what step ``at`` waits for, with the names that templates may use."""
+    def needs_in_parts(self, ids: Sequence[str]) -> Parts[list[tuple[Need, ...]]]:
+        """Return what each step waits for, with the names that templates may use."""
+        pace, needs = Pace(), list[tuple[Need, ...]]()
+        for at in range(len(ids)):
+            needs.append(self._needs_of(at, ids))
+            if pace.is_full(1 + len(needs[-1])):
+                yield
+        return needs
+
+    def _needs_of(self, at: int, ids: Sequence[str]) -> tuple[Need, ...]:
         step = self.steps[at]
         alone = len(step.needs) == 1
         return tuple(
@@ -48,9 +57,14 @@ class Graph(NamedTuple):
 
 
 def chain_of(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: bool) -> Graph:
+    """Return what ``chain_in_parts`` returns, at once."""
+    return at_once(chain_in_parts(steps, stop_on_error=stop_on_error))
+
+
+def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: bool) -> Parts[Graph]:
     """Return steps that follow one another. A step is a payload, or ``{"name": …, "payload": …}``.
 
-    Raises ValidationError: no step, a name twice, a template that names what does not come before.
+    Raises ValidationError: no step, a name twice, a template that names what does not come before, too many needs.
     """
     if not steps:
         raise ValidationError([FieldError("steps", "is empty: a chain has at least one step")])
@@ -62,7 +76,7 @@ def chain_of(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: 
         payloads.append(step["payload"] if named and isinstance(step, Mapping) else step)
     on_error = "fail" if stop_on_error else "include"
     places = _places(names)
-    made, errors = [], list[FieldError]()
+    made, errors, pace = [], list[FieldError](), Pace()
     for at, payload in enumerate(payloads):
         needs = {at - 1} if at else set[int]()
         for field, wanted in _references(payload, at, errors):
@@ -73,39 +87,85 @@ def chain_of(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: 
             else:
                 needs.add(of)
         made.append(Step(names[at], payload, tuple(sorted(needs)), on_error))
+        if pace.is_full(1 + len(needs)):
+            yield
     if errors:
         raise ValidationError(errors)
+    _check_edges("steps", (len(step.needs) for step in made))
     return Graph(made, named=True)
 
 
 def graph_of(nodes: Mapping[str, Any]) -> Graph:
+    """Return what ``graph_in_parts`` returns, at once."""
+    return at_once(graph_in_parts(nodes))
+
+
+def graph_in_parts(nodes: Mapping[str, Any]) -> Parts[Graph]:
     """Return the steps of a graph in an order that fits. A node is ``{"payload", "depends_on", "on_error"}``.
 
-    What a template names need not stand in ``depends_on`` as well. Raises ValidationError: unknown names, cycles.
+    What a template names need not stand in ``depends_on`` as well. Raises ValidationError: unknown names, cycles, too
+    many needs.
     """
     if not nodes:
         raise ValidationError([FieldError("nodes", "is empty: give a mapping of names to nodes")])
     for name in nodes:
         check_step("nodes", name)
-    errors: list[FieldError] = []
-    needed = {name: _parents(name, node, nodes, errors) for name, node in nodes.items()}
+    _check_edges("nodes", map(_count_needs, nodes.values()))  # before each is looked at
+    pace, errors, needed = Pace(), list[FieldError](), dict[str, list[str]]()
+    for name, node in nodes.items():
+        needed[name] = _parents(name, node, nodes, errors)
+        if pace.is_full(1 + len(needed[name])):
+            yield
     if errors:
         raise ValidationError(errors)
-    try:
-        order = list(TopologicalSorter(needed).static_order())
-    except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        raise ValidationError([FieldError("nodes", f"depend on each other in a circle: {circle}")]) from None
-    places = {name: at for at, name in enumerate(order)}
-    steps = [
-        Step(name, nodes[name]["payload"], tuple(places[parent] for parent in needed[name]), _on_error(nodes[name]))
-        for name in order
-    ]
+    _check_edges("nodes", map(len, needed.values()))  # with those that templates name
+    order = yield from _order(needed)
+    places, steps = {name: at for at, name in enumerate(order)}, list[Step]()
+    for name in order:
+        needs = tuple(places[parent] for parent in needed[name])
+        steps.append(Step(name, nodes[name]["payload"], needs, _on_error(nodes[name])))
+        if pace.is_full(1 + len(needs)):
+            yield
     return Graph(steps, named=True)
 
 
+def _order(needed: Mapping[str, Collection[str]]) -> Parts[list[str]]:
+    """Return the names so that each comes after those that it needs: in waves, as ``static_order`` has them."""
+    pace, order, sorter = Pace(), list[str](), TopologicalSorter[str]()
+    wanted = Counter[str]()
+    for name, parents in needed.items():
+        sorter.add(name, *parents)
+        wanted.update(parents)
+        if pace.is_full(1 + len(parents)):
+            yield
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise ValidationError([FieldError("nodes", f"depend on each other in a circle: {circle}")]) from None
+    while wave := sorter.get_ready():
+        order += wave
+        for name in wave:
+            sorter.done(name)
+            if pace.is_full(1 + wanted[name]):
+                yield
+    return order
+
+
+def _count_needs(node: Any) -> int:
+    """Return how many others a node says that it needs; 0 for what is no node, which is told later."""
+    given = node.get("depends_on", node.get("dependsOn", ())) if isinstance(node, Mapping) else ()
+    return len(given) if isinstance(given, Sized) and not isinstance(given, str) else 0
+
+
+def _check_edges(field: str, counts: Iterable[int]) -> None:
+    if over := excess(counts):
+        raise ValidationError([FieldError(field, over)])
+
+
 def check_fan_in(payload: AnyPayload, count: int) -> None:
-    """Raise ValidationError for templates that a job over ``count`` results can't have."""
+    """Raise ValidationError for too many results, and for templates that a job over ``count`` of them can't have."""
+    _check_edges("job_ids", [count])
     errors: list[FieldError] = []
     for field, wanted in _references(payload, None, errors):
         root, _, at = wanted.name.partition(".")
@@ -130,14 +190,14 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
     given = node.get("depends_on", node.get("dependsOn", ()))
     if isinstance(given, str):
         given = [given]
-    parents = list(dict.fromkeys(given))
+    parents = dict.fromkeys(given)  # with all of them looked up in a list a graph would cost their square
     for parent in parents:
         if parent not in nodes:
             errors.append(FieldError(f"{where}.depends_on", f"unknown node {parent!r}; there are: {_list(nodes)}"))
     for field, wanted in _references(node["payload"], None, errors):
         root, _, of = wanted.name.partition(".")
         if root == "steps" and of in nodes:
-            parents += [] if of in parents else [of]
+            parents[of] = None
         elif root == "steps" or (root == "previous" and len(parents) != 1) or (of and int(of) >= len(parents)):
             errors.append(FieldError(f"{where}.payload.{field}", f"{wanted} names no node; there are: {_list(nodes)}"))
     return [parent for parent in parents if parent in nodes]

@@ -14,7 +14,7 @@ from aiqueue.errors import StartError
 from aiqueue.ids import ids_from, new_id, new_job_ids
 from aiqueue.models import BatchOptions, GraphOptions
 from aiqueue.orchestrator import mapping
-from aiqueue.orchestrator.graphs import Graph, chain_of, check_fan_in, graph_of
+from aiqueue.orchestrator.graphs import Graph, chain_in_parts, check_fan_in, graph_in_parts
 from aiqueue.orchestrator.handles import (
     FanOut,
     JobChain,
@@ -31,6 +31,7 @@ from aiqueue.orchestrator.submitting import Linked, PartSender, options_of, subm
 from aiqueue.orchestrator.waiting import wait_for
 from aiqueue.protocol import JobView, Need
 from aiqueue.views import OrchestratorStats
+from aiqueue.waiting import in_parts
 
 _PAGE = 500
 _WAIT_S = 20.0  # of one poll for results
@@ -195,7 +196,7 @@ class AsyncAIJobOrchestrator:
         with others, IdempotencyConflict. ``scope`` says whose key it is.
         """
         options, stop_on_error = take_stop_flag(options, stop_on_error)
-        graph = chain_of(steps, stop_on_error=stop_on_error)
+        graph = await in_parts(chain_in_parts(steps, stop_on_error=stop_on_error))
         key = scoped_key(idempotency_key, scope)
         chain_id, ids = await self._submit_graph("chain", graph, options, more, key)
         return JobChain(chain_id, ids)
@@ -212,10 +213,11 @@ class AsyncAIJobOrchestrator:
         """Submit jobs that wait for each other: ``{name: {"payload": …, "depends_on": [names], "on_error": "fail"}}``.
 
         ``on_error``: what a job does when one that it needs did not complete: ``fail``, ``skip`` that one, or
-        ``include`` its error. Raises ValidationError for unknown names and for cycles. ``idempotency_key`` and
+        ``include`` its error. A node may need 10,000 others at most, and all of them together 100,000 times. Raises
+        ValidationError for more, for unknown names and for cycles. ``idempotency_key`` and
         ``scope`` as for a chain.
         """
-        graph, key = graph_of(nodes), scoped_key(idempotency_key, scope)
+        graph, key = await in_parts(graph_in_parts(nodes)), scoped_key(idempotency_key, scope)
         graph_id, ids = await self._submit_graph("graph", graph, options, more, key)
         return JobGraph(graph_id, {step.name: job_id for step, job_id in zip(graph.steps, ids, strict=True)})
 
@@ -311,7 +313,7 @@ class AsyncAIJobOrchestrator:
             kind,
             ids,
             [step.payload for step in graph.steps],
-            [graph.needs_of(at, ids) for at in range(len(ids))],
+            await in_parts(graph.needs_in_parts(ids)),
             [step.on_error for step in graph.steps],
             tuple(step.name for step in graph.steps),
         )

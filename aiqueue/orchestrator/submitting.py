@@ -18,6 +18,7 @@ from aiqueue.models import BatchOptions, GraphOptions
 from aiqueue.orchestrator.rows import shifted
 from aiqueue.protocol import BatchSpec, JobHeader, Need, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload, field_errors
+from aiqueue.waiting import in_parts
 
 _TOUCH_S = 60.0  # between two signs of life while a part takes long: the queue drops an open batch after ten minutes
 _UNDER_WAY = 3  # parts that are sent and not yet answered
@@ -146,7 +147,7 @@ async def submit_linked(session: Session, linked: Linked, options: GraphOptions,
     prefix, ids = linked.kind.replace("_", "-"), linked.ids
     batch_id = f"{prefix}-{ids[0]}"
     shared = header_fields(options, owner=session.owner, default_retries=session.default_retries, batch_id=batch_id)
-    jobs = jobs_of(session.checker.check_all(linked.payloads), ids, shared)
+    jobs = jobs_of(await in_parts(session.checker.check_in_parts(linked.payloads)), ids, shared)
     for job, needs, policy in zip(jobs, linked.needs, linked.on_error, strict=True):
         job.header.needs, job.header.on_error = needs, policy if needs else ""
     jobs[0].header.idempotency_key = key

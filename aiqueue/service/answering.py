@@ -7,11 +7,15 @@ from abc import ABC, abstractmethod
 from aiqueue import batch_protocol, protocol
 from aiqueue.engine.schedule_records import decode_call
 from aiqueue.service.queue_service import QueueService
-from aiqueue.submit_format import decode_groups
+from aiqueue.submit_format import decode_in_parts
+from aiqueue.waiting import in_parts
 
 
 class AnsweredCalls(ABC):
-    """What ``aiqueue.client.calls.QueueCalls`` asks. Nothing here awaits between reading a call and handing it on."""
+    """What ``aiqueue.client.calls.QueueCalls`` asks.
+
+    Nothing here awaits between reading a call and handing it on, but for a submit that is large.
+    """
 
     @abstractmethod
     def _open(self) -> QueueService:
@@ -23,7 +27,8 @@ class AnsweredCalls(ABC):
 
     async def submit(self, groups: bytes, linger_s: float) -> bytes:
         """Take groups as ``submit_format`` packs them, return a SubmitReply when they are on disk."""
-        return protocol.encode(await self._open().submit_and_linger(decode_groups(groups), linger_s))
+        decoded = await in_parts(decode_in_parts(groups))
+        return protocol.encode(await self._open().submit_and_linger(decoded, linger_s))
 
     async def exchange(self, call: bytes) -> bytes:
         """Take an ExchangeCall, return an ExchangeReply: a worker's long poll."""

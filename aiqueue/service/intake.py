@@ -44,9 +44,9 @@ class Intake:
     ) -> None:
         self._apply, self._engine, self._journal, self._commits, self._clock = apply, engine, journal, commits, clock
         self._holds = holds
-        self._prepared: dict[str, Prepared] = {}  # of the large groups in hand, by batch
-        self.prepared_from = _PREPARED  #: jobs of a group; and so many in one turn of the loop
-        self._rounds = Rounds(self._carry_out, engine, journal, commits, holds)
+        self._prepared: dict[int, Prepared] = {}  # of the large groups in hand, by ``id``
+        self.prepared_from = _PREPARED  #: jobs of a group and needs of them together; and so many in one turn
+        self._rounds = Rounds(self._carry_out, engine, journal, commits, holds, self._prepared)
         self._old = OldIds(journal.newest_id(), taken)
         self._opened: list[set[str]] = []  # one for each submit that looks something up
 
@@ -59,17 +59,24 @@ class Intake:
             return await self._submit(groups)
         finally:
             for group in large:
-                self._prepared.pop(_batch_of(group), None)
+                self._prepared.pop(id(group), None)
 
     def _is_large(self, group: SubmitGroup) -> bool:
         """Return True if the group would take too long in the one step that accepts it. Batches come in parts."""
-        return group.batch is not None and not group.batch.is_open and len(group.jobs) > self.prepared_from
+        if group.part_of or (group.batch is not None and group.batch.is_open):
+            return False
+        count = len(group.jobs)
+        if group.batch is not None and count <= self.prepared_from:
+            count += sum([len(job.header.needs) for job in group.jobs])
+        return count > self.prepared_from
 
     async def _prepare(self, group: SubmitGroup) -> None:
         """Do beforehand what accepting the group takes that concerns it alone, some jobs in each turn of the loop."""
-        ready = self._prepared[_batch_of(group)] = self._engine.prepare(group)
+        ready = self._prepared[id(group)] = self._engine.prepare(group)
         for _ in ready.in_parts(self.prepared_from, now=self._clock.now()):
             await asyncio.sleep(0)
+        if not ready.is_sound:  # the usual way says why
+            del self._prepared[id(group)]
 
     async def _submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:
         replies: list[Refusal | None] = [None] * len(groups)
@@ -143,8 +150,8 @@ class Intake:
             self._opened = [other for other in self._opened if other is not opened]  # equal ones are others'
 
     def _needs_of(self, group: SubmitGroup) -> Set[str]:
-        ready = self._prepared.get(_batch_of(group))
-        return ready.outside.keys() if ready is not None and ready.group is group else lookup.needs_of(group.jobs)
+        ready = self._prepared.get(id(group))
+        return ready.outside.keys() if ready is not None else lookup.needs_of(group.jobs)
 
     def _note_opened(self, groups: Sequence[SubmitGroup], replies: Sequence[Refusal | None]) -> None:
         for group, refusal in zip(groups, replies, strict=True):
@@ -166,11 +173,6 @@ class Intake:
 
     def _known_batches(self, ids: Iterable[str]) -> Set[str]:
         return {batch_id for batch_id in ids if self._journal.batch(batch_id) is not None}
-
-
-def _batch_of(group: SubmitGroup) -> str:
-    assert group.batch is not None
-    return group.batch.id
 
 
 def _is_made_of_ids(group: SubmitGroup) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from aiqueue.engine import TERMINAL, QueueEngine, Submit
 from aiqueue.engine.effects import Rows
+from aiqueue.engine.prepared import Prepared
 from aiqueue.errors import IdempotencyConflict
 from aiqueue.journal.base import Journal, StoredKey
 from aiqueue.protocol import Refusal, Submission, SubmitGroup
@@ -44,25 +45,38 @@ class Answer(NamedTuple):
 class _Asked:
     group: SubmitGroup
     answered: asyncio.Future[Answer]
-    names: Set[str]  #: its ids, keys and batch
+    ids: Set[str]  #: of its jobs
+    names: Set[str]  #: its keys and its batch
     needs: Set[str]  #: jobs of other groups
+    weight: int  #: of its payloads, and what they are looked up by
+    is_large: bool
     after: Committed | None = None  #: the commit that it waits for
     sure: set[str] = field(default_factory=set)  #: needs that were looked up again
     digest: bytes = b""  #: of what is asked for under a key
     is_same: bool = False  #: as what its key was used for before
+    is_first: bool = False  #: its key was used for these very jobs
     same: dict[str, bool] = field(default_factory=dict)  #: for ids that are known: as the jobs that have them
+    is_known: bool = False  #: it was accepted before, all of it
 
-    def compare_key(self, keys: Mapping[str, StoredKey]) -> None:
-        """Note what comes of its key. Takes a while for a large group: not in the event loop."""
-        if key := key_of(self.group):
-            self.digest = self.digest or digest_of(self.group)
+    def compare(self, keys: Mapping[str, StoredKey]) -> None:
+        """Note what comes of its key, and of its ids. Takes a while for a large group: not in the event loop."""
+        group = self.group
+        self.is_known = not group.part_of and len(self.same) == len(group.jobs) > 0 and all(self.same.values())
+        if key := key_of(group):
+            self.digest = self.digest or digest_of(group)
             used = keys.get(key)
-            self.is_same = used is not None and has_digest(self.group, used.digest, self.digest)
+            self.is_same = used is not None and has_digest(group, used.digest, self.digest)
+            self.is_first = used is not None and used.job_id == group.jobs[0].id and has_ids_of_first(group)
 
-    @property
-    def behind(self) -> Set[str]:
-        """What groups before it in line may not still be about to accept."""
-        return self.names | self.needs | {self.group.part_of}
+    def is_named_in(self, names: Set[str]) -> bool:
+        """Return True if one of its ids, its key or its batch is among these names."""
+        return bool(names) and not (self.ids.isdisjoint(names) and self.names.isdisjoint(names))
+
+    def is_behind(self, names: Set[str]) -> bool:
+        """Return True if groups before it in line that have these names may still be about to accept what it names."""
+        if not names:
+            return False
+        return self.is_named_in(names) or self.group.part_of in names or not self.needs.isdisjoint(names)
 
     def answer(self, answer: Answer) -> None:
         if not self.answered.done():
@@ -95,7 +109,9 @@ class Rounds:
         journal: Journal,
         commits: CommitPipeline,
         holds: Holds,
+        prepared: Mapping[int, Prepared],
     ) -> None:
+        self._prepared = prepared
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
         self._holds = holds
         self._waiting: list[_Asked] = []  # in the order they came
@@ -105,7 +121,7 @@ class Rounds:
     def ask(self, groups: Iterable[SubmitGroup]) -> list[asyncio.Future[Answer]]:
         """Put groups in line; each is accepted as if those before it had been accepted already."""
         loop = asyncio.get_running_loop()
-        asked = [_Asked(group, loop.create_future(), _names_of(group), _needs_of(group)) for group in groups]
+        asked = [self._asked(group, loop.create_future()) for group in groups]
         for one in asked:
             if one.needs:
                 self._holds.take(one.needs)
@@ -115,6 +131,18 @@ class Rounds:
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
         return [one.answered for one in asked]
+
+    def _asked(self, group: SubmitGroup, answered: asyncio.Future[Answer]) -> _Asked:
+        names = {group.batch.id} if group.batch is not None else set[str]()
+        if ready := self._prepared.get(id(group)):
+            names |= ready.keys
+            weight = ready.bytes + _JOB_BYTES * len(ready.jobs)
+            return _Asked(group, answered, ready.jobs.keys(), names, ready.outside.keys(), weight, is_large=True)
+        names.update(job.header.idempotency_key for job in group.jobs)
+        names.discard("")
+        weight = sum(len(job.payload) + _JOB_BYTES for job in group.jobs)
+        ids = {job.id for job in group.jobs}
+        return _Asked(group, answered, ids, names, _needs_of(group), weight, is_large=False)
 
     def _let_go(self, needs: Set[str], answered: asyncio.Future[Answer]) -> None:
         self._holds.release(needs)
@@ -142,33 +170,36 @@ class Rounds:
                 continue
             if one.after is not None and one.after.done() and (error := one.after.exception()):
                 one.fail(error)
-            elif (one.after is None or one.after.done()) and weight < _ROUND_BYTES and ahead.isdisjoint(one.behind):
+            elif (one.after is None or one.after.done()) and weight < _ROUND_BYTES and not one.is_behind(ahead):
                 taken.append(one)
-                weight += sum(len(job.payload) + _JOB_BYTES for job in one.group.jobs)
+                weight += one.weight
             else:
                 left.append(one)
-                ahead |= one.names
+                ahead |= one.ids | one.names
         self._waiting = left
         return taken
 
     async def _round(self, asked: Sequence[_Asked]) -> None:
         with self._commits.watched() as rows:
             asked, found = await self._look_up(asked)
-            unsure = _names_in(rows, frozenset(chain.from_iterable(one.names | one.needs for one in asked)))
+            unsure = _names_in(rows, asked)
             deletes = any(each.deletes for each in rows)
         new: list[_Asked] = []
         again: list[_Asked] = []
         ahead: set[str] = set()  # names of ``again``
         for one in asked:
-            is_behind = not (unsure.isdisjoint(one.names) and ahead.isdisjoint(one.behind))
+            is_behind = one.is_named_in(unsure) or one.is_behind(ahead)
             if is_behind or self._doubts(one, found, unsure, deletes):
                 again.append(one)
-                ahead |= one.names
+                names = ahead
             elif answer := _known(one, found.keys):
                 one.answer(answer)
+                continue
             else:
                 new.append(one)
-                unsure |= one.names
+                names = unsure
+            if one is not asked[-1]:  # else nobody looks at them: there may be 100,000
+                names.update(one.ids, one.names)
         if new:
             self._accept(new, found)
         self._put_back(again)
@@ -200,7 +231,7 @@ class Rounds:
         used = self._journal.keys(list(keys)) if keys else {}
         self._compare_ids(asked)
         for one in asked:
-            one.compare_key(used)
+            one.compare(used)
         return _Found(
             used,
             frozenset(batch_id for batch_id in batches if self._journal.batch(batch_id) is not None),
@@ -253,38 +284,39 @@ class Rounds:
             settled.add_done_callback(lambda _: self._wake.set())
 
 
-def _names_of(group: SubmitGroup) -> Set[str]:
-    names = {job.id for job in group.jobs}
-    names.update(job.header.idempotency_key for job in group.jobs)
-    if group.batch is not None:
-        names.add(group.batch.id)
-    return names - {""}
-
-
 def _needs_of(group: SubmitGroup) -> Set[str]:
     if group.batch is None:
         return frozenset()
     return {need.job_id for job in group.jobs for need in job.header.needs} - {job.id for job in group.jobs}
 
 
-def _names_in(commits: Sequence[Rows], asked: frozenset[str]) -> set[str]:
-    """Return those of the names that commits bring. One that is both an id and a key only waits for no reason."""
+def _names_in(commits: Sequence[Rows], asked: Sequence[_Asked]) -> set[str]:
+    """Return those names of groups that commits bring. One that is both an id and a key only waits for no reason.
+
+    The names of the large groups are not put together with others: there may be 100,000 of them.
+    """
+    small = frozenset(chain.from_iterable(one.ids for one in asked if not one.is_large))
+    others = (*(one.names for one in asked), *(one.needs for one in asked if not one.is_large))
+    sets: list[Set[str]] = [small.union(*others)]
+    for one in asked:
+        sets += (one.ids, one.needs) if one.is_large else ()
     found: set[str] = set()
     for rows in commits:
-        found.update(asked.intersection(row[1] for row in rows.jobs))
-        found.update(asked.intersection(row[0] for row in rows.keys))
-        found.update(asked.intersection(row[1] for row in rows.batches))
+        for names in sets:
+            found.update([row[1] for row in rows.jobs if row[1] in names])
+            found.update([row[0] for row in rows.keys if row[0] in names])
+            found.update([row[1] for row in rows.batches if row[1] in names])
     return found
 
 
 def _known(one: _Asked, keys: Mapping[str, StoredKey]) -> Answer | None:
-    """Return the answer to a group whose key another submit has used."""
+    """Return the answer to a group that was accepted before, or whose key another submit has used."""
     group, is_same = one.group, one.is_same
     used = keys.get(key_of(group))
     if used is None:
-        return None
+        return Answer(None) if one.is_known else None
     if used.job_id == group.jobs[0].id:  # sent again: accepted long ago, whichever of its jobs are deleted since
-        return Answer(None) if is_same and has_ids_of_first(group) else None
+        return Answer(None) if one.is_known or (is_same and one.is_first) else None
     if is_same:
         return Answer(None, used.job_id)
     _, _, key = key_of(group).partition(":")

@@ -18,6 +18,7 @@ from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.payload_cache import PayloadCache
 
 Done = tuple[Any, Committed]
+_KEPT = 10_000  # payloads of the jobs that one step accepts: those of the others are read when they are claimed
 
 
 class Steps:
@@ -54,7 +55,7 @@ class Steps:
     def _step(self, command: Command, *, alone: bool | None = None) -> Done:
         try:
             effects = self._engine.handle(command, now=self._clock.now())
-            for seq, _, _, payload in effects.rows.jobs:
+            for seq, _, _, payload in effects.rows.jobs[:_KEPT]:
                 self._payloads.put(seq, payload)
             self._payloads.drop(seq for seq, state, _, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
             self._payloads.drop(effects.rows.deletes)

@@ -229,6 +229,17 @@ async def test_what_can_not_work_is_refused_by_field(
     assert not system.queue.service._engine.core.live
 
 
+async def test_a_graph_with_too_many_edges_is_refused_with_its_limit(
+    system: ClientHarness, http: httpx.AsyncClient
+) -> None:
+    nodes = {"last": {"payload": chat("x"), "dependsOn": [f"n{n}" for n in range(10_001)]}}
+    answer = await http.post("/ai/graphs", json={"nodes": nodes})
+    assert is_problem(answer, 400, "invalid_input")
+    assert fields_of(answer) == ["nodes"]
+    assert "may need 10000 at most: bring them together in jobs between" in answer.text
+    assert not system.queue.service._engine.core.live
+
+
 async def test_what_is_not_there_is_not_found(http: httpx.AsyncClient) -> None:
     for method, path in (
         ("GET", "/ai/batches/nobody"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from aiqueue import protocol
-from aiqueue.protocol import SubmitGroup
-from aiqueue.submit_format import decode_groups, encode_groups
+from aiqueue.protocol import BatchSpec, Need, SubmitGroup
+from aiqueue.submit_format import decode_groups, decode_in_parts, encode_groups
 from aiqueue.testing.jobs import group, header, submission
+from aiqueue.waiting import at_once
 
 
 def test_groups_survive_the_wire() -> None:
@@ -32,3 +34,26 @@ def test_a_header_of_many_jobs_is_sent_once_and_shared_again() -> None:
 def test_what_is_no_group_is_refused(broken: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_groups(broken)
+
+
+def test_a_large_call_is_decoded_in_parts_to_the_same_groups() -> None:
+    ids = [f"{n:036}" for n in range(300)]
+    jobs = [
+        submission(job_id, replace(header(batch_id="g"), index=at, needs=tuple(map(Need, ids[:at]))))
+        for at, job_id in enumerate(ids)
+    ]
+    sent = encode_groups([group("a"), SubmitGroup(jobs, batch=BatchSpec("g", "graph"))])
+    assert at_once(decode_in_parts(sent)) == decode_groups(sent)
+    assert len(list(decode_in_parts(sent))) >= len(sent) // (256 * 2**10 + 12_000)
+
+
+def test_a_small_call_is_decoded_at_once() -> None:
+    sent = encode_groups([group("a", "b")])
+    assert list(decode_in_parts(sent)) == []
+    assert at_once(decode_in_parts(sent)) == decode_groups(sent)
+
+
+@pytest.mark.parametrize("broken", [b"", b"\xff", protocol.encode({"a": 1}), protocol.encode([["a"]])])
+def test_a_large_call_that_is_no_group_is_refused(broken: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        at_once(decode_in_parts(broken + bytes(300_000)))

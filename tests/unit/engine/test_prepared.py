@@ -65,7 +65,7 @@ def submitted(queue: QueueHarness, group: SubmitGroup, *, ready: bool) -> list[R
     if ready:
         for _ in prepared.in_parts(2, now=queue.clock.now()):
             pass
-    return list(queue.do(Submit([group], ended=ended, prepared={"graph": prepared} if ready else {})).reply)
+    return list(queue.do(Submit([group], ended=ended, prepared={id(group): prepared} if ready else {})).reply)
 
 
 def goes_on(queue: QueueHarness, group: SubmitGroup) -> dict[str, Any]:
@@ -153,8 +153,9 @@ def chain(count: int, **fields: object) -> SubmitGroup:
 
 def prepared(engine: QueueEngine, group: SubmitGroup) -> Submit:
     made = engine.prepare(group)
-    assert len(list(made.in_parts(2, now=1.0))) == (len(group.jobs) + 1) // 2
-    return Submit([group], prepared={"graph": made})
+    for _ in made.in_parts(2, now=1.0):
+        pass
+    return Submit([group], prepared={id(group): made})
 
 
 def test_nothing_of_it_is_seen_before_it_is_accepted() -> None:
@@ -214,3 +215,58 @@ def test_its_first_step_is_claimed_and_frees_the_next() -> None:
         assert queue.claim(3) == [f"c{n}"]
         queue.exchange(completed(f"c{n}"), slots=0)
     assert not queue.engine.core.live
+
+
+def full_graph(count: int) -> SubmitGroup:
+    """Return a graph in which each job needs all that come before it."""
+    return graph(*(job(f"g{at}", *(f"g{before}" for before in range(at))) for at in range(count)))
+
+
+def test_few_jobs_with_many_needs_are_made_ready_in_parts_too() -> None:
+    group = full_graph(40)
+    made = QueueHarness().engine.prepare(group)
+    done: list[int] = []
+    for _ in made.in_parts(50, now=1.0):
+        done.append(sum(1 + len(each.header.needs) for each in group.jobs[: len(made.jobs)]))
+    assert done[-1] == 40 + 40 * 39 // 2
+    assert max(after - before for before, after in zip([0, *done], done, strict=False)) < 50 + 40
+
+
+def test_jobs_that_let_go_of_many_needs_end_some_at_a_time() -> None:
+    queue = QueueHarness(changed(POLICY, most_at_once=10))
+    group = full_graph(100)
+    queue.do(prepared(queue.engine, group))
+    needs = {each.id: len(each.header.needs) for each in group.jobs}
+    live = set(queue.engine.core.live)
+    queue.do(Cancel(["g0"]))
+    let_go = []
+    while live:
+        left = set(queue.engine.core.live)
+        let_go.append(sum(needs[job_id] for job_id in live - left))
+        live = left
+        queue.tick()
+    assert sum(let_go) == 100 * 99 // 2
+    assert max(let_go) <= 10 * 32 + 99, "as much as ten jobs, and the last one's own"
+
+
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize(("counts", "why"), [([10_001], "10000 at most"), ([9_999] * 11, "100000 times at most")])
+def test_more_needs_than_a_graph_may_have_are_refused(counts: list[int], why: str, ready: bool) -> None:
+    queue = QueueHarness()
+    names = tuple(Need("live") for _ in range(max(counts)))
+    jobs = [job(f"g{at}", "live") for at in range(len(counts))]
+    for each, count in zip(jobs, counts, strict=True):
+        each.header.needs = names[:count]
+    queue.submit("live")
+    (refusal,) = submitted(queue, graph(*jobs), ready=ready)
+    assert refusal is not None
+    assert why in refusal.message
+    assert queue.engine.core.live.keys() == {"live"}
+
+
+def test_needs_that_have_ended_before_are_met_in_the_step_that_accepts() -> None:
+    queue = QueueHarness(changed(POLICY, most_at_once=2))
+    command = prepared(queue.engine, graph(job("g0", *(f"d{n}" for n in range(50)))))
+    queue.do(changed(command, ended={f"d{n}": "completed" for n in range(50)}))
+    assert not queue.engine.core.links.freed, "each turn would write down all of them"
+    assert queue.claim() == ["g0"]

@@ -1,14 +1,16 @@
-"""What is said of a graph that can't work: little, however large the graph is."""
+"""Large graphs: what is said of one that can't work is little, and one that works is made in parts."""
 
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
 from typing import Any
 
 import pytest
 
 from aiqueue.errors import ValidationError
-from aiqueue.orchestrator.graphs import chain_of, graph_of
+from aiqueue.orchestrator.graphs import chain_in_parts, chain_of, check_fan_in, graph_in_parts, graph_of
 from aiqueue.testing.jobs import chat
+from aiqueue.waiting import Parts
 
 _MANY = 1_000
 
@@ -29,3 +31,55 @@ def test_an_error_of_each_step_names_some_steps_only() -> None:
     with pytest.raises(ValidationError, match="there are: none") as refused:
         chain_of([chat("{{steps.nobody}}")] * _MANY, stop_on_error=True)
     assert size_of(refused) < 500
+
+
+def full_graph(count: int) -> dict[str, Any]:
+    """Return a graph in which each node needs all that come before it."""
+    return {f"n{at}": {"payload": chat("x"), "depends_on": [f"n{n}" for n in range(at)]} for at in range(count)}
+
+
+def parts(work: Parts[Any]) -> int:
+    """Return after how many parts others had a turn."""
+    return len(list(work))
+
+
+def test_a_graph_of_few_nodes_with_many_edges_is_made_in_parts() -> None:
+    count = 150
+    edges = count * (count - 1) // 2
+    assert parts(graph_in_parts(full_graph(count))) >= 4 * edges // (1_000 + count), "each pass over its edges"
+    graph = graph_of(full_graph(count))
+    assert [step.name for step in graph.steps] == [f"n{at}" for at in range(count)]
+    assert sum(len(step.needs) for step in graph.steps) == edges
+    assert parts(graph.needs_in_parts([step.name for step in graph.steps])) >= edges // (1_000 + count)
+
+
+def test_a_long_chain_is_made_in_parts() -> None:
+    assert parts(chain_in_parts([chat("x")] * 5_000, stop_on_error=True)) == 9, "a step counts, and its need"
+
+
+def test_the_order_of_a_graph_is_that_of_its_waves() -> None:
+    needs = {"d": ["b", "c"], "a": [], "c": ["a"], "b": ["a"], "e": []}
+    nodes = {name: {"payload": chat("x"), "depends_on": parents} for name, parents in needs.items()}
+    assert [step.name for step in graph_of(nodes).steps] == list(TopologicalSorter(needs).static_order())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "limit"),
+    [
+        ({"last": {"payload": chat("x"), "depends_on": [f"n{n}" for n in range(10_001)]}}, "10000 at most"),
+        (full_graph(450), "100000 times at most: where many jobs need the same many, put a job between"),
+        ({f"n{n}": {"payload": chat("x")} for n in range(2)} | {"n2": {"payload": chat("{{steps.n0}}" * 5)}}, ""),
+    ],
+)
+def test_a_graph_with_too_many_edges_is_refused_with_its_limit(nodes: dict[str, Any], limit: str) -> None:
+    if not limit:
+        assert len(graph_of(nodes).steps) == 3, "a name that comes again is no other edge"
+        return
+    with pytest.raises(ValidationError, match=limit):
+        graph_of(nodes)
+
+
+def test_a_fan_in_over_too_many_jobs_is_refused_with_its_limit() -> None:
+    check_fan_in(chat("{{results}}"), 10_000)
+    with pytest.raises(ValidationError, match="10000 at most"):
+        check_fan_in(chat("{{results}}"), 10_001)

@@ -1,16 +1,19 @@
-"""Chains and graphs too large for one step: the loop turns while they are made ready, and no half of one is seen."""
+"""Groups too large for one step: the loop turns while they are made ready, and no half of one is seen."""
 
 from __future__ import annotations
 
 import asyncio
 
+import pytest
 from msgspec.structs import replace
 
 from aiqueue.engine.effects import Rows
+from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
+from aiqueue.service import steps
 from aiqueue.testing.jobs import group, header, submission
 from tests.tools.service_harness import ServiceHarness
-from tests.tools.turns import turns
+from tests.tools.turns import turns, until
 
 COUNT = 3_500
 
@@ -32,15 +35,83 @@ def chain(name: str = "c", *, key: str = "", again: bool = False) -> SubmitGroup
     return SubmitGroup(jobs, again, batch=BatchSpec(name, "chain"))
 
 
-async def test_a_large_chain_is_in_one_commit_and_others_are_served_before_it(queue: ServiceHarness) -> None:
+def full_graph(key: str = "") -> SubmitGroup:
+    """Return a graph of few jobs, each of which needs all that come before it."""
+    ids = [f"g{n}" for n in range(90)]
+    made = [replace(header(batch_id="g"), index=at, needs=tuple(map(Need, ids[:at]))) for at in range(len(ids))]
+    jobs = list(map(submission, ids, made))
+    for job in jobs[1:]:
+        job.header.on_error = "fail"
+    jobs[0].header.idempotency_key = key
+    return SubmitGroup(jobs, batch=BatchSpec("g", "graph"))
+
+
+def listed(*, first: str = "", count: int = COUNT) -> SubmitGroup:
+    """Return a list without a batch, as one with a key is sent."""
+    ids = ids_from(first or new_job_ids(1)[0], count)
+    made = header()
+    jobs = [submission(job_id, made) for job_id in ids]
+    jobs[0].header = replace(made, idempotency_key="client-a:k")
+    return SubmitGroup(jobs)
+
+
+@pytest.mark.parametrize("group", [chain(), full_graph(), full_graph("client-a:k"), listed()])
+async def test_a_large_group_is_in_one_commit_and_others_are_served_before_it(
+    queue: ServiceHarness, group: SubmitGroup
+) -> None:
     sizes: list[int] = []
     queue.memory.on_commit = lambda rows: sizes.append(len(rows.jobs))
-    submit = asyncio.create_task(queue.service.submit([chain()]))
+    submit = asyncio.create_task(queue.service.submit([group]))
     await turns(1)
     assert await queue.submit("other") is None
     assert queue.service._engine.core.live.keys() == {"other"}, "nothing of it is there yet"
     assert await submit == [None]
-    assert [size for size in sizes if size] == [1, COUNT]
+    assert [size for size in sizes if size] == [1, len(group.jobs)]
+
+
+async def test_jobs_of_a_long_list_are_announced_some_at_a_time(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    log = queue.service._log
+    monkeypatch.setattr(
+        log, "publish", lambda events, publish=log.publish: (sizes.append(len(events)), publish(events))
+    )
+    assert await queue.service.submit([listed()]) == [None]
+    await until(lambda: sum(sizes) == COUNT)
+    assert max(sizes) <= 1_000
+
+
+async def test_a_long_list_that_is_sent_again_under_its_key_is_there_once(queue: ServiceHarness) -> None:
+    once, again = listed(), listed()
+    assert await queue.service.submit([once]) == [None]
+    reply = await queue.service.submit_and_linger([again], 0.0)
+    assert (reply.groups, reply.known) == ([None], {0: once.jobs[0].id})
+    repeated = listed(first=once.jobs[0].id)
+    repeated.maybe_known = True
+    reply = await queue.service.submit_and_linger([repeated], 0.0)
+    assert (reply.groups, reply.known) == ([None], {})
+    assert len(queue.service._engine.core.live) == COUNT
+
+
+async def test_two_long_lists_under_one_key_at_once_are_one(queue: ServiceHarness) -> None:
+    lists = [listed(), listed()]
+    first, second = await asyncio.gather(*(queue.service.submit_and_linger([each], 0.0) for each in lists))
+    assert (first.groups, second.groups) == ([None], [None])
+    assert (first.known, second.known) == ({}, {0: lists[0].jobs[0].id})
+    assert len(queue.service._engine.core.live) == COUNT
+
+
+async def test_payloads_of_a_list_beyond_those_that_are_kept_are_read_when_they_are_claimed(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_KEPT", 2)
+    group = listed(count=1_001)
+    for at, job in enumerate(group.jobs):
+        job.payload = b'{"at": %d}' % at
+    assert await queue.service.submit([group]) == [None]
+    reply = await queue.exchange(slots=5)
+    assert [claim.payload for claim in reply.claims] == [b'{"at": %d}' % at for at in range(5)]
 
 
 async def test_a_queue_that_dies_while_it_accepts_a_large_chain_has_none_of_it(queue: ServiceHarness) -> None:
