@@ -15,13 +15,15 @@ from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import failure_of
 from aiqueue.engine.publishing import EVENT_NAMES, Turn
 from aiqueue.engine.records import JobRecord, StoredRow, decode_progress
-from aiqueue.engine.soundness import is_sound
+from aiqueue.engine.soundness import fault_in, text_of
 from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueFault, RecordUnreadable
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import Failure, JobHeader, decode_header, header_of
 
-_UNREADABLE = RecordUnreadable("The journal's row of this job can't be decoded; submit it again").to_failure()
+_UNREADABLE = RecordUnreadable(
+    "The journal's row of this job, or of its batch, can't be decoded; submit it again"
+).to_failure()
 _NO_HEADER = JobHeader("", "", "", AIJobPriority.MEDIUM.rank, "")  # says nothing
 _FAULT = Failure("worker_fault", str(QueueFault("this job")))
 
@@ -41,39 +43,45 @@ def without(rows: Iterable[StoredRow], jobs: Collection[str], aside: list[Stored
             yield row
 
 
-def broken(rows: Iterable[StoredRow], levels: int) -> dict[int, str]:
-    """Return seq and id of the jobs that can't be loaded because of what their rows say."""
-    return {row[0]: row[1] for row in rows if not is_sound(row, levels)}
-
-
 def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
     """Carry out an EndAside."""
     ended = {row[1] for row in command.rows}
     for row in command.rows:
         seq, job_id, _, _, progress = row
-        readable = is_sound(row, len(core.levels))
-        said = decode_header(row[2]) if readable else _what_is_left(row[2])
-        job = JobRecord(seq, job_id, *core.common(said), state=JobState.FAILED)
-        if progress and readable:
+        sound = not fault_in(row, len(core.levels))
+        said = decode_header(row[2]) if sound else _what_is_left(row[2])
+        said.batch_id = said.batch_id or command.batch_of.get(seq, "")
+        job = JobRecord(seq, text_of(job_id), *core.common(said), state=JobState.FAILED)
+        if progress and sound:
             stored = decode_progress(progress)
             job.attempt, job.retries, job.crashes = stored.attempt, stored.retries, stored.crashes
             job.worker_id, job.started_at = stored.worker_id, stored.started_at
         parent = next((need.job_id for need in said.needs if need.job_id in ended), "")
-        failure = _UNREADABLE
-        if readable:
-            failure = failure_of(parent, JobState.FAILED.value) if parent else _FAULT
-        core.counters.count_end(job.state)
+        failure = failure_of(parent, JobState.FAILED.value) if parent else _FAULT
+        if not sound or seq in command.unreadable:
+            failure = _UNREADABLE
         core.write(turn, job, failure)
         core.publish(turn, job, EVENT_NAMES[JobState.FAILED], failure=failure)
+        if _had_ended(progress):
+            continue
+        core.counters.count_end(job.state)
         if number := core.groups.ended_outside(job, failure):
             turn.rows.ends.append((number, core.groups.ends_of(job.batch_id), seq))
+
+
+def _had_ended(progress: bytes) -> bool:
+    """Return True if a job had ended, and was counted, before its state was damaged."""
+    try:
+        return bool(progress and decode_progress(progress).finished_at)
+    except ValueError:
+        return False
 
 
 def _what_is_left(body: bytes) -> JobHeader:
     """Return what a header says that must not be loaded: which job it is of, and no numbers."""
     said = header_of(body)
     if said is None:
-        return _NO_HEADER
+        return replace(_NO_HEADER)
     return replace(
         _NO_HEADER, type=said.type, provider=said.provider, model=said.model, owner=said.owner, batch_id=said.batch_id
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -177,6 +177,8 @@ class EndAside:
     """End jobs as failed that were not loaded from the journal. Reply: None."""
 
     rows: Sequence[StoredRow]
+    unreadable: Collection[int] = ()  #: seqs of those whose row, or whose batch's row, can't be decoded
+    batch_of: Mapping[int, str] = field(default_factory=dict)  #: by seq, where the job's own header can't say it
 
 
 JobCommand = Submit | Exchange | Report | Claim | Cancel | LoseWorker | Tick

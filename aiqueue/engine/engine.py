@@ -74,7 +74,7 @@ class QueueEngine:
 
     def __init__(self, policy: EnginePolicy, counters: Counters | None = None) -> None:
         self.core = Core(policy, counters or Counters())
-        self.aside: list[StoredRow] = []  #: jobs of the journal that were not loaded
+        self.aside = EndAside([])  #: jobs of the journal that were not loaded
 
     @classmethod
     def load(
@@ -89,6 +89,8 @@ class QueueEngine:
         now: float,
         without: Collection[str] = (),
         clock: ClockMark | None = None,
+        last_seq: int = 0,
+        last_batch: int = 0,
     ) -> QueueEngine:
         """Return the engine as it was after the commit that wrote all this (``rows`` and ``batches``: those not ended).
 
@@ -98,10 +100,13 @@ class QueueEngine:
         """
         engine = cls(policy, decode_counters(counters) if counters else None)
         engine.core.counters.clock = clock or engine.core.counters.clock
+        engine.core.counters.begin_after(last_seq, last_batch)
+        left_out: list[StoredRow] = []
+        engine.aside = EndAside(left_out)
         for number, spec, stored_batch in batches:
             engine.core.groups.add(number, decode_spec(spec), decode_stored_batch(stored_batch), now=now)
         unheard = {job_id: JobState(state) for job_id, state in engine.core.counters.cascades}
-        for row in aside.without(rows, without, engine.aside) if without else rows:
+        for row in aside.without(rows, without, left_out) if without else rows:
             engine._restore(row, unheard, now)
         engine.core.links.restore_freed(unheard)
         for key, stored in gates:
@@ -221,6 +226,7 @@ class QueueEngine:
 
     def _restore(self, row: StoredRow, unheard: Mapping[str, JobState], now: float) -> None:
         seq, job_id, header, state, progress = row
+        soundness.check_id(job_id)
         decoded = decode_header(header)
         soundness.check_header(job_id, decoded, len(self.core.levels))
         decoded.created_at = min(decoded.created_at, now)  # later only if it was accepted under another clock

@@ -6,6 +6,7 @@ of a heap for all jobs in it, and a count beyond the database's integers fails t
 
 from __future__ import annotations
 
+from aiqueue.engine.counters import Counters
 from aiqueue.engine.records import Progress, StoredRow, decode_progress
 from aiqueue.engine.states import MOVES, TERMINAL, JobState
 from aiqueue.protocol import JobHeader, decode_header
@@ -19,6 +20,22 @@ _STATES = frozenset(
 )  #: that rows of live jobs have
 
 
+def is_time(seconds: float) -> bool:
+    """Return True for a number of seconds that a clock can show; NaN is none."""
+    return -_MOST_S < seconds < _MOST_S
+
+
+def check_counters(counters: Counters) -> None:
+    """Raise ValueError for counters with which no job can be accepted or ended."""
+    totals = (counters.next_seq, counters.next_event, counters.next_batch, *counters.ended.values())
+    if min(totals) < 0 or max(totals) >= _MOST_MS:
+        raise ValueError(f"its totals are {totals}")
+    if len(counters.completed) != len(Counters().completed) or len(counters.sla_met) != len(counters.completed):
+        raise ValueError(f"its totals by level are {counters.completed} and {counters.sla_met}")
+    for _, state in counters.cascades:
+        JobState(state)
+
+
 def check_level(job_id: str, level: int, levels: int) -> None:
     """Raise ValueError for a level that does not exist."""
     if not 0 <= level < levels:
@@ -29,7 +46,7 @@ def check_header(job_id: str, header: JobHeader, levels: int) -> None:
     """Raise ValueError for a header that no accepted job has; ``levels``: how many there are."""
     check_level(job_id, header.level, levels)
     for at in (header.created_at, header.run_at, header.expires_at):
-        if not -_MOST_S < at < _MOST_S:  # NaN is not
+        if not is_time(at):
             raise ValueError(f"job {job_id}: its header has the time {at}")
     if not 0 <= header.max_retries < _MOST or not 0 <= header.index < _MOST:
         raise ValueError(f"job {job_id}: its header has {header.max_retries} retries and index {header.index}")
@@ -49,7 +66,7 @@ def check_progress(job_id: str, state: str, progress: Progress) -> None:
     if state not in _STATES:
         raise ValueError(f"job {job_id}: its state is {state!r}, which is none of a job that has not ended")
     for at in (progress.started_at, progress.run_at):
-        if not -_MOST_S < at < _MOST_S:
+        if not is_time(at):
             raise ValueError(f"job {job_id}: its row has the time {at}")
     if progress.finished_at:
         raise ValueError(f"job {job_id}: its state is {state!r}, but it ended at {progress.finished_at}")
@@ -64,15 +81,27 @@ def check_bare_state(job_id: str, state: str) -> None:
         raise ValueError(f"job {job_id}: its state is {state!r}, but its row says nothing else")
 
 
-def is_sound(row: StoredRow, levels: int) -> bool:
-    """Return True if the row of a live job decodes and has no such value."""
+def check_id(job_id: str) -> None:
+    """Raise ValueError for an id that is no text."""
+    if not job_id.isascii():
+        job_id.encode()
+
+
+def text_of(name: str) -> str:
+    """Return a text that was read from damaged bytes so that it can be shown and sent."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def fault_in(row: StoredRow, levels: int) -> str:
+    """Return why the row of a live job can't be loaded: it can't be decoded, or has such a value; empty if it can."""
     _, job_id, header, state, progress = row
     try:
+        check_id(job_id)
         check_header(job_id, decode_header(header), levels)
         if progress:
             check_progress(job_id, state, decode_progress(progress))
         else:
             check_bare_state(job_id, state)
-    except ValueError:
-        return False
-    return True
+    except ValueError as error:
+        return text_of(str(error)) or type(error).__name__
+    return ""

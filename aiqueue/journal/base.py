@@ -51,6 +51,8 @@ class Recovered(NamedTuple):
     gates: Sequence[tuple[str, bytes]] = ()  #: key, StoredGate
     schedules: Sequence[StoredSchedule] = ()
     batches: Sequence[BatchRow] = ()  #: that have not ended
+    last_seq: int = 0  #: of any job
+    last_batch: int = 0  #: number of any batch
 
 
 class StoredKey(NamedTuple):
@@ -114,7 +116,11 @@ class Journal(Protocol):
         ...
 
     def recover(self) -> AbstractContextManager[Recovered]:
-        """Open what is needed to load the engine."""
+        """Open what is needed to load the engine.
+
+        Raises StartError for a damaged database, and ValueError the first time that a text of a row is no UTF-8; after
+        that, such texts are read with surrogate escapes.
+        """
         ...
 
     def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import uuid
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,10 +78,24 @@ def _read_database(path: Path) -> Mark:
 
 def says_damaged(error: Exception) -> bool:
     """Return True if a damaged database raised this: a text in it, or the message about it, may be no UTF-8."""
-    code = getattr(error, "sqlite_errorcode", None)  # none: Python's module found it, not SQLite
-    if isinstance(error, sqlite3.OperationalError) and code is None:
-        return True
-    return isinstance(error, UnicodeError) or (code is not None and code & 0xFF in _DAMAGED)
+    code = getattr(error, "sqlite_errorcode", 0)
+    return isinstance(error, UnicodeError) or is_no_text(error) or code & 0xFF in _DAMAGED
+
+
+def is_no_text(error: Exception) -> bool:
+    """Return True if a text in the database is no UTF-8: Python's module says so, and not SQLite with a code."""
+    return isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")
+
+
+@contextmanager
+def refused_if_damaged(path: Path) -> Iterator[None]:
+    """Raise StartError where the block finds that the database at ``path`` is damaged."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if says_damaged(error):
+            raise damaged(path, str(error)) from error
+        raise
 
 
 def is_small(path: Path) -> bool:
@@ -89,10 +104,10 @@ def is_small(path: Path) -> bool:
 
 
 def _numbers(connection: sqlite3.Connection, path: Path) -> Mark:
-    row = connection.execute("SELECT journal, epoch, number FROM counters").fetchone()
-    if row and tuple(map(type, row)) != (str, int, int):
+    row = connection.execute("SELECT journal, epoch, number, stored, one FROM counters").fetchone()
+    if row and (tuple(map(type, row)) != (str, int, int, int, int) or row[4] != 1):
         raise damaged(path, f"its counters are no numbers: {row}")
-    return Mark(*row) if row else Mark("", 0, 0)
+    return Mark(*row[:3]) if row else Mark("", 0, 0)
 
 
 def damaged(path: Path, what: str) -> StartError:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from aiqueue.engine.states import TERMINAL
 
 ENDED = "({})".format(", ".join(f"'{state}'" for state in sorted(TERMINAL)))
+# A flipped bit makes a text of a blob, or the other way round: a cast brings it back, and costs the others nothing.
 LIVE = f"""
-    SELECT jobs.seq, id, header, coalesce(state, 'queued'), coalesce(progress, x'')
-    FROM jobs LEFT JOIN states USING (seq) WHERE state IS NULL OR state NOT IN {ENDED} ORDER BY jobs.seq
+    SELECT jobs.seq, CAST(id AS TEXT), CAST(header AS BLOB), CAST(coalesce(state, 'queued') AS TEXT),
+        CAST(coalesce(progress, x'') AS BLOB)
+    FROM jobs LEFT JOIN states USING (seq)
+    WHERE state IS NULL OR CAST(state AS TEXT) NOT IN {ENDED} ORDER BY jobs.seq
 """
+LAST = "SELECT coalesce((SELECT max(seq) FROM jobs), 0), coalesce((SELECT max(no) FROM batches), 0)"
 SHARED = """
     SELECT CASE WHEN last_seq >= jobs.seq THEN metadata END
     FROM shared WHERE first_seq <= jobs.seq ORDER BY first_seq DESC LIMIT 1
 """
 STORED = f"""
-    SELECT jobs.seq, id, header, coalesce(state, ''), coalesce(progress, x''), {{result}}, {{payload}},
-        coalesce(({SHARED}), x'')
+    SELECT jobs.seq, CAST(id AS TEXT), CAST(header AS BLOB), CAST(coalesce(state, '') AS TEXT),
+        CAST(coalesce(progress, x'') AS BLOB), CAST({{result}} AS BLOB), CAST({{payload}} AS BLOB),
+        CAST(coalesce(({SHARED}), x'') AS BLOB)
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
 HAS_OLDER = "SELECT EXISTS (SELECT 1 FROM batch_states WHERE ended_at > 0 AND ended_at < ?)"
@@ -52,8 +57,10 @@ WEIGHTS = f"""
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq) WHERE {{key}} IN {{{{}}}}
 """
 ATTEMPT_SIZES = "SELECT seq, sum(length(body)) FROM attempts WHERE seq IN {} GROUP BY seq"
-SCHEDULES = "SELECT id, spec, body FROM schedules JOIN schedule_states USING (id) ORDER BY id"
-BATCHES = "SELECT no, spec, body FROM batches JOIN batch_states USING (no)"
+SCHEDULES = (
+    "SELECT id, CAST(spec AS BLOB), CAST(body AS BLOB) FROM schedules JOIN schedule_states USING (id) ORDER BY id"
+)
+BATCHES = "SELECT no, CAST(spec AS BLOB), CAST(body AS BLOB) FROM batches JOIN batch_states USING (no)"
 NEWEST_ID = """
     SELECT id FROM jobs WHERE id < '1' AND id GLOB '????????-????-7???-????-????????????' ORDER BY id DESC LIMIT 1
 """

@@ -34,6 +34,7 @@ from aiqueue.journal.base import (
 )
 from aiqueue.journal.connection import LOG_BYTES, connect
 from aiqueue.journal.head import Head, Mark, checksum_of
+from aiqueue.journal.live import LiveReader
 from aiqueue.journal.lock import lock
 from aiqueue.journal.log_space import fill_log
 from aiqueue.journal.note import read_note, write_note
@@ -64,6 +65,7 @@ class SqliteJournal:
         self.path = path.expanduser().absolute()
         self._durability = durability
         self._reading = threading.Lock()
+        self._live = LiveReader(self.path)
         self._closed = False
         with contextlib.ExitStack() as opened:
             self._lock = opened.enter_context(lock(self.path))
@@ -139,16 +141,12 @@ class SqliteJournal:
     @contextmanager
     def recover(self) -> Iterator[Recovered]:
         """Open a consistent view of the jobs that have not ended."""
-        with self._reading:
-            found = self._reader.execute("SELECT body FROM counters").fetchone()
-            gates = self._reader.execute("SELECT key, body FROM gates").fetchall()
-            schedules = self._reader.execute(queries.SCHEDULES).fetchall()
-            batches = self._reader.execute(f"{queries.BATCHES} WHERE ended_at = 0").fetchall()
-            yield Recovered(found[0] if found else b"", self._reader.execute(queries.LIVE), gates, schedules, batches)
+        with self._reading, self._live.read(self._reader) as found:
+            yield found
 
     def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
         """Return payloads by seq. Reads no more of them once they have more than ``limit`` bytes."""
-        rows = self._select("SELECT seq, payload FROM jobs WHERE seq IN {}", seqs)
+        rows = self._select("SELECT seq, CAST(payload AS BLOB) FROM jobs WHERE seq IN {}", seqs)
         return dict(within(rows, 1, limit))
 
     def jobs(
@@ -198,7 +196,7 @@ class SqliteJournal:
 
     def newest_id(self) -> str:
         """Return the highest job id that the queue's clients made; empty if there is none."""
-        with self._reading:
+        with self._reading, checks.refused_if_damaged(self.path):  # asked at the start
             found = self._reader.execute(queries.NEWEST_ID).fetchone()
         return str(found[0]) if found else ""
 

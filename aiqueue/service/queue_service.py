@@ -19,7 +19,7 @@ from aiqueue.engine import (
     QueueEngine,
     Tick,
 )
-from aiqueue.engine.commands import Command, EndAside
+from aiqueue.engine.commands import Command
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
@@ -112,8 +112,8 @@ class QueueService:
 
     def _begin(self) -> None:
         """Say that this process came after one that ended, and end the jobs that it goes on without."""
-        if self._engine.aside and not self._faults.had("EndAside"):
-            self._apply(EndAside(self._engine.aside))
+        if self._engine.aside.rows and not self._faults.had("EndAside"):
+            self._apply(self._engine.aside)
         if self._faults.restart is not None and not self._faults.had("Announce"):
             restarts, _, reason = self._faults.restarts
             said = msgspec.json.encode({"reason": reason, "restarts": restarts})

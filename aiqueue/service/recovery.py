@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from functools import partial
 
 from aiqueue.config import Settings
 from aiqueue.engine import EnginePolicy, GatePolicy, QueueEngine, RetryPolicy, Route
-from aiqueue.engine import aside as aside_rows
 from aiqueue.engine.counters import ClockMark, decode_counters
-from aiqueue.engine.gates import GateKey, decode_gate
+from aiqueue.engine.soundness import check_counters, is_time, text_of
+from aiqueue.errors import StartError
 from aiqueue.journal.base import Journal, Recovered
 from aiqueue.levels import LEVELS
 from aiqueue.pools import most_passes
 from aiqueue.service.clock import Clock
 from aiqueue.service.faults import jobs_to_set_aside
+from aiqueue.service.salvage import Salvage
 
 _log = logging.getLogger(__name__)
 
@@ -43,37 +46,52 @@ def last_mark(counters: bytes) -> ClockMark:
 
 
 def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngine:
-    """Return the engine as the journal has it."""
+    """Return the engine as the journal has it, without the rows that can't be loaded.
+
+    Raises StartError where the journal can't be read, or its counters can't be decoded.
+    """
     with journal.recover() as found:
-        mark = clock.resume(last_mark(found.counters))
-    now = clock.now()
+        mark = clock.resume(_sound_mark(found.counters, settings))
+    now, policy = clock.now(), policy_of(settings)
     aside = jobs_to_set_aside(journal, now)
 
     def load(without: frozenset[str], found: Recovered) -> QueueEngine:
-        return QueueEngine.load(policy_of(settings), **found._asdict(), now=now, without=without, clock=mark)
+        return QueueEngine.load(policy, **found._asdict(), now=now, without=without, clock=mark)
 
     try:
         with journal.recover() as found:
             return load(aside, found)
+    except StartError:
+        raise
     except Exception as error:
+        lost = Salvage(journal, partial(QueueEngine.load, policy, counters=b"", rows=(), now=now), len(LEVELS))
+        if lost.is_empty():
+            raise
+        _log.critical(
+            "the journal %s has rows that can't be loaded (%s); the queue starts without them, and their jobs, and "
+            "those of their batches, fail: %s",
+            *(settings.journal.path, text_of(str(error)), lost),
+        )
         with journal.recover() as found:
-            broken = aside_rows.broken(found.rows, len(LEVELS))
-        with journal.recover() as found:
-            gates = list(filter(_is_gate, found.gates))
-            if not broken and len(gates) == len(found.gates):
-                raise
-            _log.critical(
-                "the journal has rows that can't be decoded (%s): the queue starts without %d gates and without these "
-                "jobs, which fail: %s",
-                *(error, len(found.gates) - len(gates), ", ".join(sorted(broken.values())) or "none"),
-            )
-            return load(aside | frozenset(broken.values()), found._replace(gates=gates))
+            engine = load(aside | frozenset(lost.jobs.values()), lost.left_of(found))
+        engine.aside = replace(engine.aside, unreadable=frozenset(lost.jobs), batch_of=lost.batch_of)
+        return engine
 
 
-def _is_gate(row: tuple[str, bytes]) -> bool:
+def _sound_mark(counters: bytes, settings: Settings) -> ClockMark:
+    """Return ``last_mark``; one that no clock can have shown is forgotten. Raises StartError for broken counters."""
     try:
-        GateKey.from_json(row[0])
-        decode_gate(row[1])
-    except (ValueError, TypeError):
-        return False
-    return True
+        if counters:
+            check_counters(decode_counters(counters))
+        mark = last_mark(counters)
+    except ValueError as error:
+        raise StartError(
+            f"the journal {settings.journal.path} is damaged: its counters, without which no number of a job or event "
+            f"is sure, can't be decoded ({error}); no job was changed. Restore a backup"
+        ) from error
+    if is_time(mark.now) and is_time(mark.ahead_s) and is_time(mark.offset):
+        return mark
+    _log.critical(
+        "the journal says that its clock stood at %s: that is no time, and the queue's clock begins anew", mark
+    )
+    return ClockMark()

@@ -115,7 +115,8 @@ class MemoryJournal:
             gates = list(disk.gates.items())
             schedules = [(schedule_id, *row) for schedule_id, row in sorted(disk.schedules.items())]
             batches = [self._batch(no) for no in disk.batches if not disk.batch_states[no][1]]
-        yield Recovered(counters, iter(rows), gates, schedules, batches)
+            last = max(disk.jobs, default=0), max(disk.batches, default=0)
+        yield Recovered(counters, iter(rows), gates, schedules, batches, *last)
 
     def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
         """Return payloads by seq. Reads no more of them once they have more than ``limit`` bytes."""

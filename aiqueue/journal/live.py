@@ -1,0 +1,49 @@
+"""What a start reads of a journal: all that has not ended."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
+
+from aiqueue.journal import checks, queries
+from aiqueue.journal.base import Recovered
+
+_any_text = methodcaller("decode", "utf-8", "surrogateescape")  # also what is no UTF-8
+
+
+class LiveReader:
+    """Reads the journal at ``path``.
+
+    A text that is no UTF-8 would end the reading of all rows. To read such texts as what they are takes some 3 µs each,
+    so that is done only from the second time on, when the first has met one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._text: Callable[[bytes], Any] = str
+
+    @contextmanager
+    def read(self, reader: sqlite3.Connection) -> Iterator[Recovered]:
+        """Open what is there. Raises ValueError the first time it meets a text that is no UTF-8."""
+        read = reader.execute
+        with checks.refused_if_damaged(self._path):
+            try:
+                reader.text_factory = _any_text
+                found = read("SELECT CAST(body AS BLOB) FROM counters").fetchone()
+                gates = read("SELECT key, CAST(body AS BLOB) FROM gates").fetchall()
+                schedules = read(queries.SCHEDULES).fetchall()
+                batches = read(f"{queries.BATCHES} WHERE ended_at = 0").fetchall()
+                last = read(queries.LAST).fetchone()
+                reader.text_factory = self._text
+                yield Recovered(found[0] if found else b"", read(queries.LIVE), gates, schedules, batches, *last)
+            except sqlite3.OperationalError as error:
+                if self._text is _any_text or not checks.is_no_text(error):
+                    raise
+                self._text = _any_text
+                raise ValueError(str(error)) from error
+            finally:
+                reader.text_factory = str
