@@ -260,9 +260,9 @@ class SqliteJournal:
             return self._reader.execute(query, (from_seq, from_seq + count)).fetchall()
 
     def _select(self, query: str, items: Sequence[object]) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of ``query``, whose ``{}`` stands for the list of ``items``."""
-        with self._reading:
-            for part in chunks(items):
+        """Yield the rows of ``query``, whose ``{}`` stands for the list of ``items``; others may read in between."""
+        for part in chunks(items):
+            with self._reading:
                 yield from self._reader.execute(query.format(marks(part)), part)
 
     def outlines(self, seqs: Sequence[int]) -> list[StoredJob]:

@@ -175,6 +175,25 @@ def test_a_reader_in_another_thread_sees_the_last_commit(journal: SqliteJournal)
     assert found == [{1: b"p"}]
 
 
+def test_a_read_of_many_rows_lets_others_read_in_between(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.commit(Rows(jobs=[(seq, str(seq), b"h", b"p") for seq in range(1, 3_001)]))
+    lock, holds = journal._reading, [0]
+
+    class Counted:
+        def __enter__(self) -> None:
+            holds[0] += 1
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    monkeypatch.setattr(journal, "_reading", Counted())
+    assert len(journal.states([str(seq) for seq in range(1, 3_001)])) == 3_000
+    assert holds[0] >= 3
+
+
 def test_what_was_not_checkpointed_is_there_without_a_close(journal: SqliteJournal, path: Path, tmp_path: Path) -> None:
     journal.commit(Rows(jobs=[(1, "a", b"h", b"p")], counters=b"c"))
     copy = tmp_path / "copy"
