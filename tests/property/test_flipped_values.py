@@ -11,9 +11,11 @@ import hypothesis.strategies as st
 from hypothesis import example, given, settings
 from msgspec.structs import replace
 
+from aiqueue.config import RetentionConfig
 from aiqueue.engine.records import Progress, decode_progress
 from aiqueue.protocol import BatchSpec, JobHeader, JobView, Need, SubmitGroup, decode_header, encode
 from aiqueue.testing.jobs import completed, failed, header, submission
+from aiqueue.testing.jobs import settings as queue_settings
 from aiqueue.testing.memory_journal import MemoryJournal
 from aiqueue.views import encode_json, readable_info
 from tests.tools.service_harness import ServiceHarness
@@ -96,7 +98,7 @@ spoils = st.one_of(
 
 async def with_jobs() -> ServiceHarness:
     """Return a queue with a job of each kind, and others beside them."""
-    queue = ServiceHarness()
+    queue = ServiceHarness(queue_settings().model_copy(update={"retention": RetentionConfig(max_age_s=1e9)}))
     await queue.submit("runs", "retry", "good-1")
     assert await queue.claim(3) == ["runs", "retry", "good-1"]
     await queue.exchange(failed("retry"), slots=0)
