@@ -6,7 +6,7 @@ the last commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -98,6 +98,8 @@ class Journal(Protocol):
 
         What they delete is deleted first: a deleted job's or batch's id may be used again in the same commit. The time
         of a key that was submitted with a deleted job becomes the job's end, if that is later.
+        What can't be deleted because it is damaged stays, and all else is written: such a job that had not ended, or is
+        a dead letter, becomes cancelled. ``ended`` and ``has_older`` pass over it.
         Raises OSError or the database's error when it can't, JournalTaken when it never can again, and JournalRefused
         for rows that contradict what is there: a job or batch whose id or number another one has.
         """
@@ -176,8 +178,11 @@ class Journal(Protocol):
         """Return how many jobs are kept, whatever their state. Reads one row."""
         ...
 
-    def old_keys(self, *, before: float, limit: int) -> list[OldKey]:
-        """Return idempotency keys whose time is before another, the oldest first."""
+    def old_keys(self, *, before: float, limit: int, stuck: Collection[str] = ()) -> list[OldKey]:
+        """Return idempotency keys whose time is before another, the oldest first.
+
+        ``stuck``: keys that were to be forgotten. Those of them that are still there are passed over from now on.
+        """
         ...
 
     def has_older(self, *, batches_before: float) -> bool:

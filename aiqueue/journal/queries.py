@@ -23,15 +23,18 @@ STORED = f"""
         CAST(coalesce(({SHARED}), x'') AS BLOB)
     FROM jobs LEFT JOIN states USING (seq) LEFT JOIN results USING (seq)
 """
-HAS_OLDER = "SELECT EXISTS (SELECT 1 FROM batch_states WHERE ended_at > 0 AND ended_at < ?)"
-BY_END = """
-    SELECT ended_at, seq, id FROM states JOIN jobs USING (seq)
-    WHERE ended_at > 0 AND (ended_at, seq) > (?, ?) AND ended_at < ? ORDER BY ended_at, seq LIMIT ?
+OLD_BATCHES = """
+    SELECT no FROM batch_states WHERE ended_at > 0 AND ended_at < ? AND no NOT IN ({}) ORDER BY ended_at LIMIT ?
 """
+_BY_END = """
+    WHERE ended_at > 0 AND (ended_at, seq) > (?, ?) AND ended_at < ? AND seq NOT IN ({}) ORDER BY ended_at, seq LIMIT ?
+"""
+BY_END = f"SELECT ended_at, seq, id FROM states JOIN jobs USING (seq) {_BY_END}"
+SEQS_BY_END = f"SELECT seq FROM states {_BY_END}"  # an index has all of it
 KEYS = "SELECT key, job_id, digest, at, coalesce(last_seq - first_seq + 1, 0), batch FROM idempotency WHERE key IN {}"
 # All jobs of a key are looked at, so keys of large lists are read a few at a time.
 OLD_KEYS = """
-    SELECT key, job_id,
+    SELECT number, key, job_id,
         EXISTS (
             SELECT 1 FROM jobs LEFT JOIN states USING (seq)
             WHERE jobs.seq BETWEEN first_seq AND last_seq AND coalesce(ended_at, 0) <= 0
@@ -42,11 +45,12 @@ OLD_KEYS = """
             coalesce((SELECT ended_at FROM batch_states WHERE no = batch), 0)
         )
     FROM (
-        SELECT *, sum(last_seq - first_seq + 1) OVER (ORDER BY at ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS ahead
-        FROM (SELECT * FROM idempotency WHERE at < ? ORDER BY at LIMIT ?)
+        SELECT *, total(last_seq - first_seq + 1) OVER (ORDER BY at ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) ahead
+        FROM (SELECT rowid AS number, * FROM idempotency WHERE {})
     )
-    WHERE coalesce(ahead, 0) < 10000 ORDER BY at
+    WHERE ahead < 10000 ORDER BY at
 """
+BY_AGE = "at < ? AND rowid NOT IN ({}) ORDER BY at LIMIT ?"
 SIZES = """
     SELECT jobs.seq, length(payload) + coalesce(length(body), 0)
     FROM jobs LEFT JOIN results USING (seq) WHERE jobs.seq IN {}

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from aiqueue.engine.effects import Rows
+from aiqueue.journal import queries
 from aiqueue.journal.base import FORGOTTEN_AT_ONCE, JournalRefused
 
 _T = TypeVar("_T")
@@ -42,15 +43,14 @@ _PUT_BATCH_STATES = _statements("INSERT OR REPLACE", "batch_states", "no, body, 
 _PUT_PARTS = _statements("INSERT OR REPLACE", "parts", "no, first_seq, count, first_index")
 _PUT_ENDS = _statements("INSERT OR REPLACE", "ends", "no, n, seq")
 _ENDS_OF_KEYS = """
-    SELECT max(states.ended_at), keys.key
+    SELECT max(states.ended_at), keys.rowid
     FROM states CROSS JOIN idempotency AS keys
         ON keys.first_seq = (SELECT max(first_seq) FROM idempotency WHERE first_seq <= states.seq)
         AND keys.last_seq >= states.seq
-    WHERE states.seq IN {} GROUP BY keys.key
+    WHERE states.seq IN {} GROUP BY keys.rowid
 """
-_KEEP_KEY_LONGER = "UPDATE idempotency SET at = max(at, ?) WHERE key = ?"
+_KEEP_KEY_LONGER = "UPDATE idempotency SET at = max(at, ?) WHERE rowid = ?"
 _KEEP_KEY = "UPDATE idempotency SET at = ? WHERE key = ? AND job_id = ?"
-_OLD_BATCHES = "SELECT no FROM batch_states WHERE ended_at > 0 AND ended_at < ? ORDER BY ended_at LIMIT ?"
 _FORGET_OF_BATCH = (
     "DELETE FROM parts WHERE no = ? AND first_seq IN (SELECT first_seq FROM parts WHERE no = ? LIMIT ?)",
     "DELETE FROM ends WHERE no = ? AND n IN (SELECT n FROM ends WHERE no = ? LIMIT ?)",
@@ -59,9 +59,10 @@ _PUT_SPEC = "INSERT OR REPLACE INTO schedules (id, spec) VALUES (?, ?)"
 _PUT_SCHEDULE_STATE = "INSERT OR REPLACE INTO schedule_states (id, body) VALUES (?, ?)"
 
 
-def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
+def write_rows(writer: sqlite3.Connection, rows: Rows, kept: str = "") -> int:
     """Write all but the counters, in the transaction that is open; return by how many jobs the journal has grown.
 
+    ``kept``: numbers of batches that are not forgotten, however old, as SQL.
     Raises JournalRefused for a job or batch that is not the one of that id or number in the journal.
     """
     stored = 0
@@ -85,7 +86,7 @@ def write_rows(writer: sqlite3.Connection, rows: Rows) -> int:
     _write(writer, _PUT_KEYS, rows.keys)
     _write_schedules(writer, rows.schedules)
     if rows.batch_states or rows.dropped or rows.batches_before:
-        _write_batches(writer, rows)
+        _write_batches(writer, rows, kept)
     if rows.key_times:
         writer.executemany(_KEEP_KEY, rows.key_times)
     return stored
@@ -131,7 +132,7 @@ def _check_same(writer: sqlite3.Connection, select: str, column: str, rows: Sequ
                 raise JournalRefused(said, name)
 
 
-def _write_batches(writer: sqlite3.Connection, rows: Rows) -> None:
+def _write_batches(writer: sqlite3.Connection, rows: Rows, kept: str) -> None:
     for part in chunks(rows.dropped):
         for table in ("batches", "batch_states", "parts", "ends"):
             writer.execute(f"DELETE FROM {table} WHERE no IN {marks(part)}", part)
@@ -141,16 +142,22 @@ def _write_batches(writer: sqlite3.Connection, rows: Rows) -> None:
     _write(writer, _PUT_PARTS, rows.parts)
     _write(writer, _PUT_ENDS, rows.ends)
     if rows.batches_before:
-        _forget_batches(writer, rows.batches_before)
+        _forget_batches(writer, rows.batches_before, kept)
 
 
-def _forget_batches(writer: sqlite3.Connection, before: float) -> None:
+def old_batches(connection: sqlite3.Connection, before: float, kept: str) -> list[int]:
+    """Return the batches that one commit may forget, the one that ended first at the beginning."""
+    found = connection.execute(queries.OLD_BATCHES.format(kept), (before, FORGOTTEN_AT_ONCE))
+    return [no for (no,) in found.fetchall()]
+
+
+def _forget_batches(writer: sqlite3.Connection, before: float, kept: str) -> None:
     """Delete rows of batches that ended before a time, a batch itself when nothing else is left of it.
 
     Its jobs ended before it did, so nobody finds them missing from what is left.
     """
     left = FORGOTTEN_AT_ONCE
-    for (no,) in writer.execute(_OLD_BATCHES, (before, left)).fetchall():
+    for no in old_batches(writer, before, kept):
         for statement in _FORGET_OF_BATCH:
             left -= writer.execute(statement, (no, no, left)).rowcount
         if left <= 0:

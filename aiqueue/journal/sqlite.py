@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from aiqueue.config import Durability
 from aiqueue.engine.effects import Rows
@@ -33,29 +33,20 @@ from aiqueue.journal.base import (
     StoredKey,
 )
 from aiqueue.journal.connection import LOG_BYTES, connect
+from aiqueue.journal.failures import NOT_THE_DISK, is_damage, is_full
 from aiqueue.journal.head import Head, Mark, checksum_of
 from aiqueue.journal.live import LiveReader
 from aiqueue.journal.lock import lock
 from aiqueue.journal.log_space import fill_log
 from aiqueue.journal.note import read_note, write_note
+from aiqueue.journal.passed_over import PassedOver
 from aiqueue.journal.reserve import Reserve
-from aiqueue.journal.rows import chunks, marks, within, write_rows
-
-_T = TypeVar("_T")
+from aiqueue.journal.rows import chunks, marks, old_batches, within, write_rows
+from aiqueue.journal.sparing import spare
 
 # Part of every commit, and the same row and page as the counters themselves: the fence and the number cost no write.
 _NUMBER = "UPDATE counters SET number = ?, stored = stored + ? WHERE one = 1 AND epoch = ?"
 _NUMBER_AND_COUNT = "UPDATE counters SET number = ?, stored = stored + ?, body = ? WHERE one = 1 AND epoch = ?"
-_NOT_THE_DISK = (
-    sqlite3.DataError,
-    sqlite3.IntegrityError,
-    sqlite3.InterfaceError,
-    sqlite3.NotSupportedError,
-    sqlite3.ProgrammingError,
-    ArithmeticError,
-    TypeError,
-    ValueError,
-)  #: a commit that fails so fails every time
 
 
 class SqliteJournal:
@@ -67,6 +58,7 @@ class SqliteJournal:
         self._reading = threading.Lock()
         self._live = LiveReader(self.path)
         self._closed = False
+        self._passed_over = PassedOver(self.path)
         with contextlib.ExitStack() as opened:
             self._lock = opened.enter_context(lock(self.path))
             try:
@@ -92,10 +84,19 @@ class SqliteJournal:
         Raises JournalTaken if another queue has opened this journal since, and JournalRefused for rows that it can
         never take.
         """
+        try:
+            self._write(rows)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.reopen()  # the page may be whole on disk
+            self._write(spare(self._writer, rows, self._passed_over))
+
+    def _write(self, rows: Rows) -> None:
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
         try:
-            stored = write_rows(writer, rows)
+            stored = write_rows(writer, rows, self._passed_over.listed("batches"))
             number = self._number + 1
             if rows.counters:
                 done = writer.execute(_NUMBER_AND_COUNT, (number, stored, rows.counters, self._epoch))
@@ -107,11 +108,11 @@ class SqliteJournal:
         except BaseException as error:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
-            if _says_full(error):
+            if is_full(error):
                 self._reserve.release()  # the next try has that room
-            if isinstance(error, (*_NOT_THE_DISK, JournalRefused)):
+            if isinstance(error, (*NOT_THE_DISK, JournalRefused)):
                 self._check_owner()  # or these rows contradict those of the queue that took it
-            if isinstance(error, _NOT_THE_DISK):
+            if isinstance(error, NOT_THE_DISK):
                 raise JournalRefused(f"{type(error).__name__}: {error}") from error
             raise
         self._number = number
@@ -175,7 +176,7 @@ class SqliteJournal:
     def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
         """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
         with self._reading:
-            return [EndedRow(*row) for row in self._reader.execute(queries.BY_END, (*after, before, limit))]
+            return self._passed_over.ended(self._reader, after, before, limit)
 
     def weights(self, ids: Sequence[str], *, with_payload: bool, with_result: bool = True) -> dict[str, int]:
         """Return how many bytes ``jobs`` would read of each job that is known. Reads none of them."""
@@ -206,17 +207,15 @@ class SqliteJournal:
             (count,) = self._reader.execute("SELECT stored FROM counters").fetchone()
         return int(count)
 
-    def old_keys(self, *, before: float, limit: int) -> list[OldKey]:
+    def old_keys(self, *, before: float, limit: int, stuck: Collection[str] = ()) -> list[OldKey]:
         """Return idempotency keys whose time is before another, the oldest first."""
         with self._reading:
-            rows = self._reader.execute(queries.OLD_KEYS, (before, limit)).fetchall()
-        return [OldKey(key, job_id, bool(lives), ended_at) for key, job_id, lives, ended_at in rows]
+            return self._passed_over.old_keys(self._reader, before, limit, stuck)
 
     def has_older(self, *, batches_before: float) -> bool:
         """Tell whether there are ended batches for a commit with this time to forget."""
-        with self._reading:
-            (found,) = self._reader.execute(queries.HAS_OLDER, (batches_before,)).fetchone()
-        return bool(found)
+        with self._reading:  # as a commit reads it: what that can't read, this can't either
+            return bool(old_batches(self._reader, batches_before, self._passed_over.listed("batches")))
 
     def dead_letter_seqs(self, *, before_seq: int, limit: int) -> list[int]:
         """Return the seqs of dead letters, the newest first. Reads an index of them alone."""
@@ -328,8 +327,3 @@ class SqliteJournal:
 
     def _open(self) -> sqlite3.Connection:
         return connect(self.path, self._durability)
-
-
-def _says_full(error: BaseException) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE

@@ -60,16 +60,18 @@ class Retention:
             await asyncio.wait([self._step_task])
 
     async def _pass(self) -> None:
-        try:
-            kept = await asyncio.to_thread(self._journal.count_jobs) - self._count_live()
-            self._excess, self._after = max(0, kept - self._config.max_jobs), _FIRST
-            while await self._step():
-                pass
-            await self._forget_keys()
-            await self._forget_batches()
-        except Exception as error:  # the journal's own: OSError, the database's error
-            _log.warning("ended jobs could not be deleted, the next try is in %g s: %s", _REST_S, error)
+        for what in (self._forget_ended, self._forget_keys, self._forget_batches):
+            try:
+                await what()
+            except Exception as error:  # the journal's own: OSError, the database's error
+                _log.warning("what is over could not be forgotten, the next try is in %g s: %s", _REST_S, error)
         self._next_pass_at = self._clock.now() + _REST_S
+
+    async def _forget_ended(self) -> None:
+        kept = await asyncio.to_thread(self._journal.count_jobs) - self._count_live()
+        self._excess, self._after = max(0, kept - self._config.max_jobs), _FIRST
+        while await self._step():
+            pass
 
     async def _step(self) -> bool:
         """Delete the next jobs; return whether there may be more."""
@@ -91,7 +93,7 @@ class Retention:
 
     async def _forget_jobs(self, rows: Sequence[EndedRow]) -> bool:
         """Delete jobs, those with large payloads or results a few at a time: their pages are freed one by one."""
-        sizes = await asyncio.to_thread(self._journal.sizes, [row.seq for row in rows]) if rows else {}
+        sizes = await self._sizes([row.seq for row in rows]) if rows else {}
         part: list[EndedRow] = []
         weight = 0
         for row in rows:
@@ -103,6 +105,12 @@ class Retention:
             weight += size
         await self._forget_part(part)
         return False
+
+    async def _sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        try:
+            return await asyncio.to_thread(self._journal.sizes, seqs)
+        except Exception:  # a page of one of them is damaged: each is deleted alone, or left, by the journal
+            return dict.fromkeys(seqs, _STEP_BYTES)
 
     async def _forget_part(self, part: Sequence[EndedRow]) -> None:
         """Delete some jobs in one commit, but for those that a job needs which was accepted since they were read."""
@@ -116,7 +124,9 @@ class Retention:
         """Forget the keys whose day is over. One whose day began later than noted is noted anew, and not read again."""
         now = self._clock.now()
         before = max(0.0, now - self._config.idempotency_s)
-        while old := await asyncio.to_thread(self._journal.old_keys, before=before, limit=_STEP):
+        done = frozenset[str]()
+        while old := await asyncio.to_thread(self._journal.old_keys, before=before, limit=_STEP, stuck=done):
+            done = frozenset(key.key for key in old)
             rows = Rows()
             for key in old:
                 if not key.lives and key.ended_at < before:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from aiqueue.engine.effects import Rows
@@ -203,11 +203,11 @@ class MemoryJournal:
         """Return how many jobs are kept, whatever their state."""
         return len(self._disk.jobs)
 
-    def old_keys(self, *, before: float, limit: int) -> list[OldKey]:
+    def old_keys(self, *, before: float, limit: int, stuck: Collection[str] = ()) -> list[OldKey]:
         """Return idempotency keys whose time is before another, the oldest first."""
         with self._lock:
             disk = self._disk
-            old = [row for row in disk.keys.values() if row.at < before]
+            old = [row for row in disk.keys.values() if row.at < before and row.key not in stuck]
             return [disk.old_key(row) for row in sorted(old, key=lambda row: (row.at, row.key))[:limit]]
 
     def has_older(self, *, batches_before: float) -> bool:

@@ -1,0 +1,102 @@
+"""What a commit can delete where pages of the database are damaged.
+
+SQLite can't delete a row whose pages it can't follow to their end, and after one such try it writes nothing more in
+that transaction. So the commit is tried and rolled back, with all that it deletes, with half of that, and so on, until
+each row at fault is known.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from aiqueue.engine.effects import Rows
+from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.journal.failures import is_damage
+from aiqueue.journal.passed_over import PassedOver
+from aiqueue.journal.rows import chunks, marks, old_batches, without_deleted, write_rows
+
+_T = TypeVar("_T")
+_OVER = TERMINAL - {JobState.DEAD_LETTER}
+
+
+def spare(writer: sqlite3.Connection, rows: Rows, passed: PassedOver) -> Rows:
+    """Return ``rows`` without what can't be deleted, which is passed over from now on.
+
+    Returns the same if without that they can't be written either.
+    """
+    dropped = [*rows.dropped, *_old_batches(writer, rows.batches_before, passed)]
+    steps: list[tuple[str, Any]] = [
+        *(("deletes", seq) for seq in rows.deletes),
+        *(("dropped", number) for number in dropped),
+        *(("free_keys", key) for key in rows.free_keys),
+        *(("key_times", key) for key in rows.key_times),
+    ]
+    rest = replace(without_deleted(rows), batches_before=0.0)
+
+    def only(some: Sequence[tuple[str, Any]]) -> Rows:
+        found: dict[str, list[Any]] = {"deletes": [], "dropped": [], "free_keys": [], "key_times": []}
+        for name, item in some:
+            found[name].append(item)
+        return replace(rest, **found)  # type: ignore[arg-type]  # each name is that of a list
+
+    if not steps or not _can_write(writer, only([])):
+        return rows
+    done = only(_most(steps, lambda some: _can_write(writer, only(some))))
+    left = sorted(set(rows.deletes).difference(done.deletes))
+    passed.add("jobs", left)
+    passed.add("batches", set(dropped).difference(done.dropped))
+    over = replace(done, states=[*done.states, *_over(writer, left)])
+    return over if _can_write(writer, over) else done
+
+
+def _old_batches(writer: sqlite3.Connection, before: float, passed: PassedOver) -> Sequence[int]:
+    try:
+        return old_batches(writer, before, passed.listed("batches")) if before else ()
+    except sqlite3.DatabaseError:  # retention can't read them either, and asks no more
+        return ()
+
+
+def _can_write(writer: sqlite3.Connection, rows: Rows) -> bool:
+    writer.execute("BEGIN IMMEDIATE")
+    try:
+        write_rows(writer, rows)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return False
+    finally:
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+    return True
+
+
+def _over(writer: sqlite3.Connection, seqs: Sequence[int]) -> list[tuple[int, str, bytes, float]]:
+    """Return states for jobs that should be gone: none of them is a dead letter any more, or runs after a restart."""
+    found: dict[int, str] = {}
+    try:
+        for part in chunks(seqs):
+            found.update(writer.execute(f"SELECT seq, state FROM states WHERE seq IN {marks(part)}", part))
+    except sqlite3.DatabaseError:
+        return []
+    return [(seq, JobState.CANCELLED.value, b"", 1.0) for seq in seqs if found.get(seq) not in _OVER]
+
+
+def _most(items: Sequence[_T], works: Callable[[Sequence[_T]], bool]) -> list[_T]:
+    """Return those items that work together, but for the few that do not.
+
+    >>> _most([1, 2, 3, 4, 5], lambda some: 4 not in some)
+    [1, 2, 3, 5]
+    """
+    found: list[_T] = []
+    parts = [items]
+    while parts:
+        part = parts.pop()
+        if works([*found, *part]):
+            found += part
+        elif len(part) > 1:
+            half = len(part) // 2
+            parts += [part[half:], part[:half]]
+    return found
