@@ -52,6 +52,10 @@ def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
         said = decode_header(row[2]) if sound else _what_is_left(row[2])
         said.batch_id = said.batch_id or command.batch_of.get(seq, "")
         job = JobRecord(seq, text_of(job_id), *core.common(said), state=JobState.FAILED)
+        if core.groups.drops(job):  # it is forgotten with its batch
+            turn.rows.deletes.append(seq)
+            core.counters.accepted -= 1
+            continue
         if progress and sound:
             stored = decode_progress(progress)
             job.attempt, job.retries, job.crashes = stored.attempt, stored.retries, stored.crashes

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 
+from aiqueue.engine import drops
 from aiqueue.engine.batch_ends import end_phase
+from aiqueue.engine.batch_records import StoredBatch, encode_batch
 from aiqueue.engine.cancellation import fail_where_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess, failure_of, lost_need, unknown
-from aiqueue.engine.groups import Group, StoredBatch, encode_batch
+from aiqueue.engine.groups import Group
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord, decode_progress
 from aiqueue.engine.states import TERMINAL, JobState
@@ -99,8 +101,11 @@ def _add(
     """Put jobs into a batch. They get seqs without gaps, so one row says where they are."""
     if jobs:
         index = next(iter(jobs)).header.index if first_index is None else first_index
-        turn.rows.parts.append((group.no, core.counters.next_seq, len(jobs), index))
+        first_seq = core.counters.next_seq
+        turn.rows.parts.append((group.no, first_seq, len(jobs), index))
         group.stored.total += len(jobs)
+        if group.is_open:
+            group.parts.append(range(first_seq, first_seq + len(jobs)))
     known = dict(ended)
     for submitted in jobs:
         job = _enqueue(core, turn, group, submitted, known)
@@ -136,7 +141,7 @@ def _link(core: Core, job: JobRecord, header: JobHeader, ended: Mapping[str, str
 def steer(core: Core, turn: Turn, command: Steer) -> Refusal | None:
     """Carry out a Steer."""
     group = core.groups.live.get(command.batch_id)
-    if group is None or group.is_dropped:
+    if group is None or group.stored.dropped:
         return Refusal(BatchNotFound.kind, command.batch_id)
     stored = group.stored
     match command.action:
@@ -149,7 +154,8 @@ def steer(core: Core, turn: Turn, command: Steer) -> Refusal | None:
             group.touched_at = turn.now
             return None
         case "drop" if group.is_open:
-            drop(core, turn, group)
+            drops.begin(core, group)
+            advance(core, turn)
             return None
         case "cancel" if stored.phase != "stopping":
             stop(core, turn, group, "")
@@ -163,6 +169,7 @@ def steer(core: Core, turn: Turn, command: Steer) -> Refusal | None:
 def _seal(core: Core, turn: Turn, group: Group) -> None:
     """Let a batch run: its jobs become ready some at a time, in the order in which they would be claimed."""
     group.stored.phase = "running"
+    group.parts.clear()
     core.groups.opened.pop(group.spec.id, None)
     release(core, turn, group)
     if not group.live:  # all of them were cancelled or have expired meanwhile
@@ -202,31 +209,6 @@ def _release(core: Core, turn: Turn, job: JobRecord) -> None:
         fail_where_closed(core, turn, job)
 
 
-def drop(core: Core, turn: Turn, group: Group) -> None:
-    """Begin to forget a batch that was never sealed, with all that was sent of it: as if nobody had begun to submit it.
-
-    If the queue dies meanwhile, the rest is forgotten when nothing has been added to it for ``OPEN_S``.
-    """
-    group.doom()
-    core.groups.stopping[group.spec.id] = group
-    advance(core, turn)
-
-
-def _forget(core: Core, turn: Turn, job_id: str) -> None:
-    if job := core.live.get(job_id):  # else it was cancelled meanwhile, by its id
-        core.forget(job)
-        turn.rows.deletes.append(job.seq)
-        turn.counted = True
-
-
-def _forget_batch(core: Core, turn: Turn, group: Group) -> None:
-    turn.rows.dropped.append(group.no)
-    core.counters.batches -= 1
-    turn.counted = True
-    core.groups.dirty.pop(group.spec.id, None)
-    core.groups.remove(group)
-
-
 def stop(core: Core, turn: Turn, group: Group, reason: str) -> None:
     """Begin to cancel what has not ended. ``reason`` is empty where the owner asked for it."""
     group.stored.phase, group.stored.reason = "stopping", reason
@@ -241,31 +223,32 @@ def stop(core: Core, turn: Turn, group: Group, reason: str) -> None:
 def advance(core: Core, turn: Turn) -> None:
     """Cancel some more jobs of the batches that are being stopped, or forget them, of those that are dropped."""
     for group in list(core.groups.stopping.values()):
-        dropped = group.stored.phase == "open"
-        if group.doomed is None:  # begun before a restart
+        if group.doomed is None:  # it begins, or has begun before a restart
             group.doom()
-        if not group.live and not dropped:
+        if group.stored.dropped:
+            if not drops.forget_some(core, turn, group):
+                return
+            continue
+        if not group.live:
             core.groups.finished.append(group)
         while group.doomed and turn.left > 0:
             job = group.doomed.pop()
             if job.state not in TERMINAL:
                 turn.left -= 1 + len(core.links.needs.get(job.id, ())) // _EDGES
-                (_forget if dropped else stop_job)(core, turn, job.id)
+                stop_job(core, turn, job.id)
         if group.doomed:
             return
         core.groups.stopping.pop(group.spec.id, None)
-        if dropped:
-            _forget_batch(core, turn, group)
 
 
 def tick(core: Core, turn: Turn) -> None:
     """Go on with what was begun, and drop open batches whose submitter has gone silent."""
+    for group in list(core.groups.opened.values()):
+        if group.touched_at + OPEN_S <= turn.now:
+            drops.begin(core, group)
     advance(core, turn)
     if core.groups.sealing:
         _release_sealed(core, turn)
-    for group in list(core.groups.opened.values()):
-        if group.is_open and group.touched_at + OPEN_S <= turn.now:
-            drop(core, turn, group)
 
 
 def settle(core: Core, turn: Turn) -> None:
@@ -293,7 +276,7 @@ def _parent_ended(core: Core, turn: Turn, parent: Ended, child: str) -> None:
     if job is None or job.state is not JobState.BLOCKED:
         return
     group = core.groups.live.get(job.batch_id)
-    if group is not None and group.is_dropped:
+    if group is not None and group.stored.dropped:
         return
     if broken(core.links.on_error[child], parent.state):
         turn.left -= len(core.links.needs[child]) // _EDGES  # each is let go

@@ -13,7 +13,14 @@ from aiqueue.protocol import CancelReply
 
 def cancel(core: Core, turn: Turn, command: Cancel) -> list[CancelReply]:
     """Carry out a Cancel."""
-    return [stop_job(core, turn, job_id) for job_id in command.job_ids]
+    return [_cancel(core, turn, job_id) for job_id in command.job_ids]
+
+
+def _cancel(core: Core, turn: Turn, job_id: str) -> CancelReply:
+    job = core.live.get(job_id)
+    if job is not None and job.batch_id and core.groups.drops(job):
+        return CancelReply(job_id, cancelled=False, status="")
+    return stop_job(core, turn, job_id)
 
 
 def stop_job(core: Core, turn: Turn, job_id: str) -> CancelReply:

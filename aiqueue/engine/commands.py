@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aiqueue.engine.groups import StoredBatch
+from aiqueue.engine.batch_records import StoredBatch
 from aiqueue.engine.records import StoredRow
 from aiqueue.engine.schedule_records import ScheduleSpec
 from aiqueue.protocol import BatchSpec, Outcome, Submission, SubmitGroup

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from aiqueue.engine import admission, aside, batches, cancellation, schedules, soundness, suspects
+from aiqueue.engine.batch_records import decode_stored_batch
 from aiqueue.engine.commands import (
     AddSchedule,
     Announce,
@@ -30,7 +31,6 @@ from aiqueue.engine.counters import SAME_CLOCK_S, ClockMark, Counters, decode_co
 from aiqueue.engine.effects import Effects
 from aiqueue.engine.exchange import claim, exchange, lose_worker, report, restore_lease, tick
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
-from aiqueue.engine.groups import decode_stored_batch
 from aiqueue.engine.policy import EnginePolicy, GatePolicy
 from aiqueue.engine.prepared import Prepared
 from aiqueue.engine.publishing import Turn
@@ -66,6 +66,7 @@ _HANDLERS: Mapping[type, Callable[[Core, Turn, Any], Any]] = {
 }
 
 BatchRow = tuple[int, bytes, bytes]  #: number, BatchSpec, StoredBatch
+StoredPart = tuple[int, int, int]  #: number of a batch, first seq, count
 StoredSchedule = tuple[str, bytes, bytes]  #: id, ScheduleSpec, ScheduleState
 
 
@@ -86,16 +87,18 @@ class QueueEngine:
         gates: Iterable[tuple[str, bytes]] = (),
         schedules: Iterable[StoredSchedule] = (),
         batches: Iterable[BatchRow] = (),
+        parts: Iterable[StoredPart] = (),
         now: float,
         without: Collection[str] = (),
         clock: ClockMark | None = None,
         last_seq: int = 0,
         last_batch: int = 0,
     ) -> QueueEngine:
-        """Return the engine as it was after the commit that wrote all this (``rows`` and ``batches``: those not ended).
+        """Return the engine as it was after the commit that wrote all this.
 
-        Leases start anew at ``now``: their workers may well be alive and will report. The rows of jobs that it is to be
-        ``without``, and of others that need them, are in ``aside``, for an EndAside. ``clock``: where it stands now.
+        ``rows`` and ``batches``: those that have not ended; ``parts``: of these batches, by first seq. Leases start
+        anew at ``now``: their workers may well be alive and will report. The rows of jobs that it is to be ``without``,
+        and of others that need them, are in ``aside``, for an EndAside. ``clock``: where it stands now.
         Raises ValueError for a row that can't be decoded or has a value that no job can have.
         """
         engine = cls(policy, decode_counters(counters) if counters else None)
@@ -105,6 +108,7 @@ class QueueEngine:
         engine.aside = EndAside(left_out)
         for number, spec, stored_batch in batches:
             engine.core.groups.add(number, decode_spec(spec), decode_stored_batch(stored_batch), now=now)
+        engine.core.groups.restore_parts(parts)
         unheard = {job_id: JobState(state) for job_id, state in engine.core.counters.cascades}
         for row in aside.without(rows, without, left_out) if without else rows:
             engine._restore(row, unheard, now)

@@ -243,8 +243,9 @@ def _lose_silent(core: Core, turn: Turn) -> None:
 def _expire(core: Core, turn: Turn) -> None:
     most = core.policy.most_at_once
     for job_id in [*core.deadlines.take(turn.now, most), *core.start_by.take(turn.now + core.ahead_s, most)]:
-        if job_id in core.live:  # else it had both, and they came together
-            expire(core, turn, core.live[job_id])
+        job = core.live.get(job_id)  # None: it had both, and they came together
+        if job is not None and not core.groups.drops(job):
+            expire(core, turn, job)
 
 
 def restore_lease(core: Core, job: JobRecord, *, now: float) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 
-import msgspec
-
+from aiqueue.engine.batch_records import StoredBatch
 from aiqueue.engine.lanes import FEW_LANES, Lanes
 from aiqueue.engine.line import FEW
 from aiqueue.engine.records import JobRecord, LaneKey
 from aiqueue.engine.states import TERMINAL, JobState
-from aiqueue.protocol import BatchSpec, Failure, Wire
+from aiqueue.protocol import BatchSpec, Failure
 
 WINDOW = 1_024  #: jobs of one batch that stand in a lane at most
 TAKEN_AT_ONCE = WINDOW // 2  #: by a claim, so that a batch never seems to have run out of jobs
@@ -26,25 +26,6 @@ _MUCH_MORE = 8  # times as many in a heap as are to be added: pushing them is ch
 _MESSAGE = 300  # characters of an error that are kept
 _RUNNING = frozenset({JobState.PROCESSING, JobState.CANCELLING})
 FAILED = frozenset({JobState.FAILED, JobState.DEAD_LETTER, JobState.EXPIRED})  #: count towards ``max_failed_ratio``
-
-
-class StoredBatch(Wire):
-    """The part of a batch's journal row that changes. ``phase``: open, running, stopping, or how it ended."""
-
-    phase: str = "open"
-    paused: bool = False
-    created_at: float = 0.0
-    ended_at: float = 0.0
-    total: int = 0
-    ends: int = 0  #: that were numbered so far: more than there are jobs, once some were retried
-    ended: dict[str, int] = msgspec.field(default_factory=dict)  #: by terminal state
-    errors: dict[str, int] = msgspec.field(default_factory=dict)  #: by kind
-    first_errors: list[tuple[str, str, str]] = msgspec.field(default_factory=list)  #: job id, kind, message
-    reason: str = ""
-
-
-encode_batch = msgspec.msgpack.Encoder().encode
-decode_stored_batch = msgspec.msgpack.Decoder(StoredBatch).decode
 
 
 class Group:
@@ -57,8 +38,10 @@ class Group:
         "held_ids",
         "in_flight",
         "in_lanes",
+        "leaving",
         "live",
         "no",
+        "parts",
         "replaced",
         "spec",
         "stored",
@@ -76,6 +59,8 @@ class Group:
         self.replaced: set[int] = set()  #: seqs of jobs that were given a successor while it was live
         self._jobs: list[JobRecord] = []  # in the order of acceptance, ended ones among them
         self.doomed: list[JobRecord] | None = None  #: to be cancelled, or forgotten of an open one; some have ended
+        self.parts: list[range] = []  #: of an open one: seqs of all its jobs, also of those that have ended
+        self.leaving: Iterator[int] = iter(())  #: of a dropped one: seqs that are still to be forgotten
 
     def join(self, job: JobRecord) -> None:
         """Take a live job."""
@@ -111,16 +96,13 @@ class Group:
     def doom(self) -> None:
         """Its jobs are to be cancelled or forgotten, the first one first."""
         self.doomed = self._jobs[::-1]
+        after = self.stored.forgotten + 1
+        self.leaving = chain.from_iterable(range(max(part.start, after), part.stop) for part in self.parts)
 
     @property
     def is_open(self) -> bool:
-        """Whether more jobs may be added: it is not sealed, and nobody gave it up."""
-        return self.stored.phase == "open" and self.doomed is None
-
-    @property
-    def is_dropped(self) -> bool:
-        """Whether it was given up before it was sealed, so that nobody is to see it any more."""
-        return self.stored.phase == "open" and self.doomed is not None
+        """Whether more jobs may be added: it is not sealed and not dropped."""
+        return self.stored.phase == "open" and not self.stored.dropped
 
     @property
     def free(self) -> int:
@@ -161,11 +143,18 @@ class Groups:
     def add(self, no: int, spec: BatchSpec, stored: StoredBatch, *, now: float) -> Group:
         """Make a batch known."""
         group = self.live[spec.id] = Group(no, spec, stored, now=now)
-        if stored.phase == "stopping":
+        if stored.phase == "stopping" or stored.dropped:
             self.stopping[spec.id] = group
         elif stored.phase == "open":
             self.opened[spec.id] = group
         return group
+
+    def restore_parts(self, parts: Iterable[tuple[int, int, int]]) -> None:
+        """Tell the open batches which seqs their jobs have: number of the batch, first seq, count."""
+        found = {group.no: group.parts for group in self.live.values() if group.stored.phase == "open"}
+        for no, first, count in parts:
+            if no in found:
+                found[no].append(range(first, first + count))
 
     def extend(self, seconds: float, *, now: float) -> None:
         """Let open batches wait ``seconds`` longer for their next part: none could come meanwhile."""
@@ -280,6 +269,11 @@ class Groups:
 
     # --- what becomes of its jobs ---
 
+    def drops(self, job: JobRecord) -> bool:
+        """Return True if the job's batch is being dropped."""
+        group = self.live.get(job.batch_id)
+        return group is not None and group.stored.dropped
+
     def joined(self, job: JobRecord) -> None:
         """A live job of a batch is there: new, or loaded from the journal."""
         group = self.live.get(job.batch_id)
@@ -336,7 +330,7 @@ class Groups:
     def fingerprint(self) -> dict[str, object]:
         """Return what a restart must bring back."""
         return {
-            group.spec.id: (group.no, group.spec, group.stored, group.live, group.in_flight)
+            group.spec.id: (group.no, group.spec, group.stored, group.live, group.in_flight, group.parts)
             for group in self.live.values()
         }
 

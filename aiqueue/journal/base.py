@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from aiqueue.engine.effects import Rows
-from aiqueue.engine.engine import BatchRow, StoredSchedule
+from aiqueue.engine.engine import BatchRow, StoredPart, StoredSchedule
 from aiqueue.engine.records import StoredRow
 
 NO_LIMIT = 2**62
@@ -53,6 +53,7 @@ class Recovered(NamedTuple):
     batches: Sequence[BatchRow] = ()  #: that have not ended
     last_seq: int = 0  #: of any job
     last_batch: int = 0  #: number of any batch
+    parts: Sequence[StoredPart] = ()  #: of these batches, by first seq
 
 
 class StoredKey(NamedTuple):

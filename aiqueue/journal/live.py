@@ -37,9 +37,10 @@ class LiveReader:
                 gates = read("SELECT key, CAST(body AS BLOB) FROM gates").fetchall()
                 schedules = read(queries.SCHEDULES).fetchall()
                 batches = read(f"{queries.BATCHES} WHERE ended_at = 0").fetchall()
-                last = read(queries.LAST).fetchone()
+                last, parts = read(queries.LAST).fetchone(), read(queries.LIVE_PARTS).fetchall()
                 reader.text_factory = self._text
-                yield Recovered(found[0] if found else b"", read(queries.LIVE), gates, schedules, batches, *last)
+                live = read(queries.LIVE)
+                yield Recovered(found[0] if found else b"", live, gates, schedules, batches, *last, parts)
             except sqlite3.OperationalError as error:
                 if self._text is _any_text or not checks.is_no_text(error):
                     raise

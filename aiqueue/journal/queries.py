@@ -65,6 +65,10 @@ SCHEDULES = (
     "SELECT id, CAST(spec AS BLOB), CAST(body AS BLOB) FROM schedules JOIN schedule_states USING (id) ORDER BY id"
 )
 BATCHES = "SELECT no, CAST(spec AS BLOB), CAST(body AS BLOB) FROM batches JOIN batch_states USING (no)"
+LIVE_PARTS = """
+    SELECT no, CAST(first_seq AS INTEGER), CAST(count AS INTEGER)
+    FROM batch_states CROSS JOIN parts USING (no) WHERE ended_at = 0 ORDER BY first_seq
+"""
 NEWEST_ID = """
     SELECT id FROM jobs WHERE id < '1' AND id GLOB '????????-????-7???-????-????????????' ORDER BY id DESC LIMIT 1
 """

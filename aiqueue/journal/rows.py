@@ -51,6 +51,9 @@ _ENDS_OF_KEYS = """
 """
 _KEEP_KEY_LONGER = "UPDATE idempotency SET at = max(at, ?) WHERE rowid = ?"
 _KEEP_KEY = "UPDATE idempotency SET at = ? WHERE key = ? AND job_id = ?"
+_FORGET_KEYS = """
+    DELETE FROM idempotency WHERE first_seq IN (SELECT first_seq FROM parts WHERE no IN {}) AND batch IN {}
+"""
 _FORGET_OF_BATCH = (
     "DELETE FROM parts WHERE no = ? AND first_seq IN (SELECT first_seq FROM parts WHERE no = ? LIMIT ?)",
     "DELETE FROM ends WHERE no = ? AND n IN (SELECT n FROM ends WHERE no = ? LIMIT ?)",
@@ -101,6 +104,7 @@ def without_deleted(rows: Rows) -> Rows:
         states=[row for row in rows.states if row[0] not in jobs],
         results=[row for row in rows.results if row[0] not in jobs],
         attempts=[row for row in rows.attempts if row[0] not in jobs],
+        keys=[row for row in rows.keys if row.batch not in batches],
         batches=[row for row in rows.batches if row[0] not in batches],
         batch_states=[row for row in rows.batch_states if row[0] not in batches],
         parts=[row for row in rows.parts if row[0] not in batches],
@@ -134,6 +138,7 @@ def _check_same(writer: sqlite3.Connection, select: str, column: str, rows: Sequ
 
 def _write_batches(writer: sqlite3.Connection, rows: Rows, kept: str) -> None:
     for part in chunks(rows.dropped):
+        writer.execute(_FORGET_KEYS.format(marks(part), marks(part)), [*part, *part])
         for table in ("batches", "batch_states", "parts", "ends"):
             writer.execute(f"DELETE FROM {table} WHERE no IN {marks(part)}", part)
     if _write(writer, _INSERT_BATCHES, rows.batches) < len(rows.batches):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from aiqueue.engine.groups import Group, StoredBatch
+from aiqueue.engine.batch_records import StoredBatch
+from aiqueue.engine.groups import Group
 
 _MARKS = 31  # one a second: the rate is taken over half a minute
 _SOON_S = 5.0  # marks that go back less far say too little

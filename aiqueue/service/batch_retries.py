@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.engine import QueueEngine
+from aiqueue.engine.batch_records import StoredBatch
 from aiqueue.engine.commands import Command, Retry
-from aiqueue.engine.groups import Group, StoredBatch
+from aiqueue.engine.groups import Group
 from aiqueue.errors import AIQueueError, BatchNotFound, FieldError, ValidationError
 from aiqueue.ids import new_job_ids
 from aiqueue.journal.base import Journal, StoredJob

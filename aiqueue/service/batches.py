@@ -8,10 +8,9 @@ from typing import Any
 
 from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsReply
 from aiqueue.engine import QueueEngine
+from aiqueue.engine.batch_records import StoredBatch, decode_stored_batch
 from aiqueue.engine.commands import Command, Steer
-from aiqueue.engine.groups import StoredBatch, decode_stored_batch
-from aiqueue.engine.records import JobRecord
-from aiqueue.errors import BatchNotFound, QueueUnavailable
+from aiqueue.errors import BatchNotFound
 from aiqueue.journal.base import Journal
 from aiqueue.protocol import BatchSpec, Event, Refusal, decode_spec
 from aiqueue.service.batch_pages import BatchPages
@@ -19,6 +18,7 @@ from aiqueue.service.batch_rates import BatchRates
 from aiqueue.service.batch_retries import BatchRetries, Found, error_of
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
+from aiqueue.service.drops import Drops, is_of_any
 from aiqueue.service.holds import Holds
 from aiqueue.service.look_ups import LookUps
 from aiqueue.service.shown_times import show_batch
@@ -40,12 +40,13 @@ class BatchDesk:
         clock: Clock,
         look_ups: LookUps,
         holds: Holds,
+        drops: Drops,
     ) -> None:
         self._apply, self._engine, self._journal = apply, engine, journal
         self._commits, self._clock = commits, clock
         self._pages, self._view_of = BatchPages(journal), look_ups.view
         self.retries = BatchRetries(apply, engine, journal, commits, self._pages, look_ups.decoded, self._find, holds)
-        self._dropping: dict[str, asyncio.Future[None]] = {}
+        self._drops = drops
         self._rates = BatchRates()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
@@ -55,8 +56,8 @@ class BatchDesk:
         if call.action == "retry_failed":
             changed = await self.retries.retry(call)
         elif call.action in ("drop", "drop_run"):
-            await self._drop(call)
-            return _gone(call.batch_id)
+            if await self._drop(call):
+                return _gone(call.batch_id)
         elif call.action != "status":
             if call.batch_id in self._engine.core.groups.live:
                 self._steer(call)
@@ -85,17 +86,16 @@ class BatchDesk:
 
     async def states(self, ids: Sequence[str]) -> list[str]:
         """Return the states of jobs, in the order of ``ids``; empty for those unknown."""
-        live = self._engine.core.live
-        states = {job_id: "" if self.drops(job) else job.state.value for job_id in ids if (job := live.get(job_id))}
+        live, dropping = self._engine.core.live, self._drops.under_way
+        hides = self._drops.hides
+        states = {job_id: "" if hides(job) else job.state.value for job_id in ids if (job := live.get(job_id))}
         await asyncio.shield(self._commits.settled())
         if ended := [job_id for job_id in ids if job_id not in states]:
             states |= await asyncio.to_thread(self._journal.states, ended)
+            if dropping := [*dropping, *self._drops.under_way]:
+                stored = await asyncio.to_thread(self._journal.jobs, ended)
+                states |= {job.id: "" for job in stored.values() if is_of_any(dropping, job.seq)}
         return [states.get(job_id, "") for job_id in ids]
-
-    def drops(self, job: JobRecord | None) -> bool:
-        """Return True for a job of a batch that is being dropped."""
-        group = self._engine.core.groups.live.get(job.batch_id) if job else None
-        return group is not None and group.is_dropped
 
     def observe(self, events: Iterable[Event]) -> None:
         """Wake the calls that wait for results."""
@@ -105,17 +105,8 @@ class BatchDesk:
                     if not waiter.done():
                         waiter.set_result(None)
 
-    def close(self) -> None:
-        """Fail the calls that wait until a batch is dropped."""
-        for waiter in self._dropping.values():
-            waiter.set_exception(QueueUnavailable("the queue is being stopped"))
-            waiter.exception()  # seen: the caller may have gone away
-        self._dropping.clear()
-
     def tick(self) -> None:
-        """Note how far each batch is, once a second; say which of those being dropped are gone."""
-        for batch_id in [batch_id for batch_id in self._dropping if batch_id not in self._engine.core.groups.live]:
-            self._dropping.pop(batch_id).set_result(None)
+        """Note how far each batch is, once a second."""
         self._rates.tick(self._engine.core.groups.live, now=self._clock.now())
 
     def _expect(self, batch_id: str) -> asyncio.Future[None]:
@@ -134,18 +125,19 @@ class BatchDesk:
             return False
         return after >= stored.total if ordered else bool(stored.ended_at) and after >= stored.ends
 
-    async def _drop(self, call: BatchCall) -> None:
-        """Forget batches that were never sealed; return when nothing of them is left."""
+    async def _drop(self, call: BatchCall) -> bool:
+        """Forget batches that were never sealed; answer when nothing of them is left. False: it was sealed before."""
         live = self._engine.core.groups.live
         ids = await self._unsealed_of(call.batch_id, call.token) if call.action == "drop_run" else [call.batch_id]
+        groups = [live[batch_id] for batch_id in ids if batch_id in live]
         for batch_id in ids:
-            if batch_id not in live or not live[batch_id].is_dropped:
+            if batch_id not in live or not live[batch_id].stored.dropped:
                 self._steer(BatchCall(batch_id, "drop"))
-        for batch_id in ids:
-            if batch_id in live and live[batch_id].is_dropped:
-                gone = asyncio.get_running_loop().create_future()
-                await asyncio.shield(self._dropping.setdefault(batch_id, gone))
+        dropped = [group for group in groups if group.stored.dropped]
+        for group in dropped:
+            await self._drops.gone(group)
         await asyncio.shield(self._commits.settled())
+        return len(dropped) == len(ids)
 
     async def _unsealed_of(self, run: str, next_batch: str) -> list[str]:
         """Return the batches of a run that were never sealed, those that are just being dropped too.
@@ -164,6 +156,8 @@ class BatchDesk:
 
     async def _find(self, batch_id: str) -> Found:
         group = self._engine.core.groups.live.get(batch_id)
+        if group is not None and group.stored.dropped:
+            raise BatchNotFound(batch_id)
         if group is not None:
             return Found(group.no, group.spec, group.stored, group)
         await asyncio.shield(self._commits.settled())

@@ -16,6 +16,7 @@ from aiqueue.service import lookup
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import key_of
+from aiqueue.service.drops import Drops
 from aiqueue.service.holds import Holds
 from aiqueue.service.old_ids import OldIds
 from aiqueue.service.rounds import Rounds
@@ -41,9 +42,10 @@ class Intake:
         clock: Clock,
         taken: Set[str],
         holds: Holds,
+        drops: Drops,
     ) -> None:
         self._apply, self._engine, self._journal, self._commits, self._clock = apply, engine, journal, commits, clock
-        self._holds = holds
+        self._holds, self._drops = holds, drops
         self._prepared: dict[int, Prepared] = {}  # of the large groups in hand, by ``id``
         self.prepared_from = _PREPARED  #: jobs of a group and needs of them together; and so many in one turn
         self._rounds = Rounds(self._carry_out, engine, journal, commits, holds, self._prepared)
@@ -52,6 +54,8 @@ class Intake:
 
     async def submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:
         """Answer when what was accepted is on disk."""
+        if self._drops.under_way:
+            await self._drops.let_pass(groups, self._may_be_known)
         large = [group for group in groups if self._is_large(group)]
         try:
             for group in large:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine import QueueEngine
-from aiqueue.engine.records import JobRecord
 from aiqueue.engine.soundness import check_header
 from aiqueue.engine.states import JobState
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import JobView
 from aiqueue.service import lookup
 from aiqueue.service.commits import Committed
+from aiqueue.service.drops import Drops
 from aiqueue.service.row_reads import RowReads
 from aiqueue.service.shown_times import show_job
 
@@ -22,16 +22,16 @@ _log = logging.getLogger(__name__)
 
 
 class LookUps:
-    """Look-ups in one journal. ``is_dropped``: see ``lookup.kept_jobs``."""
+    """Look-ups in one journal, which do not see what is being dropped."""
 
     def __init__(
         self,
         engine: QueueEngine,
         journal: Journal,
         settled: Callable[[], Committed],
-        is_dropped: Callable[[JobRecord | None], bool],
+        drops: Drops,
     ) -> None:
-        self._engine, self._journal, self._settled, self._is_dropped = engine, journal, settled, is_dropped
+        self._engine, self._journal, self._settled, self._drops = engine, journal, settled, drops
         self.reads = RowReads(journal, engine.core.live)
 
     async def get(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
@@ -47,7 +47,7 @@ class LookUps:
             broken.update(errors)
             return found
 
-        stored = await lookup.kept_jobs(ids, read, self._settled, self._engine, self._is_dropped)
+        stored = await lookup.kept_jobs(ids, read, self._settled, self._engine, self._drops)
         attempts: dict[int, list[bytes]] = {}
         if tried := {job.id: job.seq for job in stored.values() if lookup.has_history(job)}:
             ids = await self._within_a_part(ids, weights, tried)

@@ -15,6 +15,7 @@ from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, JobHeader, JobInput, JobView, Need, Submission, decode_header
 from aiqueue.service.commits import Committed
 from aiqueue.service.digests import in_order
+from aiqueue.service.drops import Drops, is_of_any
 from aiqueue.service.holds import Holds
 
 _log = logging.getLogger(__name__)
@@ -123,10 +124,10 @@ async def kept_jobs(
     read: Callable[[Sequence[str]], Awaitable[dict[str, StoredJob]]],
     settled: Callable[[], Committed],
     engine: QueueEngine,
-    is_dropped: Callable[[JobRecord | None], bool],
+    drops: Drops,
 ) -> dict[str, StoredJob]:
     """Return jobs that are on disk, without those of a batch that is being dropped: they are as good as gone."""
-    live = engine.core.live
+    live, dropping = engine.core.live, drops.under_way
     await asyncio.shield(settled())
     found = await read(ids)
     unsure = [job.id for job in found.values() if job.state not in TERMINAL and job.id not in live]
@@ -135,7 +136,9 @@ async def kept_jobs(
             del found[job_id]
         await asyncio.shield(settled())
         found |= await read(unsure)
-    return {job_id: job for job_id, job in found.items() if not is_dropped(live.get(job_id))}
+    if dropping := [*dropping, *drops.under_way]:
+        return {job_id: job for job_id, job in found.items() if not is_of_any(dropping, job.seq)}
+    return found
 
 
 def needs_of(jobs: Sequence[Submission]) -> Set[str]:

@@ -46,6 +46,7 @@ from aiqueue.service.batches import BatchDesk
 from aiqueue.service.clock import Clock, SteadyClock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.dead_letters import DeadLetters
+from aiqueue.service.drops import Drops
 from aiqueue.service.event_log import EventLog
 from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.holds import Holds
@@ -91,16 +92,19 @@ class QueueService:
         self._faults = FaultBook(journal, self._clock, restarted=restarted, end=end)
         self._commits = CommitPipeline(journal, self._publish, writer=writer, on_fault=self._faults.trip)
         holds = Holds(self._engine.core.links.is_needed)
+        self._drops = drops = Drops(self._engine, journal, self._commits.settled)
         taken = self._faults.taken_ids()
-        self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken, holds)
+        self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken, holds, drops)
         live = self._engine.core.live
         self._retention = Retention(
             settings.retention, journal, self._commits, self._clock, lambda: len(live), holds.needed
         )
-        self._look_ups = LookUps(self._engine, journal, self._commits.settled, lambda job: self.batches.drops(job))
+        self._look_ups = LookUps(self._engine, journal, self._commits.settled, drops)
         self.dead_letters = DeadLetters(journal, self._commits, self._look_ups, is_needed=holds.needed)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
-        self.batches = BatchDesk(self._apply, self._engine, journal, self._commits, self._clock, self._look_ups, holds)
+        self.batches = BatchDesk(
+            self._apply, self._engine, journal, self._commits, self._clock, self._look_ups, holds, drops
+        )
         payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._step = Steps(self._engine, self._commits, payloads, self._clock, self._faults).step
         self._workers = WorkerDesk(
@@ -230,7 +234,7 @@ class QueueService:
         self._ticker.close()
         self._workers.close()
         self._log.close()
-        self.batches.close()
+        self._drops.close()
         await self._retention.close()
         await self._commits.close()
         self._journal.close()
@@ -264,5 +268,6 @@ class QueueService:
     def _tick(self, pause_s: float) -> Committed:
         _, committed = self._apply(Tick(pause_s if pause_s > _PAUSE_S else 0.0, self._clock.ahead_s()))
         self._retention.tick()
+        self._drops.tick()
         self.batches.tick()
         return committed

@@ -121,6 +121,7 @@ class Disk:
     def _write_batches(self, rows: Rows) -> None:
         for no in rows.dropped:
             self._forget_batch(no)
+            self.keys = {key: row for key, row in self.keys.items() if row.batch != no}
         for no, batch_id, spec in rows.batches:
             self.batches.setdefault(no, (batch_id, spec))
         self.batch_states.update({no: (body, ended_at) for no, body, ended_at in rows.batch_states})

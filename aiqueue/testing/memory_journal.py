@@ -115,8 +115,10 @@ class MemoryJournal:
             gates = list(disk.gates.items())
             schedules = [(schedule_id, *row) for schedule_id, row in sorted(disk.schedules.items())]
             batches = [self._batch(no) for no in disk.batches if not disk.batch_states[no][1]]
+            parts = [(no, *part[:2]) for no, *_ in batches for part in disk.parts.get(no, [])]
+            parts.sort(key=lambda part: part[1])
             last = max(disk.jobs, default=0), max(disk.batches, default=0)
-        yield Recovered(counters, iter(rows), gates, schedules, batches, *last)
+        yield Recovered(counters, iter(rows), gates, schedules, batches, *last, parts)
 
     def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
         """Return payloads by seq. Reads no more of them once they have more than ``limit`` bytes."""

@@ -71,7 +71,7 @@ def _check_core(world: World, core: Core) -> None:
 
 
 def _check_batches(world: World, queue: QueueHost) -> None:
-    from aiqueue.engine.groups import decode_stored_batch
+    from aiqueue.engine.batch_records import decode_stored_batch
 
     disk = queue.disk._disk
     for number, (batch_id, _) in disk.batches.items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from aiqueue.engine import Submit
+from aiqueue.engine import QueueEngine, Submit
 from aiqueue.engine.batches import OPEN_S
-from aiqueue.engine.commands import Steer
+from aiqueue.engine.commands import EndAside, Steer
 from aiqueue.engine.groups import WINDOW
 from aiqueue.errors import RateLimited
 from aiqueue.levels import AIJobPriority
@@ -104,12 +104,33 @@ def test_a_large_open_batch_is_forgotten_in_steps_and_nobody_sees_what_is_left_o
     queue.cancel("b1500")
     queue.tick()
     assert queue.engine.core.groups.stopping
-    queue.restart()  # the rest goes as that of a batch to which nothing more comes
-    queue.tick(OPEN_S)
+    queue.restart()  # it goes on by itself
+    assert queue.engine.next_due(now=queue.clock.now()) == queue.clock.now()
+    for action in ("seal", "drop", "touch"):
+        assert queue.do(Steer("b", action, count=1_500)).reply.kind == "batch_not_found"
+    queue.tick()
     queue.go_on()
     assert not any(queue.is_live(f"b{n}") for n in range(2_500))
     assert not queue.engine.core.groups
     assert queue.engine.core.counters.batches == 0
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_a_job_that_is_set_aside_goes_with_its_batch(queue: QueueHarness, is_marked: bool) -> None:
+    submit(queue, *(job(f"b{n}", index=n) for n in range(1_000)), is_open=True)
+    if is_marked:
+        queue.do(Steer("b", "drop"))
+    events = len(queue.events)
+    with queue.journal.recover() as found:
+        queue.engine = QueueEngine.load(queue.policy, **found._asdict(), now=queue.clock.now(), without={"b900"})
+    queue.do(EndAside(queue.engine.aside))
+    assert queue.state_of("b900") == ("" if is_marked else "failed")
+    if not is_marked:
+        queue.do(Steer("b", "drop"))
+    queue.go_on()
+    counters = queue.engine.core.counters
+    assert (queue.journal.count_jobs(), counters.accepted, counters.ended, counters.batches) == (0, 0, {}, 0)
+    assert len(queue.events) - events == int(not is_marked)
 
 
 def test_an_open_batch_is_dropped_when_nothing_more_comes(queue: QueueHarness) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aiqueue.engine.effects import Rows
-from aiqueue.engine.groups import StoredBatch, encode_batch
+from aiqueue.engine.batch_records import StoredBatch, encode_batch
+from aiqueue.engine.effects import KeyRow, Rows
 from aiqueue.journal.base import FORGOTTEN_AT_ONCE, Journal, PartRow
 
 
@@ -73,6 +73,22 @@ def test_a_dropped_batch_is_gone_with_all_that_belongs_to_it(journal: Journal) -
     assert journal.parts(1) == []
     assert journal.batch_ends(1, after=0, limit=9) == []
     assert set(journal.jobs(["job-1", "job-3"])) == {"job-3"}
+
+
+def test_a_restart_finds_the_parts_of_the_batches_that_have_not_ended(journal: Journal) -> None:
+    with journal.recover() as found:
+        assert list(found.parts) == [(1, 1, 3), (1, 4, 3)]
+
+
+def test_the_keys_of_a_dropped_batch_are_free_and_no_others(journal: Journal) -> None:
+    keys = [KeyRow("mine", "job-1", b"d", 5.0, 1, 3, 1), KeyRow("other's", "job-7", b"d", 5.0, 7, 7, 2)]
+    journal.commit(Rows(keys=[*keys, KeyRow("a schedule's", "s", b"d", 5.0)], states=[(1, "queued", b"", -0.5)]))
+    in_one = [KeyRow("both in one commit", "job-8", b"d", 6.0, 8, 8, 3)]
+    new = Rows(keys=in_one, batches=[(3, "batch-3", b"s")], batch_states=[(3, b"b", 0.0)], parts=[(3, 8, 1, 0)])
+    new.extend(Rows(dropped=[1, 3], deletes=[1, 2]))
+    journal.commit(new)
+    asked = ["mine", "other's", "a schedule's", "both in one commit"]
+    assert set(journal.keys(asked)) == {"other's", "a schedule's"}
 
 
 def test_only_ended_batches_grow_old(journal: Journal) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aiqueue.engine.groups import Group, StoredBatch
+from aiqueue.engine.batch_records import StoredBatch
+from aiqueue.engine.groups import Group
 from aiqueue.protocol import BatchSpec
 from aiqueue.service.batch_rates import BatchRates
 

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from aiqueue import protocol
 from aiqueue.config import RetentionConfig
+from aiqueue.engine.batch_records import StoredBatch, encode_batch
 from aiqueue.engine.effects import KeyRow, Rows
-from aiqueue.engine.groups import StoredBatch, encode_batch
 from aiqueue.engine.records import Progress, encode_progress
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import EndedRow

@@ -1,0 +1,59 @@
+"""Dropping open batches: all that was sent of one is forgotten, some jobs in each turn, as if it had never come.
+
+The first turn marks the batch in its journal row, and each turn notes there how far it came, so a queue that dies
+meanwhile goes on when it starts again. From the first turn on no call sees the batch. Its parts say which jobs there
+were: those that have ended go too, with their rows.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from aiqueue.engine.core import Core
+from aiqueue.engine.groups import Group
+from aiqueue.engine.publishing import Turn
+from aiqueue.engine.states import TERMINAL
+
+
+def begin(core: Core, group: Group) -> None:
+    """Mark a batch as being dropped. ``batches.advance`` does the rest."""
+    group.stored.dropped = True
+    core.groups.opened.pop(group.spec.id, None)
+    core.groups.stopping[group.spec.id] = group
+    core.groups.dirty[group.spec.id] = group
+
+
+def forget_some(core: Core, turn: Turn, group: Group) -> bool:
+    """Forget as many jobs of a dropped batch as this turn may. Return True if the batch is gone."""
+    if turn.left <= 0:
+        return False
+    part = list(islice(group.leaving, turn.left))
+    is_last = len(part) < turn.left
+    turn.left -= len(part)
+    turn.rows.deletes += part
+    turn.counted = True
+    if part:
+        group.stored.forgotten = part[-1]
+        core.groups.dirty[group.spec.id] = group
+    assert group.doomed is not None, f"batch {group.spec.id} is not being dropped"
+    while part and group.doomed and group.doomed[-1].seq <= part[-1]:
+        job = group.doomed.pop()
+        if job.state not in TERMINAL:
+            core.forget(job)
+            group.left()
+    if is_last:
+        _forget_batch(core, turn, group)
+    return is_last
+
+
+def _forget_batch(core: Core, turn: Turn, group: Group) -> None:
+    turn.rows.dropped.append(group.no)
+    counters = core.counters
+    counters.batches -= 1
+    for state, count in group.stored.ended.items():
+        counters.accepted -= count
+        counters.ended[state] -= count
+        if not counters.ended[state]:
+            del counters.ended[state]
+    core.groups.dirty.pop(group.spec.id, None)
+    core.groups.remove(group)
