@@ -57,3 +57,4 @@ def _forget_batch(core: Core, turn: Turn, group: Group) -> None:
             del counters.ended[state]
     core.groups.dirty.pop(group.spec.id, None)
     core.groups.remove(group)
+    core.groups.dropped.append(group)

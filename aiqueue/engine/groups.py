@@ -132,6 +132,7 @@ class Groups:
         self.finished: list[Group] = []  #: of this turn
         self.tripped: list[tuple[Group, str]] = []  #: to be stopped in this turn, and why
         self.stopping: dict[str, Group] = {}
+        self.dropped: list[Group] = []  #: gone from memory; the shell takes them out
         self.opened: dict[str, Group] = {}  #: not sealed yet
         self.sealing: dict[str, Iterator[JobRecord]] = {}  #: sealed: jobs that have yet to become ready
         self.held: dict[LaneKey, list[int]] = {}  #: jobs held outside the lanes, by level

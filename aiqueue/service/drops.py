@@ -20,12 +20,25 @@ class Drops:
     def __init__(self, engine: QueueEngine, journal: Journal, settled: Callable[[], Committed]) -> None:
         self._live, self._groups = engine.core.live, engine.core.groups
         self._journal, self._settled = journal, settled
+        self._leaving: list[
+            tuple[Group, Committed]
+        ] = []  # gone from memory, and the commit that takes them off the disk
         self._waiting: dict[int, tuple[Group, asyncio.Future[None]]] = {}  # by number of the batch
 
     @property
     def under_way(self) -> list[Group]:
-        """The batches that are being dropped: nearly always none."""
-        return [group for group in self._groups.stopping.values() if group.stored.dropped]
+        """The batches that are being dropped, until the disk has nothing of them: nearly always none."""
+        self._take_gone()
+        if self._leaving:
+            self._leaving = [(group, commit) for group, commit in self._leaving if not commit.done()]
+        dropping = [group for group in self._groups.stopping.values() if group.stored.dropped]
+        return dropping + [group for group, _ in self._leaving]
+
+    def _take_gone(self) -> None:
+        if self._groups.dropped:
+            settled = self._settled()
+            self._leaving += [(group, settled) for group in self._groups.dropped]
+            self._groups.dropped.clear()
 
     def hides(self, job: JobRecord | None) -> bool:
         """Return True for a live job of such a batch."""
@@ -39,6 +52,7 @@ class Drops:
 
     def tick(self) -> None:
         """Answer those that wait for a batch that is gone by now. Its id may be another batch's already."""
+        self._take_gone()
         for number, (group, gone) in list(self._waiting.items()):
             if self._groups.live.get(group.spec.id) is not group:
                 del self._waiting[number]

@@ -173,6 +173,22 @@ async def test_what_is_sent_again_during_the_drop_is_accepted_after_it_as_new(
     assert queue.journal.count_jobs() == 2
 
 
+@pytest.mark.parametrize("batch", ["open", "other"])
+async def test_what_is_sent_again_before_the_drop_is_on_disk_is_accepted_as_new(
+    queue: ServiceHarness, batch: str
+) -> None:
+    assert await queue.service.submit([part("open", "a", "b")]) == [None]
+    queue.memory.hold()
+    drop = asyncio.ensure_future(queue.service.batches.call(BatchCall("open", "drop")))
+    again = asyncio.ensure_future(queue.service.submit([known(part(batch, "a", "b"))]))
+    await until(queue.memory.held.is_set)
+    await turns()
+    assert not drop.done()
+    queue.memory.release()
+    assert [(await drop).status, await again] == ["dropped", [None]]
+    assert (queue.journal.count_jobs(), (await queue.view("a")).header.batch_id) == (2, batch)
+
+
 async def test_a_job_that_needs_one_of_a_batch_that_is_just_being_dropped_is_refused(queue: ServiceHarness) -> None:
     await half_dropped(queue)
     child = part("waits", "child", needs=IDS[-1], on_error="fail", is_open=False)
