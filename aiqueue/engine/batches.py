@@ -12,7 +12,7 @@ from aiqueue.engine.batch_records import StoredBatch, encode_batch
 from aiqueue.engine.cancellation import fail_where_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
 from aiqueue.engine.core import Core
-from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess, failure_of, lost_need, unknown
+from aiqueue.engine.dependencies import EDGES_AT_ONCE, ON_ERROR, Ended, broken, excess, failure_of, lost_need, unknown
 from aiqueue.engine.groups import Group
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord, decode_progress
@@ -22,7 +22,6 @@ from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGr
 
 OPEN_S = 600.0  #: an open batch to which nothing is added for this long is dropped
 _CHEAP = 4  # as many jobs become ready in the time in which one is cancelled
-_EDGES = 32  # needs of a job that can be let go in the time in which a job without any is cancelled
 RETRIED = -1  #: first index of a part that holds successors of failed jobs: each header has its job's own index
 
 
@@ -223,18 +222,18 @@ def stop(core: Core, turn: Turn, group: Group, reason: str) -> None:
 def advance(core: Core, turn: Turn) -> None:
     """Cancel some more jobs of the batches that are being stopped, or forget them, of those that are dropped."""
     for group in list(core.groups.stopping.values()):
-        if group.doomed is None:  # it begins, or has begun before a restart
-            group.doom()
         if group.stored.dropped:
             if not drops.forget_some(core, turn, group):
                 return
             continue
+        if group.doomed is None:  # begun before a restart
+            group.doom()
         if not group.live:
             core.groups.finished.append(group)
         while group.doomed and turn.left > 0:
             job = group.doomed.pop()
             if job.state not in TERMINAL:
-                turn.left -= 1 + len(core.links.needs.get(job.id, ())) // _EDGES
+                turn.left -= 1 + len(core.links.needs.get(job.id, ())) // EDGES_AT_ONCE
                 stop_job(core, turn, job.id)
         if group.doomed:
             return
@@ -279,7 +278,7 @@ def _parent_ended(core: Core, turn: Turn, parent: Ended, child: str) -> None:
     if group is not None and group.stored.dropped:
         return
     if broken(core.links.on_error[child], parent.state):
-        turn.left -= len(core.links.needs[child]) // _EDGES  # each is let go
+        turn.left -= len(core.links.needs[child]) // EDGES_AT_ONCE  # each is let go
         core.move(turn, job, JobState.FAILED, failure=failure_of(parent.id, parent.state.value))
     elif core.links.met(child) and (group is None or group.stored.phase != "open"):
         _release(core, turn, job)

@@ -13,6 +13,7 @@ from aiqueue.protocol import Failure, Need
 ON_ERROR = frozenset({"fail", "skip", "include"})
 MAX_NEEDS = 10_000  #: jobs that one job may need
 MAX_EDGES = 100_000  #: needs of all jobs of a chain or a graph together: each takes the queue some of a step
+EDGES_AT_ONCE = 32  #: needs of a job that can be let go in the time in which a job without any is cancelled
 _T = TypeVar("_T")
 
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 from itertools import islice
 
 from aiqueue.engine.core import Core
+from aiqueue.engine.dependencies import EDGES_AT_ONCE
 from aiqueue.engine.groups import Group
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.states import TERMINAL
+
+_PORTION = 16  # seqs that are taken at once: each may be a job that needs thousands of others
 
 
 def begin(core: Core, group: Group) -> None:
@@ -25,29 +28,35 @@ def begin(core: Core, group: Group) -> None:
 
 def forget_some(core: Core, turn: Turn, group: Group) -> bool:
     """Forget as many jobs of a dropped batch as this turn may. Return True if the batch is gone."""
-    if turn.left <= 0:
-        return False
-    part = list(islice(group.leaving, turn.left))
-    is_last = len(part) < turn.left
+    if group.doomed is None:  # it begins, or has begun before a restart
+        group.doom_all()
+    while turn.left > 0:
+        part = list(islice(group.leaving, min(turn.left, _PORTION)))
+        if not part:
+            _forget_batch(core, turn, group)
+            return True
+        _forget_part(core, turn, group, part)
+    return False
+
+
+def _forget_part(core: Core, turn: Turn, group: Group, part: list[int]) -> None:
+    """Forget the jobs with these seqs."""
     turn.left -= len(part)
     turn.rows.deletes += part
     turn.counted = True
-    if part:
-        group.stored.forgotten = part[-1]
-        core.groups.dirty[group.spec.id] = group
-    assert group.doomed is not None, f"batch {group.spec.id} is not being dropped"
-    while part and group.doomed and group.doomed[-1].seq <= part[-1]:
+    group.stored.forgotten = part[-1]
+    core.groups.dirty[group.spec.id] = group
+    while group.doomed and group.doomed[-1].seq <= part[-1]:
         job = group.doomed.pop()
         if job.state not in TERMINAL:
+            turn.left -= len(core.links.needs.get(job.id, ())) // EDGES_AT_ONCE
             core.forget(job)
             group.left()
-    if is_last:
-        _forget_batch(core, turn, group)
-    return is_last
 
 
 def _forget_batch(core: Core, turn: Turn, group: Group) -> None:
     turn.rows.dropped.append(group.no)
+    turn.counted = True
     counters = core.counters
     counters.batches -= 1
     for state, count in group.stored.ended.items():

@@ -96,6 +96,13 @@ class Group:
     def doom(self) -> None:
         """Its jobs are to be cancelled or forgotten, the first one first."""
         self.doomed = self._jobs[::-1]
+
+    def doom_all(self) -> None:
+        """Its jobs are to be forgotten, also those that have ended."""
+        self.doom()
+        if sum(part.stop - part.start for part in self.parts) != self.stored.total:
+            # A row of a part is damaged: no other batch's jobs may go with this one's.
+            self.parts = [range(job.seq, job.seq + 1) for job in self._jobs]
         after = self.stored.forgotten + 1
         self.leaving = chain.from_iterable(range(max(part.start, after), part.stop) for part in self.parts)
 

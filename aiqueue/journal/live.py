@@ -40,7 +40,7 @@ class LiveReader:
                 last, parts = read(queries.LAST).fetchone(), read(queries.LIVE_PARTS).fetchall()
                 reader.text_factory = self._text
                 live = read(queries.LIVE)
-                yield Recovered(found[0] if found else b"", live, gates, schedules, batches, *last, parts)
+                yield Recovered(found[0] if found else b"", live, gates, schedules, batches, last[0], last[1], parts)
             except sqlite3.OperationalError as error:
                 if self._text is _any_text or not checks.is_no_text(error):
                     raise

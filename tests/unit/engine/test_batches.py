@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from aiqueue.engine import QueueEngine, Submit
 from aiqueue.engine.batches import OPEN_S
-from aiqueue.engine.commands import EndAside, Steer
+from aiqueue.engine.commands import Steer
 from aiqueue.engine.groups import WINDOW
 from aiqueue.errors import RateLimited
 from aiqueue.levels import AIJobPriority
@@ -123,7 +123,7 @@ def test_a_job_that_is_set_aside_goes_with_its_batch(queue: QueueHarness, is_mar
     events = len(queue.events)
     with queue.journal.recover() as found:
         queue.engine = QueueEngine.load(queue.policy, **found._asdict(), now=queue.clock.now(), without={"b900"})
-    queue.do(EndAside(queue.engine.aside))
+    queue.do(queue.engine.aside)
     assert queue.state_of("b900") == ("" if is_marked else "failed")
     if not is_marked:
         queue.do(Steer("b", "drop"))
@@ -131,6 +131,18 @@ def test_a_job_that_is_set_aside_goes_with_its_batch(queue: QueueHarness, is_mar
     counters = queue.engine.core.counters
     assert (queue.journal.count_jobs(), counters.accepted, counters.ended, counters.batches) == (0, 0, {}, 0)
     assert len(queue.events) - events == int(not is_marked)
+
+
+def test_a_damaged_row_of_a_part_takes_no_other_jobs_with_it(queue: QueueHarness) -> None:
+    submit(queue, *(job(f"b{n}", index=n) for n in range(3)), is_open=True)
+    queue.submit("other-1", "other-2")
+    with queue.journal.recover() as found:
+        damaged = found._replace(parts=[(1, 1, 2**60)])
+        queue.engine = QueueEngine.load(queue.policy, **damaged._asdict(), now=queue.clock.now())
+    queue.do(Steer("b", "drop"))
+    queue.go_on()
+    assert set(queue.engine.core.live) == {"other-1", "other-2"}
+    assert queue.journal.count_jobs() == 2
 
 
 def test_an_open_batch_is_dropped_when_nothing_more_comes(queue: QueueHarness) -> None:
