@@ -88,7 +88,7 @@ class OldKey(NamedTuple):
     key: str
     job_id: str
     lives: bool  #: one of its jobs, or its batch, has not ended
-    ended_at: float  #: the last known end of them, or the key's own time if that is later
+    ended_at: float  #: their last known end, or the key's own time if that is later; not of all, if one lives
 
 
 class Journal(Protocol):

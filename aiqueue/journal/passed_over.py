@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from aiqueue.journal import queries
 from aiqueue.journal.base import EndedRow, OldKey
+from aiqueue.journal.old_keys import old_keys
 
 Kind = Literal["jobs", "batches", "idempotency keys"]
 _T = TypeVar("_T")
@@ -58,14 +60,21 @@ class PassedOver:
 
         return self._read("jobs", read, candidates, probe)
 
-    def old_keys(self, reader: sqlite3.Connection, before: float, limit: int, stuck: Collection[str]) -> list[OldKey]:
-        """Return what ``Journal.old_keys`` returns, without keys that can't be read."""
+    def old_keys(
+        self,
+        reader: sqlite3.Connection,
+        lock: AbstractContextManager[object],
+        before: float,
+        limit: int,
+        stuck: Collection[str],
+    ) -> list[OldKey]:
+        """Return what ``Journal.old_keys`` returns, without keys that can't be read. See ``old_keys`` for the lock."""
         kind: Kind = "idempotency keys"
 
         def select(which: str, asked: Sequence[float]) -> list[tuple[int, OldKey]]:
             return [
                 (number, OldKey(_text(key), _text(job_id), bool(lives), float(end)))
-                for number, key, job_id, lives, end in reader.execute(queries.OLD_KEYS.format(which), asked)
+                for number, key, job_id, lives, end in old_keys(reader, lock, which, asked)
             ]
 
         def read() -> list[tuple[int, OldKey]]:
@@ -73,8 +82,9 @@ class PassedOver:
 
         def candidates() -> Iterable[int]:
             which = queries.BY_AGE.format(self.listed(kind))
-            found = reader.execute(f"SELECT rowid FROM idempotency WHERE {which}", (before, limit))
-            return [number for (number,) in found.fetchall()]
+            with lock:
+                found = reader.execute(f"SELECT rowid FROM idempotency WHERE {which}", (before, limit)).fetchall()
+            return [number for (number,) in found]
 
         def probe(number: int) -> None:
             select("rowid = ?", (number,))

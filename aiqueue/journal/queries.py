@@ -32,24 +32,6 @@ _BY_END = """
 BY_END = f"SELECT ended_at, seq, id FROM states JOIN jobs USING (seq) {_BY_END}"
 SEQS_BY_END = f"SELECT seq FROM states {_BY_END}"  # an index has all of it
 KEYS = "SELECT key, job_id, digest, at, coalesce(last_seq - first_seq + 1, 0), batch FROM idempotency WHERE key IN {}"
-# All jobs of a key are looked at, so keys of large lists are read a few at a time.
-OLD_KEYS = """
-    SELECT number, key, job_id,
-        EXISTS (
-            SELECT 1 FROM jobs LEFT JOIN states USING (seq)
-            WHERE jobs.seq BETWEEN first_seq AND last_seq AND coalesce(ended_at, 0) <= 0
-        ) OR EXISTS (SELECT 1 FROM batch_states WHERE no = batch AND ended_at <= 0),
-        max(
-            at,
-            coalesce((SELECT max(ended_at) FROM states WHERE seq BETWEEN first_seq AND last_seq), 0),
-            coalesce((SELECT ended_at FROM batch_states WHERE no = batch), 0)
-        )
-    FROM (
-        SELECT *, total(last_seq - first_seq + 1) OVER (ORDER BY at ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) ahead
-        FROM (SELECT rowid AS number, * FROM idempotency WHERE {})
-    )
-    WHERE ahead < 10000 ORDER BY at
-"""
 BY_AGE = "at < ? AND rowid NOT IN ({}) ORDER BY at LIMIT ?"
 SIZES = """
     SELECT jobs.seq, length(payload) + coalesce(length(body), 0)

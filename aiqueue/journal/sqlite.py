@@ -209,8 +209,7 @@ class SqliteJournal:
 
     def old_keys(self, *, before: float, limit: int, stuck: Collection[str] = ()) -> list[OldKey]:
         """Return idempotency keys whose time is before another, the oldest first."""
-        with self._reading:
-            return self._passed_over.old_keys(self._reader, before, limit, stuck)
+        return self._passed_over.old_keys(self._reader, self._reading, before, limit, stuck)
 
     def has_older(self, *, batches_before: float) -> bool:
         """Tell whether there are ended batches for a commit with this time to forget."""

@@ -18,7 +18,7 @@ from aiqueue.engine.publishing import Turn
 from aiqueue.engine.states import JobState
 from aiqueue.errors import StartError
 from aiqueue.journal import schema
-from aiqueue.journal.base import JournalRefused
+from aiqueue.journal.base import JournalRefused, OldKey
 from aiqueue.journal.sqlite import SqliteJournal
 from tests.tools.queue_harness import POLICY, header
 
@@ -248,3 +248,43 @@ def test_old_keys_of_large_lists_are_read_a_few_at_a_time(journal: SqliteJournal
     assert [key.key for key in journal.old_keys(before=99.0, limit=500)] == ["key-1", "key-2", "key-3"]
     journal.commit(Rows(free_keys=[(f"key-{no}", f"job-{no}") for no in (1, 2, 3)]))
     assert [key.key for key in journal.old_keys(before=99.0, limit=500)] == ["key-4", "key-5", "key-6"]
+
+
+class WatchedLock:
+    """Counts the steps of the database in each hold of a lock."""
+
+    def __init__(self, journal: SqliteJournal) -> None:
+        self._steps, self.holds = 0, list[int]()
+        self._lock = journal._reading
+        journal._reader.set_progress_handler(self._step, 1_000)
+        journal._reading = self  # type: ignore[assignment]
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._steps = 0
+
+    def __exit__(self, *_: object) -> None:
+        self.holds.append(self._steps)
+        self._lock.release()
+
+    def _step(self) -> int:
+        self._steps += 1
+        return 0
+
+
+@pytest.mark.parametrize("state", ["completed", "queued"])
+def test_a_key_of_a_list_of_any_length_holds_up_no_other_look_up(journal: SqliteJournal, state: str) -> None:
+    rows = "WITH RECURSIVE seqs (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM seqs WHERE seq < 60000)"
+    journal._writer.execute(f"{rows} INSERT INTO jobs SELECT seq, 'job-' || seq, x'', x'' FROM seqs")
+    journal._writer.execute(f"{rows} INSERT INTO states SELECT seq, 'completed', x'', 5.0 FROM seqs WHERE seq < 60000")
+    if state == "completed":
+        journal._writer.execute("INSERT INTO states VALUES (60000, 'completed', x'', 7.0)")
+    journal.commit(
+        Rows(keys=[KeyRow("small", "job-1", b"", 1.0, 1, 5_000), KeyRow("large", "job-1", b"", 2.0, 1, 60_000)])
+    )
+    watched = WatchedLock(journal)
+    assert journal.old_keys(before=1.5, limit=500) == [OldKey("small", "job-1", False, 5.0)]
+    small = max(watched.holds)
+    found = journal.old_keys(before=9.0, limit=500)
+    assert found[1] == OldKey("large", "job-1", state == "queued", 7.0 if state == "completed" else 5.0)
+    assert 0 < max(watched.holds) <= 3 * small
