@@ -20,6 +20,7 @@ from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import (
     AIQueueError,
     BatchNotFound,
+    DeadLetterNotFound,
     DuplicateBatch,
     DuplicateJob,
     FieldError,
@@ -186,6 +187,8 @@ def _error_of(refusal: Refusal) -> AIQueueError:
         return QueueFull(refusal.message, refusal.retry_after_s)
     if refusal.kind == BatchNotFound.kind:
         return BatchNotFound(refusal.message)
+    if refusal.kind == DeadLetterNotFound.kind:
+        return DeadLetterNotFound(refusal.message)
     if refusal.kind == ValidationError.kind:
         where = f"job {refusal.job_id}" if refusal.job_id else "jobs"
         return ValidationError([FieldError(where, refusal.message)])

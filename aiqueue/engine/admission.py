@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from aiqueue.engine import batches, lists, prepared
+from aiqueue.engine import batches, lists, prepared, successors
 from aiqueue.engine.cancellation import fail_where_closed
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
@@ -45,10 +45,15 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
         return refusal
     if not in_batch and (taken := {header.batch_id for header in headers.values()} & core.groups.live.keys()):
         return Refusal(DuplicateBatch.kind, min(taken))  # its counts would be of jobs that are not its own
+    repeats = any(header.redriven_from for header in headers.values())
+    if repeats and (refusal := successors.refusal_of(core, headers.values(), command)):
+        return refusal
     if full := _no_room(core, len(fresh), (job.header.level for job in fresh.values())):
         return full
     if fresh and group.jobs[0].id in fresh:
         _keep_key(core, turn, group, len(fresh), command)
+    if repeats:
+        successors.note(turn, fresh.values(), command)
     if group.metadata:
         batches.keep_metadata(core, turn, fresh.values(), group.metadata)
     if in_batch:

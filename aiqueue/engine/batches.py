@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 
-from aiqueue.engine import drops
+from aiqueue.engine import drops, successors
 from aiqueue.engine.batch_ends import end_phase
 from aiqueue.engine.batch_records import StoredBatch, encode_batch
 from aiqueue.engine.cancellation import fail_where_closed, stop_job
@@ -15,7 +15,7 @@ from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import EDGES_AT_ONCE, ON_ERROR, Ended, broken, excess, failure_of, lost_need, unknown
 from aiqueue.engine.groups import Group
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
-from aiqueue.engine.records import JobRecord, decode_progress
+from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.errors import BatchNotFound, DuplicateBatch, ValidationError
 from aiqueue.protocol import BatchSpec, JobHeader, Refusal, Submission, SubmitGroup, encode
@@ -292,7 +292,11 @@ def retry(core: Core, turn: Turn, command: Retry) -> Refusal | None:
     if stored.phase in ("open", "stopping"):
         return Refusal(ValidationError.kind, f"is {stored.phase}: try again later")
     seqs = {seq for seq, _, _ in command.replaced}
-    if any(stored.ended.get(state, 0) < count for state, count in states.items()) or (group and seqs & group.replaced):
+    if (
+        any(stored.ended.get(state, 0) < count for state, count in states.items())
+        or (group and seqs & group.replaced)
+        or any(successors.has_successor(progress) for _, _, progress in command.replaced)
+    ):
         return Refusal(ValidationError.kind, "was retried just now")
     if group is None:
         group = core.groups.add(command.number, command.spec, stored, now=turn.now)
@@ -302,12 +306,7 @@ def retry(core: Core, turn: Turn, command: Retry) -> Refusal | None:
     stored.errors, stored.first_errors = {}, []
     stored.total -= len(command.jobs)  # they take the places of others
     group.replaced |= seqs
-    turn.rows.states += [
-        # No dead letter any more: a redrive would run it twice.
-        (seq, JobState.FAILED.value, progress, decode_progress(progress).finished_at)
-        for seq, state, progress in command.replaced
-        if state == JobState.DEAD_LETTER
-    ]
+    turn.rows.states += successors.retried(command.replaced)
     if command.metadata:
         keep_metadata(core, turn, command.jobs, command.metadata)
     _add(core, turn, group, command.jobs, command.ended, first_index=RETRIED)

@@ -23,6 +23,7 @@ class Submit:
     ``digests``: of the bodies of jobs that carry an idempotency key, by job id; kept with the key.
     ``ended``: the states of ended jobs that these ones need, by id.
     ``batches``: ids of batches that the journal has, of those submitted now.
+    ``repeated``: dead letters that these jobs repeat, as the journal has them: seq, state, Progress, by id.
     ``prepared``: large groups that were made ready beforehand, by ``id``.
     """
 
@@ -32,6 +33,7 @@ class Submit:
     ended: Mapping[str, str] = field(default_factory=dict)
     batches: Set[str] = frozenset()
     prepared: Mapping[int, Prepared] = field(default_factory=dict)
+    repeated: Mapping[str, tuple[int, str, bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from aiqueue.batch_protocol import ResultsCall
 from aiqueue.engine.batches import RETRIED
 from aiqueue.engine.groups import FAILED
 from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.engine.successors import has_successor
 from aiqueue.journal.base import Journal, PartRow, StoredJob
 from aiqueue.protocol import header_of
 from aiqueue.service.portions import first_portion, portions
@@ -48,6 +49,8 @@ class BatchPages:
     def failed(self, number: int, with_cancelled: bool) -> list[int]:
         """Return the seqs of the jobs that did not complete and have no successor, in the order of the batch.
 
+        A job that was redriven has one, which is in no batch or another one.
+
         One that can't be read or decoded is left out. So is one that may have a successor: some successor that is
         younger can't be decoded, and no job may run twice.
         """
@@ -68,6 +71,7 @@ class BatchPages:
                     (header.index, job.seq)
                     for job in rows_of(self._journal, portion, with_result=False)
                     if job.state in wanted and job.id not in replaced and job.seq > unclear
+                    if not has_successor(job.progress)
                     if (header := header_of(job.header))
                 ]
         return [seq for _, seq in sorted(failed)]

@@ -16,6 +16,7 @@ from aiqueue.engine import QueueEngine
 from aiqueue.engine.batch_records import StoredBatch
 from aiqueue.engine.commands import Command, Retry
 from aiqueue.engine.groups import Group
+from aiqueue.engine.successors import has_successor
 from aiqueue.errors import AIQueueError, BatchNotFound, FieldError, ValidationError
 from aiqueue.ids import new_job_ids
 from aiqueue.journal.base import Journal, StoredJob
@@ -172,12 +173,13 @@ class BatchRetries:
         while True:
             with self._commits.watched() as later:
                 rows = await asyncio.to_thread(self._pages.again, seqs)
+                rows = [row for row in rows if not has_successor(row.progress)]  # redriven, or deleted, meanwhile
                 views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
                 jobs = [_again(view, ChainMap(own, heirs)) for view in views]
                 found, ended = await self._facts(batch_id, jobs)
-                deleted = {seq for commit in later for seq in commit.deletes}
-            if deleted.isdisjoint(row.seq for row in rows):
+                changed = {seq for commit in later for seq in (*commit.deletes, *(row[0] for row in commit.states))}
+            if changed.isdisjoint(row.seq for row in rows):
                 replaced = [(row.seq, row.state, row.progress) for row in rows if row.id in own]
                 return _Part(found, replaced, jobs, ended, own)
             await asyncio.shield(self._commits.settled())

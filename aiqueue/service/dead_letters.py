@@ -10,6 +10,7 @@ from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import JobState
+from aiqueue.engine.successors import NOBODY, with_successor
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, DeadLettersReply, header_of
 from aiqueue.service import lookup
@@ -77,13 +78,19 @@ class DeadLetters:
         waits for it may go on after an error, and is given that error. One whose row can't be read stays; its error is
         raised if no other was asked for.
         """
-        await asyncio.shield(self._commits.settled())
-        dead, keys = await self._stored(ids)
+        while True:
+            await asyncio.shield(self._commits.settled())
+            with self._commits.watched() as later:
+                dead, keys = await self._stored(ids)
+                free = await self._free(keys)
+            changed = {row[0] for commit in later for row in commit.states}
+            if changed.isdisjoint(job.seq for job in dead):  # else a retry of their batch may run them again
+                break
         if dead:
-            free = await self._free(keys)
-            rows = Rows(deletes=[job.seq for job in dead if not self._is_needed(job.id)], free_keys=free)
+            needed = [job for job in dead if self._is_needed(job.id)]
+            rows = Rows(deletes=[job.seq for job in dead if job not in needed], free_keys=free)
             rows.states += [
-                (job.seq, JobState.FAILED.value, job.progress, _end_of(job)) for job in dead if self._is_needed(job.id)
+                (job.seq, JobState.FAILED.value, with_successor(job.progress, NOBODY), _end_of(job)) for job in needed
             ]
             await asyncio.shield(self._commits.append(Effects(rows=rows)))
         return [job.id for job in dead]

@@ -99,7 +99,9 @@ class Intake:
 
     def _may_be_known(self, group: SubmitGroup) -> bool:
         """Return True if the group may have been sent before, so that it must be looked up."""
-        return bool(group.maybe_known or key_of(group) or (group.jobs and self._old.may_hold(group)))
+        if group.maybe_known or key_of(group):
+            return True
+        return bool(group.jobs) and (bool(group.jobs[0].header.redriven_from) or self._old.may_hold(group))
 
     async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
         """Accept groups that nobody has sent before."""

@@ -46,7 +46,7 @@ class _Asked:
     group: SubmitGroup
     answered: asyncio.Future[Answer]
     ids: Set[str]  #: of its jobs
-    names: Set[str]  #: its keys and its batch
+    names: Set[str]  #: its keys and its batch, and the dead letters that it repeats
     needs: Set[str]  #: jobs of other groups
     weight: int  #: of its payloads, and what they are looked up by
     is_large: bool
@@ -94,9 +94,11 @@ class _Found(NamedTuple):
     keys: dict[str, StoredKey]
     batches: Set[str]
     needs: dict[str, str]  #: states
+    repeated: dict[str, tuple[int, str, bytes]]  #: dead letters: seq, state, Progress
 
     def __or__(self, other: _Found) -> _Found:
-        return _Found(self.keys | other.keys, self.batches | other.batches, self.needs | other.needs)
+        needs, repeated = self.needs | other.needs, self.repeated | other.repeated
+        return _Found(self.keys | other.keys, self.batches | other.batches, needs, repeated)
 
 
 class Rounds:
@@ -139,6 +141,7 @@ class Rounds:
             weight = ready.bytes + _JOB_BYTES * len(ready.jobs)
             return _Asked(group, answered, ready.jobs.keys(), names, ready.outside.keys(), weight, is_large=True)
         names.update(job.header.idempotency_key for job in group.jobs)
+        names |= _repeated_by(group)
         names.discard("")
         weight = sum(len(job.payload) + _JOB_BYTES for job in group.jobs)
         ids = {job.id for job in group.jobs}
@@ -184,6 +187,7 @@ class Rounds:
             asked, found = await self._look_up(asked)
             unsure = _names_in(rows, asked)
             deletes = any(each.deletes for each in rows)
+        unsure |= _changed_in(rows, found.repeated)
         new: list[_Asked] = []
         again: list[_Asked] = []
         ahead: set[str] = set()  # names of ``again``
@@ -213,7 +217,7 @@ class Rounds:
                 raise
             _log.warning("%d groups could not be looked up together, each is looked up alone: %s", len(asked), error)
         readable: list[_Asked] = []
-        found = _Found({}, frozenset(), {})
+        found = _Found({}, frozenset(), {}, {})
         for one in asked:
             try:
                 found |= await asyncio.to_thread(self._read, [one])
@@ -228,14 +232,17 @@ class Rounds:
         keys = {job.header.idempotency_key for group in groups for job in group.jobs} - {""}
         needs = set[str]().union(*(one.needs for one in asked))
         batches = {group.batch.id for group in groups if group.batch is not None}
+        repeated = set[str]().union(*map(_repeated_by, groups))
         used = self._journal.keys(list(keys)) if keys else {}
         self._compare_ids(asked)
         for one in asked:
             one.compare(used)
+        dead = self._journal.jobs(repeated, with_result=False).values() if repeated else ()
         return _Found(
             used,
             frozenset(batch_id for batch_id in batches if self._journal.batch(batch_id) is not None),
             self._journal.states(list(needs)) if needs else {},
+            {job.id: (job.seq, job.state, job.progress) for job in dead},
         )
 
     def _compare_ids(self, asked: Sequence[_Asked]) -> None:
@@ -270,7 +277,7 @@ class Rounds:
         same = {job_id: is_same for one in new for job_id, is_same in one.same.items()}
         digests = {one.group.jobs[0].id: one.digest for one in new if one.digest}
         ended = {job_id: state for job_id, state in found.needs.items() if state in TERMINAL}
-        replies, committed = self._apply(Submit(groups, same, digests, ended, found.batches))
+        replies, committed = self._apply(Submit(groups, same, digests, ended, found.batches, repeated=found.repeated))
         for one, refusal in zip(new, replies, strict=True):
             one.answer(Answer(refusal, committed=committed))
 
@@ -282,6 +289,10 @@ class Rounds:
         self._waiting[:0] = again
         if again:
             settled.add_done_callback(lambda _: self._wake.set())
+
+
+def _repeated_by(group: SubmitGroup) -> Set[str]:
+    return {job.header.redriven_from for job in group.jobs} - {""}
 
 
 def _needs_of(group: SubmitGroup) -> Set[str]:
@@ -307,6 +318,14 @@ def _names_in(commits: Sequence[Rows], asked: Sequence[_Asked]) -> set[str]:
             found.update([row[0] for row in rows.keys if row[0] in names])
             found.update([row[1] for row in rows.batches if row[1] in names])
     return found
+
+
+def _changed_in(commits: Sequence[Rows], repeated: Mapping[str, tuple[int, str, bytes]]) -> set[str]:
+    """Return those of the dead letters that commits change or delete."""
+    if not repeated:
+        return set()
+    changed = {seq for rows in commits for seq in (*rows.deletes, *(state[0] for state in rows.states))}
+    return {job_id for job_id, (seq, _, _) in repeated.items() if seq in changed}
 
 
 def _known(one: _Asked, keys: Mapping[str, StoredKey]) -> Answer | None:

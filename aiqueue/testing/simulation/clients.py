@@ -291,21 +291,6 @@ class SimulatedClient:
 
     # --- the rest ---
 
-    async def dead_letters(self) -> None:
-        """Redrive or delete dead letters."""
-        heirs = dict(self.promises.history.heirs)
-        found = await self.adapter.dead_letters.find(limit=10)
-        for info in found:
-            heir = heirs.get(info.job_id)
-            if heir is not None and info.batch_id and self.promises.history.headers[heir].batch_id == info.batch_id:
-                self.world.violated("dead letter that was retried is listed", info.job_id[-12:])
-        ids = [info.job_id for info in found[: self.world.draws.randint(1, 3)]]
-        if ids and self.world.draws.random() < 0.6:
-            self.promises.accepted("redrive", *await self.adapter.dead_letters.redrive(ids))
-        elif ids:
-            deleted = await self.adapter.dead_letters.delete(ids)
-            self.promises.thrown_away.update(dict.fromkeys(deleted, self.world.loop.now))
-
     async def schedule(self) -> None:
         """Add a schedule that fires soon, and remove it."""
         draws = self.world.draws
@@ -318,14 +303,3 @@ class SimulatedClient:
         if draws.random() < 0.5:
             await schedules.pause(info.schedule_id)
         await schedules.remove(info.schedule_id)
-
-
-#: What a client may do, the common things more often.
-ACTS: tuple[Callable[[SimulatedClient], Awaitable[None]], ...] = (
-    *(SimulatedClient.one, SimulatedClient.one, SimulatedClient.many, SimulatedClient.callback),
-    *(SimulatedClient.chosen_id, SimulatedClient.key, SimulatedClient.key, SimulatedClient.cancel),
-    *(SimulatedClient.look, SimulatedClient.wait_for_other, SimulatedClient.named_batch, SimulatedClient.batch),
-    *(SimulatedClient.batch, SimulatedClient.failing_batch, SimulatedClient.steer, SimulatedClient.open_batch),
-    *(SimulatedClient.chain, SimulatedClient.graph, SimulatedClient.fan_in, SimulatedClient.dead_letters),
-    *(SimulatedClient.schedule, SimulatedClient.key_later),
-)

@@ -6,7 +6,10 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from aiqueue.engine.effects import Rows
+from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.journal.base import NO_LIMIT, Journal, JournalRefused, JournalTaken, StoredJob, StoredKey
 from aiqueue.protocol import JobHeader, decode_header
@@ -33,9 +36,11 @@ class History:
         self.ended_at: dict[int, float] = {}
         self.deleted: set[int] = set()
         self.heirs: dict[str, str] = {}  #: by job id: the job that repeats it
+        self.on_repeat: Callable[[str], None] = lambda job_id: None
 
     def see(self, rows: Rows) -> None:
         """Check rows that were written."""
+        repeated: list[tuple[str, str]] = []  # by these jobs, which are new
         for seq, job_id, header, _ in rows.jobs:
             known = self.seqs.setdefault(job_id, seq)
             if known in rows.deletes:  # what a commit deletes is deleted first
@@ -43,14 +48,16 @@ class History:
             elif known != seq and known not in self.deleted:
                 self._world.violated("id accepted twice", job_id[-12:], "seqs", known, seq)
             self.ids[seq] = job_id
+            is_new = job_id not in self.headers
             self.headers[job_id] = decoded = decode_header(header)
-            if decoded.redriven_from:
-                self.heirs[decoded.redriven_from] = job_id
+            if decoded.redriven_from and is_new:
+                repeated.append((decoded.redriven_from, job_id))
         last = {seq: (state, progress) for seq, state, progress, _ in rows.states}  # a commit may be made again
         for seq, (state, progress) in last.items():
             known_end = self.ends.get(seq)
-            if known_end and known_end[0] == "dead_letter" and state == "failed":
-                self.ends[seq] = (state, progress)  # tried again, or deleted while a live job needs it
+            if known_end and known_end[0] == "dead_letter" and state in ("failed", "dead_letter"):
+                self._check_same_end(seq, known_end[1], progress)
+                self.ends[seq] = (state, progress)  # redriven, tried again, or deleted while a live job needs it
             elif known_end is not None and known_end != (state, progress):
                 self._world.violated("ended twice", "seq", seq, known_end[0], "then", state)
             if state == JobState.PROCESSING:
@@ -59,11 +66,25 @@ class History:
                 self.ends[seq] = (state, progress)
                 self.ended_at[seq] = self._world.loop.now
                 self._world.note("ended", seq, state)
+        for dead, heir in repeated:
+            self._repeat(dead, heir)
         for seq in rows.deletes:
             self._delete(seq)
 
         if rows.deletes and self.by_count:
             self._check_order(rows.deletes)
+
+    def _check_same_end(self, seq: int, known: bytes, progress: bytes) -> None:
+        if replace(decode_progress(progress), successor="") != replace(decode_progress(known), successor=""):
+            self._world.violated("ended twice", "seq", seq, "as a dead letter")
+
+    def _repeat(self, dead: str, heir: str) -> None:
+        """See that no other job repeats the dead letter now."""
+        other = self.heirs.get(dead)
+        if other is not None and other in self.seqs and not self.end_of(other):
+            self._world.violated("repeated twice at once", dead[-12:], "as", other[-12:], heir[-12:])
+        self.heirs[dead] = heir
+        self.on_repeat(dead)
 
     def _check_order(self, deletes: Sequence[int]) -> None:
         """What is forgotten for the number of jobs ended before what is kept."""

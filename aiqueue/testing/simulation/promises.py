@@ -66,6 +66,11 @@ class Promises:
         if batch_id in self.stopped:
             self.world.violated("ran after its batch was cancelled", batch_id, job_id[-12:])
 
+    def check_repeat(self, job_id: str) -> None:
+        """Check that a dead letter may run again."""
+        if job_id in self.thrown_away:
+            self.world.violated("runs again after its deletion was answered", job_id[-12:])
+
     def check_start(self, job: ClaimedJob) -> None:
         """Check that a job may be run now."""
         world, job_id = self.world, job.job_id

@@ -54,6 +54,8 @@ class SimulatedAnswers:
             await asyncio.sleep(3600.0)
         if "bad" in text:
             raise self._error(400, {}, job_id)
+        if "down" in text:
+            raise self._error(500, {}, job_id)
         if world.strikes("hang", 0.05):
             await asyncio.sleep(1e6)
         if world.strikes("limits", 0.15):

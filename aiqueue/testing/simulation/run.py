@@ -24,8 +24,9 @@ from aiqueue.errors import AIQueueError
 from aiqueue.ids import JobIdFactory, made_by
 from aiqueue.service.queue_service import QueueService
 from aiqueue.testing.jobs import POOL, PROVIDER, chat
+from aiqueue.testing.simulation.acts import ACTS
 from aiqueue.testing.simulation.checks import check_all
-from aiqueue.testing.simulation.clients import ACTS, SimulatedClient
+from aiqueue.testing.simulation.clients import SimulatedClient
 from aiqueue.testing.simulation.loop import Stuck
 from aiqueue.testing.simulation.maps import LATE_RUN, LATE_S, map_late_rows, map_rows
 from aiqueue.testing.simulation.network import Network, RemoteFault, SimulatedTransport
@@ -137,6 +138,7 @@ class _Scenario:
         self._bill = Bill()
         self._promises = Promises(world, self._queue.history)
         self._queue.history.on_delete = self._forget
+        self._queue.history.on_repeat = self._promises.check_repeat
         self._queue.history.on_claim = self._promises.check_claim
         self._queue.history.by_count = settings.retention.max_jobs < 100
         self._promises.forgets = settings.retention != RetentionConfig()

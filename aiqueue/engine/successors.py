@@ -1,0 +1,78 @@
+"""What runs again for a job that ended badly: one other job, whether a redrive or a retry of its batch asked for it.
+
+An ended job is not in memory. So a command brings its row as the journal has it, and that row says which job a redrive
+put in its place. A retry of a batch makes a failed job of a dead letter instead, and the batch knows its successors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from aiqueue.engine.commands import Submit
+from aiqueue.engine.core import Core
+from aiqueue.engine.publishing import Turn
+from aiqueue.engine.records import decode_progress, encode_progress
+from aiqueue.engine.states import JobState
+from aiqueue.errors import DeadLetterNotFound, IdempotencyConflict
+from aiqueue.protocol import JobHeader, Refusal, Submission
+
+NOBODY = "-"  #: in place of a successor's id: the job was deleted, and its error is kept for those that need it
+
+StateRow = tuple[int, str, bytes, float]
+
+
+def has_successor(progress: bytes) -> bool:
+    """Return True for an ended job that no retry of its batch may repeat: also if its row can't be decoded."""
+    try:
+        return bool(progress and decode_progress(progress).successor)
+    except ValueError:
+        return True
+
+
+def with_successor(progress: bytes, job_id: str) -> bytes:
+    """Return the Progress of an ended job, changed to say what runs in its place; as it is if it can't be decoded."""
+    try:
+        decoded = decode_progress(progress)
+    except ValueError:
+        return progress
+    decoded.successor = job_id
+    return encode_progress(decoded)
+
+
+def refusal_of(core: Core, headers: Iterable[JobHeader], command: Submit) -> Refusal | None:
+    """Return why jobs with these headers can't repeat the dead letters that they name."""
+    for header in headers:
+        if not (repeated := header.redriven_from):
+            continue
+        _, state, progress = command.repeated.get(repeated, (0, "", b""))
+        if state != JobState.DEAD_LETTER:
+            return Refusal(DeadLetterNotFound.kind, repeated)
+        successor = _successor_in(progress)
+        if successor in core.live:  # a redrive has given it one, under another key
+            return Refusal(IdempotencyConflict.kind, header.idempotency_key, successor)
+    return None
+
+
+def note(turn: Turn, jobs: Iterable[Submission], command: Submit) -> None:
+    """Write with each dead letter which of the accepted jobs repeats it."""
+    for job in jobs:
+        if repeated := job.header.redriven_from:
+            seq, state, progress = command.repeated[repeated]
+            row = with_successor(progress, job.id)
+            turn.rows.states.append((seq, state, row, decode_progress(row).finished_at))
+
+
+def retried(replaced: Sequence[tuple[int, str, bytes]]) -> list[StateRow]:
+    """Return the rows of dead letters that a retry of their batch replaces: a redrive would run them twice."""
+    return [
+        (seq, JobState.FAILED.value, progress, decode_progress(progress).finished_at)
+        for seq, state, progress in replaced
+        if state == JobState.DEAD_LETTER
+    ]
+
+
+def _successor_in(progress: bytes) -> str:
+    try:
+        return decode_progress(progress).successor
+    except ValueError:
+        return ""
