@@ -53,9 +53,10 @@ class DeadLetters:
             if count < len(wanted):
                 before = wanted[count][0].seq + 1
                 break
-            before = behind
             if len(found) == call.limit:
+                before = found[-1].seq
                 break
+            before = behind
         tried, _ = await self._reads.attempts([row.seq for row in found])
         return DeadLettersReply([self._view_of(row, tried.get(row.seq)) for row in found], before)
 
