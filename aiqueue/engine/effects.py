@@ -5,8 +5,10 @@ The shell makes the rows durable before anyone sees the events or the reply.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from aiqueue.engine.records import JobRecord
@@ -15,6 +17,7 @@ from aiqueue.protocol import Event, Need
 #: In place of the time of a job's end; as long as one on disk. A page of the journal is full of the rows of jobs that
 #: run: rows that grew when their jobs end would split it.
 NOT_ENDED = -0.5
+_SPREAD = 500  # rows that are made at once
 
 
 class KeyRow(NamedTuple):
@@ -27,6 +30,24 @@ class KeyRow(NamedTuple):
     first_seq: int | None = None  #: None for a schedule
     last_seq: int | None = None
     batch: int | None = None  #: number of their batch
+
+
+@dataclass(frozen=True, slots=True)
+class JobRows:
+    """The rows of many jobs that were accepted in one step: their seqs have no gaps.
+
+    They are made by the writer's thread: 100,000 tuples would take a third of that step, and set off the garbage
+    collector in it.
+    """
+
+    first: int  #: seq of the first one
+    ids: Collection[str]
+    headers: Sequence[bytes]
+    payloads: Sequence[bytes]
+
+    def rows(self) -> Iterator[tuple[int, str, bytes, bytes]]:
+        """Return the rows."""
+        return zip(range(self.first, self.first + len(self.ids)), self.ids, self.headers, self.payloads, strict=True)
 
 
 @dataclass(slots=True)
@@ -54,9 +75,20 @@ class Rows:
     batches_before: float = 0.0  #: batches that ended earlier are forgotten, so many rows of them per commit
     key_times: list[tuple[float, str, str]] = field(default_factory=list)  #: time, key, the job that the key must have
     counters: bytes = b""  #: Counters; the last one counts
+    lists: list[JobRows] = field(default_factory=list)  #: more rows of ``jobs``, until ``spread``
+
+    def spread(self) -> None:
+        """Put the rows of ``lists`` among ``jobs``. For the thread that writes them: it takes a while."""
+        for listed in self.lists:
+            rows = listed.rows()
+            while part := list(islice(rows, _SPREAD)):  # between two of them others have their turn
+                self.jobs += part
+        if self.lists:
+            self.jobs.sort(key=itemgetter(0))
+            self.lists = []
 
     def __bool__(self) -> bool:
-        changed = self.jobs or self.states or self.results or self.gates or self.deletes
+        changed = self.jobs or self.lists or self.states or self.results or self.gates or self.deletes
         return bool(
             changed or self.schedules or self.counters or self.key_times or self.free_keys or self._batches_changed
         )
@@ -64,6 +96,7 @@ class Rows:
     def extend(self, later: Rows) -> None:
         """Append ``later``, which was made after these."""
         self.jobs += later.jobs
+        self.lists += later.lists
         self.shared += later.shared
         self.states += later.states
         self.results += later.results

@@ -20,7 +20,7 @@ _CHEAP = 2  # as many jobs become ready in the time in which one is cancelled
 
 def accept(core: Core, turn: Turn, ready: Prepared) -> None:
     """Take a list that nothing speaks against."""
-    turn.rows.jobs += ready.rows(core.counters.next_seq)
+    turn.rows.lists.append(ready.rows(core.counters.next_seq))
     core.record_all(ready.jobs, ready.levels, ready.batches)
     core.counters.batches += len(ready.batches)
     jobs = list(ready.jobs.values())

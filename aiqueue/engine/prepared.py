@@ -19,6 +19,7 @@ from aiqueue.engine import batches
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess
+from aiqueue.engine.effects import JobRows
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import Common, JobRecord
 from aiqueue.engine.states import JobState
@@ -97,9 +98,9 @@ class Prepared:
             (self.children if parent in self.jobs else self.outside).setdefault(parent, []).append(job_id)
         self.missing[job_id] = len(parents)
 
-    def rows(self, first: int) -> Iterator[tuple[int, str, bytes, bytes]]:
+    def rows(self, first: int) -> JobRows:
         """Return the jobs' rows; ``first``: the first one's seq."""
-        return zip(range(first, first + len(self.jobs)), self.jobs, self.headers, self.payloads, strict=True)
+        return JobRows(first, self.jobs.keys(), self.headers, self.payloads)
 
     def is_new(self, command: Submit) -> bool:
         """Return True if none of its jobs is known: what it says holds."""
@@ -132,7 +133,7 @@ def accept(core: Core, turn: Turn, ready: Prepared, command: Submit) -> None:
     group = batches.open_batch(core, turn, ready.group.batch)
     count, first = len(ready.jobs), core.counters.next_seq
     turn.rows.parts.append((group.no, first, count, ready.group.jobs[0].header.index))
-    turn.rows.jobs += ready.rows(first)
+    turn.rows.lists.append(ready.rows(first))
     group.stored.total += count
     core.record_all(ready.jobs, ready.levels, ready.batches)
     group.join_all(ready.jobs.values())

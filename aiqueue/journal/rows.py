@@ -69,6 +69,7 @@ def write_rows(writer: sqlite3.Connection, rows: Rows, kept: str = "") -> int:
     Raises JournalRefused for a job or batch that is not the one of that id or number in the journal.
     """
     stored = 0
+    rows.spread()
     if rows.deletes or rows.dropped:
         stored -= _delete_jobs(writer, rows.deletes)
         rows = without_deleted(rows)

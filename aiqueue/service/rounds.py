@@ -315,6 +315,8 @@ def _names_in(commits: Sequence[Rows], asked: Sequence[_Asked]) -> set[str]:
     for rows in commits:
         for names in sets:
             found.update([row[1] for row in rows.jobs if row[1] in names])
+            for listed in rows.lists:
+                found.update([job_id for job_id in listed.ids if job_id in names])
             found.update([row[0] for row in rows.keys if row[0] in names])
             found.update([row[1] for row in rows.batches if row[1] in names])
     return found

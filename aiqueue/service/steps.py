@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from aiqueue.engine import TERMINAL, Announce, Cancel, Exchange, LoseWorker, QueueEngine, Report, Submit
@@ -18,7 +19,7 @@ from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.payload_cache import PayloadCache
 
 Done = tuple[Any, Committed]
-_KEPT = 10_000  # payloads of the jobs that one step accepts: those of the others are read when they are claimed
+_KEPT = 10_000  # payloads of a large group: those of its other jobs are read when they are claimed
 
 
 class Steps:
@@ -55,8 +56,11 @@ class Steps:
     def _step(self, command: Command, *, alone: bool | None = None) -> Done:
         try:
             effects = self._engine.handle(command, now=self._clock.now())
-            for seq, _, _, payload in effects.rows.jobs[:_KEPT]:
+            for seq, _, _, payload in effects.rows.jobs:
                 self._payloads.put(seq, payload)
+            for listed in effects.rows.lists:
+                for seq, _, _, payload in islice(listed.rows(), _KEPT):
+                    self._payloads.put(seq, payload)
             self._payloads.drop(seq for seq, state, _, _ in effects.rows.states if state in TERMINAL)  # ended unclaimed
             self._payloads.drop(effects.rows.deletes)
             return effects.reply, self._commits.append(effects)

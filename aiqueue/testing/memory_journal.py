@@ -76,6 +76,7 @@ class MemoryJournal:
         if not self._open_gate.is_set():
             self.held.set()
             self._open_gate.wait()
+        rows.spread()
         with self._lock:
             self._check()
             failure, written = self._failures.pop(0) if self._failures else (self._failing, False)
