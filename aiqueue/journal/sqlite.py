@@ -96,7 +96,7 @@ class SqliteJournal:
         writer = self._writer
         writer.execute("BEGIN IMMEDIATE")
         try:
-            stored = write_rows(writer, rows, self._passed_over.listed("batches"))
+            stored = write_rows(writer, rows, self._passed_over.listed("batches") if rows.batches_before else "")
             number = self._number + 1
             if rows.counters:
                 done = writer.execute(_NUMBER_AND_COUNT, (number, stored, rows.counters, self._epoch))
