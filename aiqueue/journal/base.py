@@ -151,6 +151,10 @@ class Journal(Protocol):
         """Return the idempotency keys that are known."""
         ...
 
+    def keys_of_only(self, seqs: Sequence[int]) -> list[tuple[str, str]]:
+        """Return key and first job id of each key of a list of which no other jobs are kept than these."""
+        ...
+
     def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
         """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
         ...

@@ -72,3 +72,14 @@ def weights(key: str, *, with_payload: bool, with_result: bool) -> str:
     """Return how it is asked how many bytes ``stored`` would read of jobs, which column ``key`` names."""
     payload = "length(payload)" if with_payload else "0"
     return WEIGHTS.format(key=key, payload=payload, result="coalesce(length(body), 0)" if with_result else "0")
+
+
+#: Keys of lists: how many of these jobs were submitted with each.
+LISTS = """
+    SELECT keys.key, keys.job_id, keys.first_seq, keys.last_seq, count(*)
+    FROM jobs CROSS JOIN idempotency AS keys
+        ON keys.first_seq = (SELECT max(first_seq) FROM idempotency WHERE first_seq <= jobs.seq)
+        AND keys.last_seq >= jobs.seq
+    WHERE jobs.seq IN {} AND keys.last_seq > keys.first_seq AND keys.batch IS NULL GROUP BY keys.key
+"""
+KEPT = "SELECT count(*) FROM jobs WHERE seq BETWEEN ? AND ?"

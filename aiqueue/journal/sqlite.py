@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,6 +173,18 @@ class SqliteJournal:
     def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
         """Return the idempotency keys that are known."""
         return {key: StoredKey(*row) for key, *row in self._select(queries.KEYS, keys)}
+
+    def keys_of_only(self, seqs: Sequence[int]) -> list[tuple[str, str]]:
+        """Return key and first job id of each key of a list of which no other jobs are kept than these."""
+        mine: Counter[tuple[str, str, int, int]] = Counter()
+        for *key, count in self._select(queries.LISTS, seqs):  # a list may have jobs in several parts of the answer
+            mine[tuple(key)] += count
+        with self._reading:
+            return [
+                (key, job_id)
+                for (key, job_id, first, last), count in mine.items()
+                if self._reader.execute(queries.KEPT, (first, last)).fetchone()[0] == count
+            ]
 
     def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
         """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""

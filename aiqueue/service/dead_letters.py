@@ -83,9 +83,10 @@ class DeadLetters:
             await asyncio.shield(self._commits.settled())
             with self._commits.watched() as later:
                 dead, keys = await self._stored(ids)
-                free = await self._free(keys)
+                free = await self._free(keys, [job.seq for job in dead])
             changed = {row[0] for commit in later for row in commit.states}
-            if changed.isdisjoint(job.seq for job in dead):  # else a retry of their batch may run them again
+            # Else a retry of their batch may run them again, or another delete has taken the others of their list.
+            if changed.isdisjoint(job.seq for job in dead) and not any(commit.deletes for commit in later):
                 break
         if dead:
             needed = [job for job in dead if self._is_needed(job.id)]
@@ -118,10 +119,15 @@ class DeadLetters:
             raise next(iter(broken.values()))
         return dead, keys
 
-    async def _free(self, keys: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Return the keys of jobs that were submitted alone. The key of a list or batch also stands for its others."""
+    async def _free(self, keys: Mapping[str, str], seqs: Sequence[int]) -> list[tuple[str, str]]:
+        """Return the keys of jobs that were submitted alone, and of lists of which no other job is kept.
+
+        The key of a batch also stands for the batch.
+        """
         found = await asyncio.to_thread(self._journal.keys, list(keys)) if keys else {}
-        return [(key, keys[key]) for key, stored in found.items() if stored.jobs == 1 and stored.batch is None]
+        alone = {(key, keys[key]) for key, stored in found.items() if stored.jobs == 1 and stored.batch is None}
+        of_lists = await asyncio.to_thread(self._journal.keys_of_only, seqs) if seqs else []
+        return [*alone, *(each for each in of_lists if each not in alone)]
 
 
 def _end_of(job: StoredJob) -> float:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 
-from aiqueue.engine.effects import Rows
+from aiqueue.engine.effects import KeyRow, Rows
 from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.ids import is_made_in_order
@@ -167,6 +167,12 @@ class MemoryJournal:
             found = [self._disk.keys[key] for key in keys if key in self._disk.keys]
             return {row.key: StoredKey(row.job_id, row.digest, row.at, len(seqs_of(row)), row.batch) for row in found}
 
+    def keys_of_only(self, seqs: Sequence[int]) -> list[tuple[str, str]]:
+        """Return key and first job id of each key of a list of which no other jobs are kept than these."""
+        with self._lock:
+            rows = [(row, self._disk.jobs.keys() & seqs_of(row)) for row in self._disk.keys.values()]
+            return [(row.key, row.job_id) for row, kept in rows if _is_of_only(row, kept, seqs)]
+
     def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:
         """Return jobs that ended before a time, in the order of their ends; of those after (time, seq) of one."""
         with self._lock:
@@ -297,3 +303,7 @@ class MemoryJournal:
 def disk_full() -> OSError:
     """Return the error of a disk without room."""
     return OSError(errno.ENOSPC, "No space left on device")
+
+
+def _is_of_only(row: KeyRow, kept: Set[int], seqs: Sequence[int]) -> bool:
+    return row.batch is None and len(seqs_of(row)) > 1 and bool(kept) and kept <= set(seqs)
