@@ -52,6 +52,8 @@ class LookUps:
         if tried := {job.id: job.seq for job in stored.values() if lookup.has_history(job)}:
             ids = await self._within_a_part(ids, weights, tried)
             attempts, _ = await self.reads.attempts([tried[job_id] for job_id in ids if job_id in tried])
+        live, hides = self._engine.core.live, self._drops.hides
+        broken = {job_id: error for job_id, error in broken.items() if not hides(live.get(job_id))}
         shown = {job_id: await self._unreadable(job_id, error) for job_id, error in broken.items()}
         shown |= {job.id: self.view(job, attempts.get(job.seq)) for job in stored.values()}
         views = [shown.get(job_id) for job_id in ids]

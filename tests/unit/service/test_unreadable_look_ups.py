@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 import msgspec
 import pytest
 
-from aiqueue.batch_protocol import ResultsCall
+from aiqueue.batch_protocol import BatchCall, ResultsCall
 from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, SubmitGroup
 from aiqueue.testing.jobs import chat, completed, failed, final, header, submission
 from aiqueue.views import job_info
@@ -175,3 +176,18 @@ async def test_a_large_row_that_can_not_be_read_hides_none_of_those_behind_it(
         shown += reply.jobs
     assert [view.id for view in shown] == IDS
     assert [view.failure is not None and view.failure.kind for view in shown].count("record_unreadable") == 1
+
+
+async def test_a_job_whose_row_can_not_be_read_is_hidden_too_while_its_batch_is_dropped() -> None:
+    queue = ServiceHarness(journal=BrokenJournal())
+    core = queue.service._engine.core
+    core.policy = replace(core.policy, most_at_once=1)
+    queue.service._ticker.close()
+    jobs = [submission(job_id, header(batch_id="batch")) for job_id in IDS]
+    await queue.service.submit([SubmitGroup(jobs, batch=BatchSpec("batch", is_open=True))])
+    spoil(queue, "read")
+    check(await queue.service.get_jobs(IDS), "blocked")
+    queue.service.batches._steer(BatchCall("batch", "drop"))
+    assert core.live.keys() == set(IDS[1:])
+    assert await queue.service.get_jobs(IDS) == [None] * len(IDS)
+    await queue.service.close()
