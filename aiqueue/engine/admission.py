@@ -75,7 +75,7 @@ def _accept_prepared(core: Core, turn: Turn, ready: Prepared, command: Submit) -
     refusal = ready.refusal(command) or _no_room(core, len(ready.jobs), ready.levels)
     if refusal is None:
         if ready.group.metadata:
-            batches.keep_metadata(core, turn, ready.group.jobs, ready.group.metadata)
+            batches.share_metadata(core, turn, len(ready.jobs), ready.group.metadata)
         _keep_key(core, turn, ready.group, len(ready.jobs), command)
         if ready.group.batch is None:
             lists.accept(core, turn, ready)

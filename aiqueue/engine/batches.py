@@ -74,8 +74,13 @@ def keep_metadata(core: Core, turn: Turn, jobs: Collection[Submission], metadata
     if len(jobs) == 1:
         next(iter(jobs)).header.metadata = metadata
     elif jobs and metadata:
-        first = core.counters.next_seq
-        turn.rows.shared.append((first, first + len(jobs) - 1, metadata))
+        share_metadata(core, turn, len(jobs), metadata)
+
+
+def share_metadata(core: Core, turn: Turn, count: int, metadata: bytes) -> None:
+    """Keep the metadata of the next ``count`` jobs in one row: their headers may be encoded by now."""
+    first = core.counters.next_seq
+    turn.rows.shared.append((first, first + count - 1, metadata))
 
 
 def open_batch(core: Core, turn: Turn, spec: BatchSpec) -> Group:

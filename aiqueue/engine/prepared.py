@@ -28,7 +28,7 @@ from aiqueue.protocol import JobHeader, Need, Refusal, Submission, SubmitGroup, 
 
 
 class Prepared:
-    """One group, as far as it is ready. Not ``is_sound``: it will be refused, the usual way says why."""
+    """One group, as far as it is ready. Not ``is_sound``: the usual way takes it, or says why it is refused."""
 
     def __init__(self, core: Core, group: SubmitGroup) -> None:
         self._core, self.group = core, group
@@ -67,6 +67,8 @@ class Prepared:
     def _add(self, submitted: Submission, now: float) -> bool:
         header, job_id = submitted.header, submitted.id
         if job_id in self.jobs or (self._batch_id and header.batch_id != self._batch_id):
+            return False
+        if header.redriven_from:  # accepted in the usual way, which checks the dead letter and notes its successor
             return False
         if header.needs:
             if header.on_error not in ON_ERROR or not self._batch_id:

@@ -19,7 +19,7 @@ from aiqueue.engine import Cancel, QueueEngine, Submit, Tick
 from aiqueue.engine.records import decode_progress
 from aiqueue.errors import DependencyFailed
 from aiqueue.levels import AIJobPriority
-from aiqueue.protocol import BatchSpec, Failure, Need, Refusal, Submission, SubmitGroup
+from aiqueue.protocol import BatchSpec, Failure, Need, Refusal, Submission, SubmitGroup, decode_header
 from aiqueue.testing.jobs import completed, failed, final, header, submission
 from tests.tools.queue_harness import POLICY, QueueHarness
 
@@ -81,6 +81,8 @@ def goes_on(queue: QueueHarness, group: SubmitGroup) -> dict[str, Any]:
         errors = sorted((job_id, kind) for job_id, kind, _ in stored.first_errors)
         found["graph"] = number, spec, replace(stored, first_errors=errors), counts
     found["ends"] = {job.id: how_it_ended(queue, job.id) for job in group.jobs}
+    rows = queue.journal.jobs(job.id for job in group.jobs).values()
+    found["metadata"] = {row.id: decode_header(row.header).metadata or row.metadata for row in rows}
     assert all(is_to_blame(queue, job, group) for job in group.jobs)
     return found
 

@@ -7,11 +7,14 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from aiqueue.batch_protocol import BatchCall
+from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.engine.effects import Rows
 from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
 from aiqueue.service import steps
-from aiqueue.testing.jobs import group, header, submission
+from aiqueue.testing.in_process import InProcessTransport
+from aiqueue.testing.jobs import completed, failed, group, header, submission
 from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import turns, until
 
@@ -53,6 +56,12 @@ def listed(*, first: str = "", count: int = COUNT) -> SubmitGroup:
     jobs = [submission(job_id, made) for job_id in ids]
     jobs[0].header = replace(made, idempotency_key="client-a:k")
     return SubmitGroup(jobs)
+
+
+def fan_in(*needed: str, again: bool = False, metadata: bytes = b"", **fields: object) -> SubmitGroup:
+    """Return one job that needs many others, as a fan-in sends it."""
+    made = replace(header(batch_id="f", max_retries=0), needs=tuple(map(Need, needed)), on_error="fail", **fields)
+    return SubmitGroup([submission("f0", made)], again, batch=BatchSpec("f", "fan_in"), metadata=metadata)
 
 
 @pytest.mark.parametrize("group", [chain(), full_graph(), full_graph("client-a:k"), listed()])
@@ -153,3 +162,39 @@ async def test_a_large_group_beside_others_in_one_call_is_accepted_in_its_place(
     replies = await queue.service.submit([group("first"), wrong, chain(), group("last")])
     assert [reply and reply.kind for reply in replies] == [None, "invalid_input", None, None]
     assert await queue.claim(4) == ["first", "c0", "last"]
+
+
+async def test_a_job_that_needs_many_others_keeps_its_metadata_and_is_known_when_it_is_sent_again(
+    queue: ServiceHarness,
+) -> None:
+    queue.service._intake.prepared_from = 3
+    await queue.submit(*"abcd")
+    assert await queue.service.submit([fan_in(*"abcd", metadata=b'{"run":7}')]) == [None]
+    assert (await queue.view("f0")).header.metadata == b'{"run":7}'
+    assert await queue.service.submit([fan_in(*"abcd", metadata=b'{"run":7}', again=True)]) == [None]
+    other = fan_in(*"abcd", metadata=b'{"run":8}', again=True)
+    assert [reply and reply.kind for reply in await queue.service.submit([other])] == ["duplicate_job"]
+
+
+async def test_a_dead_letter_that_needed_many_others_runs_once_though_it_is_redriven_and_its_batch_retried(
+    queue: ServiceHarness,
+) -> None:
+    queue.service._intake.prepared_from = 3
+    client = AsyncAIQueueAdapter(InProcessTransport(queue.service))
+    await client.start()
+    await queue.submit(*"abcd")
+    await queue.exchange(*map(completed, await queue.claim(4)), slots=0)
+    assert await queue.service.submit([fan_in(*"abcd")]) == [None]
+    await queue.exchange(*map(failed, await queue.claim()), slots=0)
+    redriven = await client.dead_letters.redrive(["f0"])
+    retried = await queue.service.batches.call(BatchCall("f", "retry_failed"))
+    assert (retried.changed, list(queue.service._engine.core.live)) == (0, redriven)
+    await client.stop()
+
+
+async def test_a_large_group_that_repeats_no_dead_letter_is_refused(queue: ServiceHarness) -> None:
+    queue.service._intake.prepared_from = 3
+    await queue.submit(*"abcd")
+    assert [reply and reply.kind for reply in await queue.service.submit([fan_in(*"abcd", redriven_from="a")])] == [
+        "dead_letter_not_found"
+    ]
