@@ -17,6 +17,9 @@ from aiqueue.protocol import Event, Need
 #: In place of the time of a job's end; as long as one on disk. A page of the journal is full of the rows of jobs that
 #: run: rows that grew when their jobs end would split it.
 NOT_ENDED = -0.5
+#: In place of the number of a key's batch: it has none, and one of its jobs is deleted that was no dead letter. The
+#: list has done some of its work, so no deletion of its dead letters frees the key before its day is over.
+SPENT = 0
 _SPREAD = 500  # rows that are made at once
 
 
@@ -29,7 +32,7 @@ class KeyRow(NamedTuple):
     at: float
     first_seq: int | None = None  #: None for a schedule
     last_seq: int | None = None
-    batch: int | None = None  #: number of their batch
+    batch: int | None = None  #: number of their batch, or SPENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class StoredKey(NamedTuple):
     digest: bytes  #: of the body it was used with
     at: float
     jobs: int = 0  #: that were submitted with it, kept or not; 0: unknown, or a schedule
-    batch: int | None = None  #: number of their batch
+    batch: int | None = None  #: number of their batch, or SPENT
 
 
 class PartRow(NamedTuple):
@@ -98,7 +98,8 @@ class Journal(Protocol):
         """Make ``rows`` durable, all or none of them. The same rows twice are the same rows once.
 
         What they delete is deleted first: a deleted job's or batch's id may be used again in the same commit. The time
-        of a key that was submitted with a deleted job becomes the job's end, if that is later.
+        of a key that was submitted with a deleted job becomes the job's end, if that is later; it is SPENT unless the
+        job was a dead letter.
         What can't be deleted because it is damaged stays, and all else is written: such a job that had not ended, or is
         a dead letter, becomes cancelled. ``ended`` and ``has_older`` pass over it.
         Raises OSError or the database's error when it can't, JournalTaken when it never can again, and JournalRefused
@@ -152,7 +153,10 @@ class Journal(Protocol):
         ...
 
     def keys_of_only(self, seqs: Sequence[int]) -> list[tuple[str, str]]:
-        """Return key and first job id of each key of a list of which no other jobs are kept than these."""
+        """Return key and first job id of each key of a list of which no other jobs are kept than these.
+
+        Not where a job of the list was deleted before that was no dead letter: see SPENT.
+        """
         ...
 
     def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:

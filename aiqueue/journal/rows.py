@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
 
-from aiqueue.engine.effects import Rows
+from aiqueue.engine.effects import SPENT, Rows
+from aiqueue.engine.states import JobState
 from aiqueue.journal import queries
 from aiqueue.journal.base import FORGOTTEN_AT_ONCE, JournalRefused
 
@@ -42,14 +43,16 @@ _INSERT_BATCHES = _statements("INSERT", "batches", "no, id, spec", "ON CONFLICT 
 _PUT_BATCH_STATES = _statements("INSERT OR REPLACE", "batch_states", "no, body, ended_at")
 _PUT_PARTS = _statements("INSERT OR REPLACE", "parts", "no, first_seq, count, first_index")
 _PUT_ENDS = _statements("INSERT OR REPLACE", "ends", "no, n, seq")
-_ENDS_OF_KEYS = """
-    SELECT max(states.ended_at), keys.rowid
+_ENDS_OF_KEYS = f"""
+    SELECT max(states.ended_at), max(states.state != '{JobState.DEAD_LETTER}'), keys.rowid
     FROM states CROSS JOIN idempotency AS keys
         ON keys.first_seq = (SELECT max(first_seq) FROM idempotency WHERE first_seq <= states.seq)
         AND keys.last_seq >= states.seq
-    WHERE states.seq IN {} GROUP BY keys.rowid
+    WHERE states.seq IN {{}} GROUP BY keys.rowid
 """
-_KEEP_KEY_LONGER = "UPDATE idempotency SET at = max(at, ?) WHERE rowid = ?"
+_KEEP_KEY_LONGER = f"""
+    UPDATE idempotency SET at = max(at, ?), batch = coalesce(batch, CASE WHEN ? THEN {SPENT} END) WHERE rowid = ?
+"""
 _KEEP_KEY = "UPDATE idempotency SET at = ? WHERE key = ? AND job_id = ?"
 _FORGET_KEYS = """
     DELETE FROM idempotency WHERE first_seq IN (SELECT first_seq FROM parts WHERE no IN {}) AND batch IN {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -19,6 +20,7 @@ from aiqueue.service.look_ups import LookUps
 from aiqueue.service.portions import first_portion, portions
 from aiqueue.service.row_reads import rows_of
 
+_log = logging.getLogger(__name__)
 _PAGE = 100  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
 _LONG_AGO = 1.0  # 0 stands for "has not ended"
@@ -33,6 +35,7 @@ class DeadLetters:
         self._journal, self._commits, self._reads = journal, commits, look_ups.reads
         self._view_of = look_ups.view
         self._is_needed = is_needed  # by a job that has not ended
+        self._deleting = asyncio.Lock()  # one after the other, so that the last of a list's jobs frees its key
 
     async def find(self, call: DeadLettersCall) -> DeadLettersReply:
         """Return those that pass the filters, the newest first, with their attempts."""
@@ -79,20 +82,25 @@ class DeadLetters:
         waits for it may go on after an error, and is given that error. One whose row can't be read stays; its error is
         raised if no other was asked for.
         """
+        async with self._deleting:
+            return await self._delete(ids)
+
+    async def _delete(self, ids: Sequence[str]) -> list[str]:
         while True:
             await asyncio.shield(self._commits.settled())
             with self._commits.watched() as later:
                 dead, keys = await self._stored(ids)
                 free = await self._free(keys, [job.seq for job in dead])
             changed = {row[0] for commit in later for row in commit.states}
-            # Else a retry of their batch may run them again, or another delete has taken the others of their list.
-            if changed.isdisjoint(job.seq for job in dead) and not any(commit.deletes for commit in later):
+            if changed.isdisjoint(job.seq for job in dead):  # else a retry of their batch may run them again
                 break
         if dead:
-            needed = [job for job in dead if self._is_needed(job.id)]
-            rows = Rows(deletes=[job.seq for job in dead if job not in needed], free_keys=free)
+            needed = {job.seq for job in dead if self._is_needed(job.id)}
+            rows = Rows(deletes=[job.seq for job in dead if job.seq not in needed], free_keys=free)
             rows.states += [
-                (job.seq, JobState.FAILED.value, with_successor(job.progress, NOBODY), _end_of(job)) for job in needed
+                (job.seq, JobState.FAILED.value, with_successor(job.progress, NOBODY), _end_of(job))
+                for job in dead
+                if job.seq in needed
             ]
             await asyncio.shield(self._commits.append(Effects(rows=rows)))
         return [job.id for job in dead]
@@ -122,12 +130,19 @@ class DeadLetters:
     async def _free(self, keys: Mapping[str, str], seqs: Sequence[int]) -> list[tuple[str, str]]:
         """Return the keys of jobs that were submitted alone, and of lists of which no other job is kept.
 
-        The key of a batch also stands for the batch.
+        The key of a batch also stands for the batch. A key that can't be read stays in use.
         """
-        found = await asyncio.to_thread(self._journal.keys, list(keys)) if keys else {}
+        found = await self._reads.keys(list(keys))
         alone = {(key, keys[key]) for key, stored in found.items() if stored.jobs == 1 and stored.batch is None}
-        of_lists = await asyncio.to_thread(self._journal.keys_of_only, seqs) if seqs else []
+        of_lists = await asyncio.to_thread(self._keys_of_lists, seqs) if seqs else []
         return [*alone, *(each for each in of_lists if each not in alone)]
+
+    def _keys_of_lists(self, seqs: Sequence[int]) -> Sequence[tuple[str, str]]:
+        try:
+            return self._journal.keys_of_only(seqs)
+        except Exception as error:
+            _log.warning("the keys of lists of %d dead letters can't be read and stay in use: %s", len(seqs), error)
+            return ()
 
 
 def _end_of(job: StoredJob) -> float:

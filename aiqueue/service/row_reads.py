@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from aiqueue.call_size import PART_BYTES
 from aiqueue.engine.records import JobRecord
-from aiqueue.journal.base import NO_LIMIT, Journal, StoredJob
+from aiqueue.journal.base import NO_LIMIT, Journal, StoredJob, StoredKey
 
 _log = logging.getLogger(__name__)
 _SAMPLES = 3  # rows of other jobs that are read to see whether anything can be read
@@ -50,6 +50,10 @@ class RowReads:
     async def states(self, ids: Sequence[str]) -> tuple[dict[str, str], dict[str, Exception]]:
         """Return the states of the jobs that are known, by id."""
         return await self._read(self._journal.states, ids)
+
+    async def keys(self, keys: Sequence[str]) -> dict[str, StoredKey]:
+        """Return the idempotency keys that are known and can be read."""
+        return (await self._read(self._journal.keys, keys))[0] if keys else {}
 
     async def attempt_sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         """Return how many bytes ``attempts`` would read, by seq: none where that can't be read."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from aiqueue.engine.effects import KeyRow, Rows
+from aiqueue.engine.effects import SPENT, KeyRow, Rows
+from aiqueue.engine.states import JobState
 from aiqueue.journal.base import FORGOTTEN_AT_ONCE, JournalRefused, OldKey, PartRow
 from aiqueue.journal.rows import without_deleted
 
@@ -100,8 +101,10 @@ class Disk:
 
     def _note_ends(self, gone: set[int]) -> None:
         for key, row in self.keys.items() if gone else ():
-            ends = [self.ended_at[seq] for seq in gone.intersection(seqs_of(row))]
-            self.keys[key] = row._replace(at=max([row.at, *ends]))
+            seqs = gone.intersection(seqs_of(row))
+            is_spent = row.batch is None and any(self.states[seq][0] != JobState.DEAD_LETTER for seq in seqs)
+            at = max([row.at, *(self.ended_at[seq] for seq in seqs)])
+            self.keys[key] = row._replace(at=at, batch=SPENT if is_spent else row.batch)
 
     def _delete(self, seq: int) -> None:
         row = self.jobs.pop(seq, None)
