@@ -12,6 +12,7 @@ from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import decode_progress, encode_progress
+from aiqueue.engine.soundness import is_time
 from aiqueue.engine.states import JobState
 from aiqueue.errors import DeadLetterNotFound, IdempotencyConflict
 from aiqueue.protocol import JobHeader, Refusal, Submission
@@ -45,9 +46,9 @@ def refusal_of(core: Core, headers: Iterable[JobHeader], command: Submit) -> Ref
         if not (repeated := header.redriven_from):
             continue
         _, state, progress = command.repeated.get(repeated, (0, "", b""))
-        if state != JobState.DEAD_LETTER:
-            return Refusal(DeadLetterNotFound.kind, repeated)
         successor = _successor_in(progress)
+        if state != JobState.DEAD_LETTER or successor is None:
+            return Refusal(DeadLetterNotFound.kind, repeated)
         if successor in core.live:  # a redrive has given it one, under another key
             return Refusal(IdempotencyConflict.kind, header.idempotency_key, successor)
     return None
@@ -58,21 +59,27 @@ def note(turn: Turn, jobs: Iterable[Submission], command: Submit) -> None:
     for job in jobs:
         if repeated := job.header.redriven_from:
             seq, state, progress = command.repeated[repeated]
-            row = with_successor(progress, job.id)
-            turn.rows.states.append((seq, state, row, decode_progress(row).finished_at))
+            turn.rows.states.append((seq, state, with_successor(progress, job.id), _ended_at(turn, progress)))
 
 
-def retried(replaced: Sequence[tuple[int, str, bytes]]) -> list[StateRow]:
+def retried(turn: Turn, replaced: Sequence[tuple[int, str, bytes]]) -> list[StateRow]:
     """Return the rows of dead letters that a retry of their batch replaces: a redrive would run them twice."""
     return [
-        (seq, JobState.FAILED.value, progress, decode_progress(progress).finished_at)
+        (seq, JobState.FAILED.value, progress, _ended_at(turn, progress))
         for seq, state, progress in replaced
         if state == JobState.DEAD_LETTER
     ]
 
 
-def _successor_in(progress: bytes) -> str:
+def _successor_in(progress: bytes) -> str | None:
+    """Return what runs in a dead letter's place, empty for nothing; None if its row can't be decoded."""
     try:
         return decode_progress(progress).successor
     except ValueError:
-        return ""
+        return None
+
+
+def _ended_at(turn: Turn, progress: bytes) -> float:
+    """Return when a dead letter ended; now, if its row has no time there: without one it would be kept for ever."""
+    ended_at = decode_progress(progress).finished_at if progress else 0.0
+    return ended_at if is_time(ended_at) and ended_at > 0 else turn.now

@@ -93,7 +93,7 @@ class BatchDesk:
         if ended := [job_id for job_id in ids if job_id not in states]:
             states |= await asyncio.to_thread(self._journal.states, ended)
             if dropping := [*dropping, *self._drops.under_way]:
-                stored = await asyncio.to_thread(self._journal.jobs, ended)
+                stored = await asyncio.to_thread(self._journal.jobs, ended, with_result=False)
                 states |= {job.id: "" for job in stored.values() if is_of_any(dropping, job.seq)}
         return [states.get(job_id, "") for job_id in ids]
 
@@ -145,7 +145,8 @@ class BatchDesk:
         None if the next batch is there already: this call comes again, and those that are open now came after it.
         """
         live = self._engine.core.groups.live
-        if next_batch in live or await asyncio.to_thread(self._journal.batch, next_batch) is not None:
+        is_known = await asyncio.to_thread(self._journal.batch, next_batch) is not None
+        if is_known or next_batch in live:  # asked last: it may have come while the journal was read
             return []
         return [group.spec.id for group in live.values() if group.spec.run == run and group.stored.phase == "open"]
 

@@ -105,7 +105,8 @@ class Drops:
         """Return the seqs of jobs, and the numbers of the batches that keys were used for."""
         used = self._journal.keys(keys) if keys else {}
         ids = [*ids, *(key.job_id for key in used.values())]
-        return [job.seq for job in self._journal.jobs(ids).values()], {key.batch for key in used.values()}
+        jobs = self._journal.jobs(ids, with_result=False).values()
+        return [job.seq for job in jobs], {key.batch for key in used.values()}
 
 
 def is_of(group: Group, seq: int) -> bool:

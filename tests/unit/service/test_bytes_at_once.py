@@ -225,3 +225,20 @@ async def test_a_look_up_of_many_counts_their_attempts(queue: ServiceHarness) ->
         assert len(encode(views)) <= PART_BYTES
         left = left[len(views) :]
     assert measured(queue).most <= PART_BYTES
+
+
+async def test_while_a_batch_is_dropped_no_results_of_other_jobs_are_read_to_tell_them_from_its_own(
+    queue: ServiceHarness,
+) -> None:
+    await submitted(queue)
+    await end(queue)
+    many = [submission(f"open-{number}", header(batch_id="open")) for number in range(2_500)]
+    assert await queue.service.submit([SubmitGroup(many, batch=BatchSpec("open", is_open=True))]) == [None]
+    queue.service.batches._steer(BatchCall("open", "drop"))
+    queue.service._ticker.close()
+    assert queue.service._drops.under_way
+    assert await queue.service.batches.states(IDS) == ["completed"] * len(IDS)
+    again = batch()
+    again.maybe_known = True
+    assert await queue.service.submit([again]) == [None]
+    assert measured(queue).most < SMALL

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from msgspec.structs import replace
 
 from aiqueue.batch_protocol import BatchCall, ResultsCall
 from aiqueue.engine import Tick
+from aiqueue.engine.engine import BatchRow
 from aiqueue.errors import BatchNotFound
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
 from aiqueue.testing.jobs import header, submission
+from aiqueue.testing.memory_journal import MemoryJournal
 from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import turns, until
 
@@ -79,6 +82,34 @@ async def test_a_drop_of_a_run_that_comes_again_leaves_what_came_after_it(
         assert await queue.service.submit([part("second", "b")]) == [None]
     await queue.service.batches.call(drop)
     assert await queue.service.batches.states(["a", "b"]) == (["queued", "blocked"] if is_sealed else ["blocked", ""])
+
+
+class SlowToFindBatches(MemoryJournal):
+    """Lets the first read of a batch wait until ``may_read`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads, self.may_read = threading.Event(), threading.Event()
+
+    def batch(self, batch_id: str) -> BatchRow | None:
+        """Return a batch as it was when this was called."""
+        found = super().batch(batch_id)
+        if not self.reads.is_set():
+            self.reads.set()
+            self.may_read.wait()
+        return found
+
+
+async def test_a_drop_of_a_run_leaves_the_batch_that_begins_while_it_reads() -> None:
+    journal = SlowToFindBatches()
+    queue = ServiceHarness(journal=journal)
+    drop = asyncio.create_task(queue.service.batches.call(BatchCall("run", "drop_run", token="first")))
+    await until(journal.reads.is_set)  # its answer got lost, and its repeat's did not
+    assert await queue.service.submit([part("first", "a")]) == [None]
+    journal.may_read.set()
+    await drop
+    assert await queue.service.batches.states(["a"]) == ["blocked"]
+    await queue.service.close()
 
 
 async def test_what_is_just_being_dropped_is_unknown(queue: ServiceHarness) -> None:

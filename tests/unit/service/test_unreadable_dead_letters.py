@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 
+from aiqueue.batch_protocol import BatchCall
 from aiqueue.engine.effects import Rows
+from aiqueue.engine.records import decode_progress, encode_progress
 from aiqueue.errors import RecordUnreadable
-from aiqueue.protocol import DeadLettersCall, SubmitGroup
-from aiqueue.testing.jobs import chat, failed, header, retryable, submission
+from aiqueue.journal.sqlite import SqliteJournal
+from aiqueue.protocol import BatchSpec, DeadLettersCall, SubmitGroup
+from aiqueue.testing.jobs import chat, failed, group, header, retryable, submission
 from tests.tools.broken_journal import BrokenJournal
 from tests.tools.client_harness import ClientHarness
 from tests.tools.service_harness import ServiceHarness
@@ -80,3 +87,41 @@ async def test_a_dead_letter_that_can_not_be_decoded_is_not_redriven(body: bytes
             await adapter.dead_letters.redrive([good, bad])
         assert not harness.queue.service._engine.core.live, "nothing is submitted"
         assert len(await adapter.dead_letters.redrive([good])) == 1
+
+
+@pytest.mark.parametrize("progress", [b"", b"\xc1 no progress", b"\x81\x00\xff"])
+async def test_a_redrive_of_a_dead_letter_whose_progress_can_not_be_decoded_is_refused(
+    queue: ServiceHarness, progress: bytes
+) -> None:
+    await dead_letters(queue)
+    disk = queue.memory._disk
+    disk.states[disk.seqs["bad"]] = ("dead_letter", progress)
+    again = submission("again", replace(header(), redriven_from="bad"))
+    assert [reply and reply.kind for reply in await queue.service.submit([group(again)])] == ["dead_letter_not_found"]
+    assert await queue.submit("other") is None, "the queue goes on"
+
+
+@pytest.mark.parametrize(
+    ("how", "finished_at"),
+    [*itertools.product(["redrive", "retry"], [math.nan, math.inf, -1.0, 0.0]), ("retry", None)],
+)
+async def test_a_dead_letter_whose_end_is_no_time_is_kept_from_its_successors_start(
+    tmp_path: Path, how: str, finished_at: float | None
+) -> None:
+    journal = SqliteJournal(tmp_path / "queue.db")
+    queue = ServiceHarness(journal=journal)
+    one = header(batch_id="b", max_retries=0)
+    assert await queue.service.submit([SubmitGroup([submission("bad", one)], batch=BatchSpec("b"))]) == [None]
+    await queue.exchange(*map(failed, await queue.claim()), slots=0)
+    seq, _, _, state, progress, *_ = journal.jobs(["bad"])["bad"]
+    damaged = replace(decode_progress(progress), finished_at=finished_at or 0.0)
+    row = b"" if finished_at is None else encode_progress(damaged)
+    journal.commit(Rows(states=[(seq, state, row, 5.0)]))
+    if how == "redrive":
+        again = submission("again", replace(header(), redriven_from="bad"))
+        assert await queue.service.submit([group(again)]) == [None]
+    else:
+        assert (await queue.service.batches.call(BatchCall("b", "retry_failed"))).changed == 1
+    ended = journal.ended(after=(0.0, 0), before=math.inf, limit=9)
+    assert [(row.id, row.at) for row in ended] == [("bad", queue.clock.now())]
+    await queue.service.close()
