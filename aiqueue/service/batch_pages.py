@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from aiqueue.batch_protocol import ResultsCall
+from aiqueue.call_size import parts_within
 from aiqueue.engine.batches import RETRIED
 from aiqueue.engine.groups import FAILED
 from aiqueue.engine.states import TERMINAL, JobState
@@ -46,10 +47,10 @@ class BatchPages:
                     return rows[:at], call.after + seqs.index(job.seq)
         return rows, call.after + passed
 
-    def failed(self, number: int, with_cancelled: bool) -> list[int]:
-        """Return the seqs of the jobs that did not complete and have no successor, in the order of the batch.
+    def failed(self, number: int, with_cancelled: bool) -> dict[int, int]:
+        """Return how many jobs each job needs that did not complete and has no successor, by seq.
 
-        A job that was redriven has one, which is in no batch or another one.
+        They come in the order of the batch. A job that was redriven has a successor, in no batch or another one.
 
         One that can't be read or decoded is left out. So is one that may have a successor: some successor that is
         younger can't be decoded, and no job may run twice.
@@ -62,24 +63,28 @@ class BatchPages:
                 replaced.add(successor.redriven_from)
             else:
                 unclear = max(unclear, seq)
-        failed: list[tuple[int, int]] = []
+        failed: list[tuple[int, int, int]] = []
         after = 0
         while seqs := self._journal.batch_ends(number, after=after, limit=_PAGE):
             after += len(seqs)
             for portion in portions(seqs, self._sizes):
                 failed += [
-                    (header.index, job.seq)
+                    (header.index, job.seq, len(header.needs))
                     for job in rows_of(self._journal, portion, with_result=False)
                     if job.state in wanted and job.id not in replaced and job.seq > unclear
                     if not has_successor(job.progress)
                     if (header := header_of(job.header))
                 ]
-        return [seq for _, seq in sorted(failed)]
+        return {seq: needs for _, seq, needs in sorted(failed)}
 
-    def to_retry(self, seqs: Sequence[int], most: int) -> Iterator[Sequence[int]]:
-        """Yield seqs in portions of at most ``most`` jobs, of which ``again`` reads each at once."""
+    def to_retry(self, failed: Mapping[int, int], most: int) -> Iterator[Sequence[int]]:
+        """Yield the seqs of what ``failed`` found, in portions for one step each. ``again`` reads a portion at once.
+
+        A portion has at most ``most`` jobs, and with their needs twice as many; or one job that needs more.
+        """
         sizes = partial(self._journal.row_sizes, with_payload=True, with_result=False)
-        return portions(seqs, sizes, most=most)
+        for seqs in portions(list(failed), sizes, most=most):
+            yield from parts_within(seqs, lambda seq: 1 + failed[seq], limit=2 * most, most=most)
 
     def again(self, seqs: Sequence[int]) -> list[StoredJob]:
         """Return jobs with all that it takes to make others like them."""

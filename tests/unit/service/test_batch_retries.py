@@ -11,11 +11,12 @@ from msgspec.structs import replace
 
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.engine import Exchange
+from aiqueue.engine.commands import Retry
 from aiqueue.errors import ValidationError
 from aiqueue.protocol import BatchSpec, DeadLettersCall, Failure, Need, SubmitGroup
 from aiqueue.testing.jobs import POOL, completed, failed, final, header, retryable, submission
 from tests.tools.service_harness import ServiceHarness
-from tests.tools.turns import turns
+from tests.tools.turns import turns, until
 
 
 def batch(*ids: str, needs: dict[str, str] | None = None, **fields: object) -> SubmitGroup:
@@ -189,3 +190,29 @@ async def test_a_batch_that_is_being_stopped_is_not_retried(queue: ServiceHarnes
     await ask(queue, "cancel")
     with pytest.raises(ValidationError, match="stopping"):
         await ask(queue)
+
+
+async def test_a_retry_of_a_graph_with_many_edges_takes_few_of_them_in_a_step(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"g{at}" for at in range(120)]
+    sent = batch(*ids)
+    for at, job in enumerate(sent.jobs[1:], 1):
+        job.header.needs, job.header.on_error = tuple(map(Need, ids[:at])), "fail"
+    assert await queue.service.submit([sent]) == [None]
+    await fail(queue, "g0")
+    await until(lambda: not queue.service._engine.core.live)
+    retries, steps = queue.service.batches.retries, list[int]()
+
+    def apply(command: Retry, real: Callable[..., Any] = retries._apply) -> Any:
+        steps.append(sum(1 + len(job.header.needs) for job in command.jobs))
+        return real(command)
+
+    monkeypatch.setattr(retries, "_apply", apply)
+    view = await queue.service.batches.call(BatchCall("b", "retry_failed"))
+    assert (view.changed, sum(steps)) == (120, 120 + 120 * 119 / 2)
+    assert max(steps) <= 1_000
+    for _ in ids:  # each needs those before it: the order is kept over all steps
+        (claim,) = (await queue.exchange(slots=5)).claims
+        await queue.exchange(completed(claim.job_id), slots=0)
+    assert (await queue.service.batches.call(BatchCall("b"))).ended == {"completed": 120}
