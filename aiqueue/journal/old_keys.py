@@ -41,7 +41,7 @@ def old_keys(
         if type(first) is not int or type(last) is not int:
             raise ValueError(f"{first} to {last} are no numbers of jobs")
         rows += last - first + 1
-        lives, ended_at = _of_jobs(reader, lock, first, min(last, newest))
+        lives, ended_at = _of_jobs(reader, lock, max(first, 1), min(last, newest))  # damaged numbers may be any
         with lock:
             noted = reader.execute(_NOTED, (rowid,)).fetchone()
         if noted is not None:  # else it has been freed

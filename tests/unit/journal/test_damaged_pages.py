@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from aiqueue.engine.effects import KeyRow, Rows
+from aiqueue.journal import sparing
 from aiqueue.journal.failures import is_damage
 from aiqueue.journal.sqlite import SqliteJournal
 from tests.tools.damaged_pages import PAGE, alter, break_chain, fold, overwrite, pages_of
@@ -70,6 +71,26 @@ def test_a_job_that_can_not_be_deleted_stays_and_all_else_of_its_commit_is_writt
     assert old_seqs(journal) == [4], "no later pass tries it again"
     (said,) = caplog.messages
     assert "keeps jobs that can't be read or deleted (numbers: 3)" in said
+
+
+@pytest.mark.parametrize("at", [1, 700, 1_400])
+def test_a_row_at_fault_among_many_is_found_with_few_tries_to_delete_them_all(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    seqs = list(range(1, 1_401))
+    journal.commit(ended(*(seq for seq in seqs if seq != at)))
+    journal.commit(ended(at, payload=LONG))
+    break_chain(journal, b"Z")
+    tried: list[int] = []
+
+    def write(writer: sqlite3.Connection, rows: Rows, real: Callable[..., int] = sparing.write_rows) -> int:
+        tried.append(len(rows.deletes))
+        return real(writer, rows)
+
+    monkeypatch.setattr(sparing, "write_rows", write)
+    journal.commit(Rows(deletes=seqs, jobs=[(2_000, "new", b"h", b"p")]))
+    assert journal.states(["new", *(f"job-{seq}" for seq in seqs)]) == {"new": "queued", f"job-{at}": "completed"}
+    assert sum(tried) < 8 * len(seqs)
 
 
 def test_a_dead_letter_that_can_not_be_deleted_is_none_any_more(journal: SqliteJournal) -> None:

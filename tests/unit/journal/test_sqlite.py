@@ -288,3 +288,15 @@ def test_a_key_of_a_list_of_any_length_holds_up_no_other_look_up(journal: Sqlite
     found = journal.old_keys(before=9.0, limit=500)
     assert found[1] == OldKey("large", "job-1", state == "queued", 7.0 if state == "completed" else 5.0)
     assert 0 < max(watched.holds) <= 3 * small
+
+
+def test_a_key_whose_numbers_are_damaged_is_looked_up_in_few_steps(journal: SqliteJournal) -> None:
+    journal.commit(Rows(jobs=[(1, "job-1", b"", b"")], states=[(1, "completed", b"", 5.0)]))
+    journal.commit(Rows(keys=[KeyRow("low", "job-1", b"", 1.0, -(2**60), 1)]))
+    journal.commit(Rows(keys=[KeyRow("high", "job-1", b"", 2.0, 1, 2**60)]))
+    watched = WatchedLock(journal)
+    (found,) = journal.old_keys(before=1.5, limit=9)
+    assert (found, len(watched.holds)) == (OldKey("low", "job-1", False, 5.0), 3)
+    assert journal.old_keys(before=9.0, limit=9) == [found]  # the other one comes when this one is done
+    journal.commit(Rows(free_keys=[("low", "job-1")]))
+    assert journal.old_keys(before=9.0, limit=9) == [OldKey("high", "job-1", False, 5.0)]
