@@ -7,15 +7,34 @@ were: those that have ended go too, with their rows.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import EDGES_AT_ONCE
 from aiqueue.engine.groups import Group
 from aiqueue.engine.publishing import Turn
+from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import TERMINAL
 
 _PORTION = 16  # seqs that are taken at once: each may be a job that needs thousands of others
+
+
+def forget_damaged_parts(core: Core) -> None:
+    """All is loaded: forget the parts of a batch if one of its jobs is in none of them. A row of a part is damaged.
+
+    Without parts a drop forgets the batch's live jobs alone. With such parts it would forget jobs of others.
+    """
+    for group in core.groups.live.values():
+        if group.parts and not _hold(group.parts, group.members()):
+            group.parts.clear()
+
+
+def _hold(parts: Sequence[range], jobs: Iterable[JobRecord]) -> bool:
+    """Return True if each job is in one of the parts, which come in the order of their first seqs."""
+    firsts = [part.start for part in parts]
+    return all(job.seq in parts[max(0, bisect_right(firsts, job.seq) - 1)] for job in jobs)
 
 
 def begin(core: Core, group: Group) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from aiqueue.engine import admission, aside, batches, cancellation, schedules, soundness, suspects
+from aiqueue.engine import admission, aside, batches, cancellation, drops, schedules, soundness, suspects
 from aiqueue.engine.batch_records import decode_stored_batch
 from aiqueue.engine.commands import (
     AddSchedule,
@@ -112,6 +112,7 @@ class QueueEngine:
         unheard = {job_id: JobState(state) for job_id, state in engine.core.counters.cascades}
         for row in aside.without(rows, without, left_out) if without else rows:
             engine._restore(row, unheard, now)
+        drops.forget_damaged_parts(engine.core)
         engine.core.links.restore_freed(unheard)
         for key, stored in gates:
             gate = engine.core.gates.at(GateKey.from_json(key), now=now)

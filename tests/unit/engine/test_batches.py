@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiqueue.engine import QueueEngine, Submit
+from aiqueue.engine.batch_records import decode_stored_batch, encode_batch
 from aiqueue.engine.batches import OPEN_S
 from aiqueue.engine.commands import Steer
 from aiqueue.engine.groups import WINDOW
@@ -133,16 +134,24 @@ def test_a_job_that_is_set_aside_goes_with_its_batch(queue: QueueHarness, is_mar
     assert len(queue.events) - events == int(not is_marked)
 
 
-def test_a_damaged_row_of_a_part_takes_no_other_jobs_with_it(queue: QueueHarness) -> None:
+@pytest.mark.parametrize("part", [(1, 1, 2**60), (1, 5, 3), (1, 2, 3), (1, 3, 3), (1, -5, 3), (2, 1, 3)])
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_a_damaged_row_of_a_part_takes_no_other_jobs_with_it(
+    queue: QueueHarness, part: tuple[int, int, int], is_marked: bool
+) -> None:
     submit(queue, *(job(f"b{n}", index=n) for n in range(3)), is_open=True)
-    queue.submit("other-1", "other-2")
+    queue.submit("other-1", "other-2", "other-3", "other-4")
     with queue.journal.recover() as found:
-        damaged = found._replace(parts=[(1, 1, 2**60)])
+        number, spec, stored = found.batches[0]
+        marked = replace(decode_stored_batch(stored), dropped=is_marked)
+        damaged = found._replace(parts=[part], batches=[(number, spec, encode_batch(marked))])
         queue.engine = QueueEngine.load(queue.policy, **damaged._asdict(), now=queue.clock.now())
-    queue.do(Steer("b", "drop"))
+    if not is_marked:
+        queue.do(Steer("b", "drop"))
     queue.go_on()
-    assert set(queue.engine.core.live) == {"other-1", "other-2"}
-    assert queue.journal.count_jobs() == 2
+    others = {f"other-{n}" for n in range(1, 5)}
+    assert set(queue.engine.core.live) == others
+    assert queue.journal.jobs([*others, "b0", "b1", "b2"]).keys() == others
 
 
 def test_an_open_batch_is_dropped_when_nothing_more_comes(queue: QueueHarness) -> None:
