@@ -8,16 +8,16 @@ were: those that have ended go too, with their rows.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
 from itertools import islice
+from operator import attrgetter
 
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import EDGES_AT_ONCE
 from aiqueue.engine.groups import Group
 from aiqueue.engine.publishing import Turn
-from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import TERMINAL
 
+_START = attrgetter("start")
 _PORTION = 16  # seqs that are taken at once: each may be a job that needs thousands of others
 
 
@@ -27,14 +27,14 @@ def forget_damaged_parts(core: Core) -> None:
     Without parts a drop forgets the batch's live jobs alone. With such parts it would forget jobs of others.
     """
     for group in core.groups.live.values():
-        if group.parts and not _hold(group.parts, group.members()):
+        if group.parts and not all(is_of(group, job.seq) for job in group.members()):
             group.parts.clear()
 
 
-def _hold(parts: Sequence[range], jobs: Iterable[JobRecord]) -> bool:
-    """Return True if each job is in one of the parts, which come in the order of their first seqs."""
-    firsts = [part.start for part in parts]
-    return all(job.seq in parts[max(0, bisect_right(firsts, job.seq) - 1)] for job in jobs)
+def is_of(group: Group, seq: int) -> bool:
+    """Return True if an open batch has, or had, the job with this seq. There may be a thousand parts, in order."""
+    at = bisect_right(group.parts, seq, key=_START) - 1
+    return at >= 0 and seq in group.parts[at]
 
 
 def begin(core: Core, group: Group) -> None:

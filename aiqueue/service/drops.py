@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence, Set
 
 from aiqueue.engine import QueueEngine
+from aiqueue.engine.drops import is_of
 from aiqueue.engine.groups import Group
 from aiqueue.engine.records import JobRecord
 from aiqueue.errors import QueueUnavailable
@@ -107,11 +108,6 @@ class Drops:
         ids = [*ids, *(key.job_id for key in used.values())]
         jobs = self._journal.jobs(ids, with_result=False).values()
         return [job.seq for job in jobs], {key.batch for key in used.values()}
-
-
-def is_of(group: Group, seq: int) -> bool:
-    """Return True if an open batch has, or had, the job with this seq."""
-    return any(seq in part for part in group.parts)
 
 
 def is_of_any(groups: Iterable[Group], seq: int) -> bool:
