@@ -25,6 +25,18 @@ def is_time(seconds: float) -> bool:
     return -_MOST_S < seconds < _MOST_S
 
 
+def end_in(progress: bytes, otherwise: float) -> float:
+    """Return when a job ended, as its Progress says, or ``otherwise`` where that can't be decoded or is no time.
+
+    A NaN can't be written, and with an end of 0 or less a job would be kept for ever.
+    """
+    try:
+        ended_at = decode_progress(progress).finished_at
+    except ValueError:
+        return otherwise
+    return ended_at if is_time(ended_at) and ended_at > 0 else otherwise
+
+
 def check_counters(counters: Counters) -> None:
     """Raise ValueError for counters with which no job can be accepted or ended."""
     totals = (counters.next_seq, counters.next_event, counters.next_batch, *counters.ended.values())

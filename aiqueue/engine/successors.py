@@ -12,7 +12,7 @@ from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import decode_progress, encode_progress
-from aiqueue.engine.soundness import is_time
+from aiqueue.engine.soundness import end_in
 from aiqueue.engine.states import JobState
 from aiqueue.errors import DeadLetterNotFound, IdempotencyConflict
 from aiqueue.protocol import JobHeader, Refusal, Submission
@@ -59,13 +59,13 @@ def note(turn: Turn, jobs: Iterable[Submission], command: Submit) -> None:
     for job in jobs:
         if repeated := job.header.redriven_from:
             seq, state, progress = command.repeated[repeated]
-            turn.rows.states.append((seq, state, with_successor(progress, job.id), _ended_at(turn, progress)))
+            turn.rows.states.append((seq, state, with_successor(progress, job.id), end_in(progress, turn.now)))
 
 
 def retried(turn: Turn, replaced: Sequence[tuple[int, str, bytes]]) -> list[StateRow]:
     """Return the rows of dead letters that a retry of their batch replaces: a redrive would run them twice."""
     return [
-        (seq, JobState.FAILED.value, progress, _ended_at(turn, progress))
+        (seq, JobState.FAILED.value, progress, end_in(progress, turn.now))
         for seq, state, progress in replaced
         if state == JobState.DEAD_LETTER
     ]
@@ -77,9 +77,3 @@ def _successor_in(progress: bytes) -> str | None:
         return decode_progress(progress).successor
     except ValueError:
         return None
-
-
-def _ended_at(turn: Turn, progress: bytes) -> float:
-    """Return when a dead letter ended; now, if its row has no time there: without one it would be kept for ever."""
-    ended_at = decode_progress(progress).finished_at if progress else 0.0
-    return ended_at if is_time(ended_at) and ended_at > 0 else turn.now

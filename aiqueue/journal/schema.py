@@ -8,7 +8,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from aiqueue.engine.records import decode_progress
+from aiqueue.engine.soundness import end_in
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import StartError
 from aiqueue.protocol import header_of
@@ -113,11 +113,11 @@ def first_change(connection: sqlite3.Connection) -> str:
 
 
 def _end_in(progress: bytes, now: float) -> float:
-    """Return when a job ended: not later than now, whatever clock it was written under; never 0."""
-    try:
-        return min(decode_progress(progress).finished_at or now, now)
-    except ValueError:  # a broken row is its own job's error, and not the journal's
-        return now
+    """Return when a job ended: not later than now, whatever clock it was written under; never 0.
+
+    A row that says no time is its own job's error, and not the journal's.
+    """
+    return min(end_in(progress, now), now)
 
 
 def _batch_in(header: bytes | None) -> str | None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine.effects import Effects, Rows
-from aiqueue.engine.records import decode_progress
+from aiqueue.engine.soundness import end_in
 from aiqueue.engine.states import JobState
 from aiqueue.engine.successors import NOBODY, with_successor
 from aiqueue.journal.base import Journal, StoredJob
@@ -23,7 +23,7 @@ from aiqueue.service.row_reads import rows_of
 _log = logging.getLogger(__name__)
 _PAGE = 100  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
-_LONG_AGO = 1.0  # 0 stands for "has not ended"
+_LONG_AGO = 1.0  # 0 stands for "has not ended"; retention takes such a job as soon as no other needs it
 
 
 class DeadLetters:
@@ -98,7 +98,7 @@ class DeadLetters:
             needed = {job.seq for job in dead if self._is_needed(job.id)}
             rows = Rows(deletes=[job.seq for job in dead if job.seq not in needed], free_keys=free)
             rows.states += [
-                (job.seq, JobState.FAILED.value, with_successor(job.progress, NOBODY), _end_of(job))
+                (job.seq, JobState.FAILED.value, with_successor(job.progress, NOBODY), end_in(job.progress, _LONG_AGO))
                 for job in dead
                 if job.seq in needed
             ]
@@ -143,11 +143,3 @@ class DeadLetters:
         except Exception as error:
             _log.warning("the keys of lists of %d dead letters can't be read and stay in use: %s", len(seqs), error)
             return ()
-
-
-def _end_of(job: StoredJob) -> float:
-    """Return when a job ended; long ago if that can't be decoded: retention takes it as soon as no job needs it."""
-    try:
-        return decode_progress(job.progress).finished_at
-    except ValueError:
-        return _LONG_AGO

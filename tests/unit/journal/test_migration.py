@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import stat
 import time
@@ -124,6 +125,21 @@ def test_a_row_that_can_not_be_decoded_does_not_keep_an_old_journal_from_its_new
     with closing(SqliteJournal(path)) as journal:
         assert journal.keys(["key"])["key"].job_id == "a"
         assert [row.id for row in journal.ended(after=(0.0, 0), before=9e9, limit=9)] == ["a"]
+
+
+@pytest.mark.parametrize("end", [math.nan, math.inf, -math.inf, -1.0])
+def test_a_job_whose_end_is_no_time_does_not_keep_an_old_journal_from_its_new_schema(
+    tmp_path: Path, end: float
+) -> None:
+    path, began = tmp_path / "journal.db", time.time()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(f"{SCHEMAS[2]} PRAGMA user_version = 2; INSERT INTO jobs VALUES (1, 'a', x'', x'');")
+        progress = msgspec.msgpack.encode([1, 0, 0, WORKER, 1.0, end, 0.0, None])
+        database.execute("INSERT INTO states VALUES (1, 'completed', ?)", (progress,))
+        database.commit()
+    with closing(SqliteJournal(path)) as journal:
+        (row,) = journal.ended(after=(0.0, 0), before=9e9, limit=9)
+        assert began <= row.at <= time.time()
 
 
 def test_what_the_earlier_release_can_read_is_kept_as_a_copy(old: SqliteJournal, schema_of_old: int) -> None:

@@ -125,3 +125,21 @@ async def test_a_dead_letter_whose_end_is_no_time_is_kept_from_its_successors_st
     ended = journal.ended(after=(0.0, 0), before=math.inf, limit=9)
     assert [(row.id, row.at) for row in ended] == [("bad", queue.clock.now())]
     await queue.service.close()
+
+
+@pytest.mark.parametrize("finished_at", [math.nan, math.inf, -1.0, 0.0])
+async def test_a_deleted_dead_letter_whose_end_is_no_time_goes_when_no_job_needs_it(
+    tmp_path: Path, finished_at: float
+) -> None:
+    journal = SqliteJournal(tmp_path / "queue.db")
+    queue = ServiceHarness(journal=journal)
+    await dead_letters(queue)
+    seq, _, _, state, progress, *_ = journal.jobs(["bad"])["bad"]
+    journal.commit(
+        Rows(states=[(seq, state, encode_progress(replace(decode_progress(progress), finished_at=finished_at)), 5.0)])
+    )
+    queue.service.dead_letters._is_needed = lambda job_id: job_id == "bad"
+    assert await queue.service.dead_letters.delete(["bad"]) == ["bad"]
+    (first, *_) = journal.ended(after=(0.0, 0), before=math.inf, limit=9)
+    assert (first.id, first.at) == ("bad", 1.0)
+    await queue.service.close()
