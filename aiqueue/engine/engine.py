@@ -107,16 +107,18 @@ class QueueEngine:
         left_out: list[StoredRow] = []
         engine.aside = EndAside(left_out)
         for number, spec, stored_batch in batches:
-            engine.core.groups.add(number, decode_spec(spec), decode_stored_batch(stored_batch), now=now)
+            stored = decode_stored_batch(stored_batch)
+            stored.ended_at = 0.0  # if it says otherwise it is damaged, and would be written as ended
+            engine.core.groups.add(number, decode_spec(spec), stored, now=now)
         engine.core.groups.restore_parts(parts)
         unheard = {job_id: JobState(state) for job_id, state in engine.core.counters.cascades}
         for row in aside.without(rows, without, left_out) if without else rows:
             engine._restore(row, unheard, now)
         drops.forget_damaged_parts(engine.core)
         engine.core.links.restore_freed(unheard)
-        for key, stored in gates:
+        for key, stored_gate in gates:
             gate = engine.core.gates.at(GateKey.from_json(key), now=now)
-            gate.restore(decode_gate(stored), now=now)
+            gate.restore(decode_gate(stored_gate), now=now)
             if now < gate.closed_until:
                 engine.core.fail_fast.close(gate, gate.reason)
         for found in schedules:

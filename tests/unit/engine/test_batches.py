@@ -154,6 +154,21 @@ def test_a_damaged_row_of_a_part_takes_no_other_jobs_with_it(
     assert queue.journal.jobs([*others, "b0", "b1", "b2"]).keys() == others
 
 
+def test_a_live_batch_whose_row_says_that_it_ended_goes_on_as_it_was(queue: QueueHarness) -> None:
+    submit(queue, job("b0"), is_open=True)
+    with queue.journal.recover() as found:
+        number, spec, stored = found.batches[0]
+        damaged = found._replace(
+            batches=[(number, spec, encode_batch(replace(decode_stored_batch(stored), ended_at=2.0)))]
+        )
+        queue.engine = QueueEngine.load(queue.policy, **damaged._asdict(), now=queue.clock.now())
+    assert queue.submit_groups(SubmitGroup([job("b1", index=1)], part_of="b")) == [None]
+    queue.restart()
+    assert queue.claim(2) == [], "it is not sealed"
+    queue.do(Steer("b", "seal", count=2))
+    assert queue.claim(2) == ["b0", "b1"]
+
+
 def test_an_open_batch_is_dropped_when_nothing_more_comes(queue: QueueHarness) -> None:
     submit(queue, job("b0"), is_open=True)
     queue.tick(OPEN_S - 1)
