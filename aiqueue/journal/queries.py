@@ -82,4 +82,5 @@ LISTS = """
         AND keys.last_seq >= jobs.seq
     WHERE jobs.seq IN {} AND keys.last_seq > keys.first_seq AND keys.batch IS NULL GROUP BY keys.key
 """
-KEPT = "SELECT count(*) FROM jobs WHERE seq BETWEEN ? AND ?"
+#: How many of them are kept, counted up to a limit: a list may have very many.
+KEPT = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE seq BETWEEN ? AND ? LIMIT ?)"

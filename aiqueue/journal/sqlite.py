@@ -183,7 +183,7 @@ class SqliteJournal:
             return [
                 (key, job_id)
                 for (key, job_id, first, last), count in mine.items()
-                if self._reader.execute(queries.KEPT, (first, last)).fetchone()[0] == count
+                if self._reader.execute(queries.KEPT, (first, last, count + 1)).fetchone()[0] == count
             ]
 
     def ended(self, *, after: tuple[float, int], before: float, limit: int) -> list[EndedRow]:

@@ -300,3 +300,19 @@ def test_a_key_whose_numbers_are_damaged_is_looked_up_in_few_steps(journal: Sqli
     assert journal.old_keys(before=9.0, limit=9) == [found]  # the other one comes when this one is done
     journal.commit(Rows(free_keys=[("low", "job-1")]))
     assert journal.old_keys(before=9.0, limit=9) == [OldKey("high", "job-1", False, 5.0)]
+
+
+def test_the_key_of_a_list_of_any_length_is_looked_at_in_few_steps_when_a_dead_letter_is_deleted(
+    journal: SqliteJournal,
+) -> None:
+    rows = "WITH RECURSIVE seqs (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM seqs WHERE seq < 60000)"
+    journal._writer.execute(f"{rows} INSERT INTO jobs SELECT seq, 'job-' || seq, x'', x'' FROM seqs")
+    keys = [KeyRow("small", "job-1", b"", 1.0, 1, 20), KeyRow("large", "job-21", b"", 2.0, 21, 60_000)]
+    journal.commit(Rows(keys=keys))
+    watched = WatchedLock(journal)
+    assert journal.keys_of_only([1, 2]) == []
+    few = max(watched.holds)
+    assert journal.keys_of_only([100, 59_000]) == []
+    assert max(watched.holds) <= few + 1
+    journal.commit(Rows(deletes=list(range(21, 60_000))))
+    assert journal.keys_of_only([60_000]) == [("large", "job-21")]
