@@ -10,14 +10,14 @@ from aiqueue.protocol import BatchSpec, JobView, Wire
 class BatchCall(Wire):
     """What is asked of a batch: ``status``, ``seal``, ``drop``, ``cancel``, ``pause``, ``resume``, ``retry_failed``.
 
-    With ``drop_run`` the id is that of a run; nothing is dropped once the batch that ``token`` names is there.
-    ``touch``: its submitter lives, though its next part takes long.
+    For ``drop_run`` the id is a run's, and nothing is dropped once the batch that ``token`` names exists.
+    ``touch``: the submitter is alive, though its next part takes long.
     """
 
     batch_id: str
     action: str = "status"
     count: int = 0  #: seal: how many jobs there must be
-    token: str = ""  #: retry_failed: names this call, so that its repeat is known; drop_run: the batch that begins
+    token: str = ""  #: retry_failed: a name for this call, to recognise its repeat; drop_run: the batch to come
 
 
 class BatchView(Wire):
@@ -41,7 +41,7 @@ class BatchView(Wire):
 class ResultsCall(Wire):
     """A page of a batch's results. ``ordered``: by index, up to the first job that has not ended; else by end.
 
-    It ends after ``limit`` jobs, or sooner where these come to some 4 MiB.
+    It ends after ``limit`` jobs, or sooner when they have some 4 MiB.
     """
 
     batch_id: str

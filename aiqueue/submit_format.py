@@ -5,11 +5,12 @@ A header of 18 fields for each of 100,000 jobs costs both sides more than the re
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup, Wire, encode
+from aiqueue.waiting import Parts
 
 
 class _Packed(Wire):
@@ -47,8 +48,8 @@ def decode_groups(sent: bytes) -> list[SubmitGroup]:
     return [_unpack(packed, packed.headers) for packed in _decode(sent)]
 
 
-def decode_in_parts(sent: bytes) -> Generator[None, None, list[SubmitGroup]]:
-    """Return the same as ``decode_groups``, some of it for each item that is asked for: a graph has large headers."""
+def decode_in_parts(sent: bytes) -> Parts[list[SubmitGroup]]:
+    """As ``decode_groups``, in parts: a graph has large headers."""
     if len(sent) <= _LARGE:
         return decode_groups(sent)
     groups: list[SubmitGroup] = []

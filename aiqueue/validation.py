@@ -145,7 +145,7 @@ class PayloadChecker:
         return at_once(self.check_in_parts(payloads))
 
     def check_in_parts(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> Parts[list[CheckedPayload]]:
-        """As ``check_all``, some payloads for each item that is asked for."""
+        """As ``check_all``, in parts."""
         pace = Pace(_PART)
         checked, errors, bad = [], list[FieldError](), 0
         too_large = True

@@ -1,4 +1,4 @@
-"""Waiting without harm: for a future that others share, and for long work that leaves the loop to others between."""
+"""Waiting without harm: for a future that others share, and for long work, between whose parts the loop turns."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def at_once(work: Parts[T]) -> T:
 
 
 class Pace:
-    """Tells when a part is full: after ``most`` small things that were done."""
+    """Tells when a part of some work is full: after ``most`` small pieces."""
 
     def __init__(self, most: int = _PART) -> None:
         self._most = self._left = most
 
     def is_full(self, count: int = 1) -> bool:
-        """Count things that were done; return True if others are to have a turn."""
+        """Count pieces that were done; return True if the loop is to turn now."""
         self._left -= count
         if self._left > 0:
             return False

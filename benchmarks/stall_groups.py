@@ -44,7 +44,7 @@ async def _a_list_again(stage: Stage, size: int) -> Steps:
 
 
 def _full_graph(edges: int) -> SubmitGroup:
-    """Return a graph in which each job needs all that come before it, with so many edges at most."""
+    """Return a graph in which each job needs all that come before it; ``edges``: how many at most."""
     ids = new_job_ids((1 + isqrt(1 + 8 * edges)) // 2)
     jobs = [
         Submission(

@@ -2,7 +2,7 @@
 
 Headers are bytes. A key is UTF-8, as in a body, so that a key sent either way is the same key. Clients differ: curl and
 aiohttp send UTF-8, requests and ``fetch`` send Latin-1, httpx sends no text but ASCII. Latin-1 is refused and not
-guessed: a guess would make another key of some texts, and so a second job.
+guessed: a wrong guess would be another key, and make a second job.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _IDENTIFIES = ("Authorization", "X-API-Key")  # the first that is there
 
 
 def idempotency_key(headers: Headers) -> str | None:
-    """Return the key that a request carries. Raises ValidationError for one that is none, and for two."""
+    """Return the key that a request carries, None without one. Raises ValidationError for a bad one, and for two."""
     value = only_value(headers, "Idempotency-Key")
     if value is None:
         return None
@@ -61,7 +61,7 @@ def caller_scope(headers: Headers) -> str:
 
 
 def only_value(headers: Headers, name: str) -> str | None:
-    """Return the value of a header that may be there once, or repeated unchanged. Raises ValidationError for others."""
+    """Return the value of a header that may be there once, or repeated unchanged. Raises ValidationError for two."""
     values = set(headers.getlist(name))
     if len(values) > 1:
         raise ValidationError([FieldError(name, f"is there with {len(values)} different values: send one of them")])

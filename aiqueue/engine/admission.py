@@ -89,7 +89,7 @@ def _no_level(core: Core) -> Refusal:
 
 
 def _no_room(core: Core, count: int, levels: Iterable[int] | Mapping[int, int]) -> Refusal | None:
-    """Return a refusal if ``count`` jobs of these levels (one for each, or how many of each) do not fit in."""
+    """Return a refusal if ``count`` jobs do not fit in. ``levels``: of each job, or the number of jobs by level."""
     policy, full = core.policy, ""
     if not count:  # sent again: accepted long ago
         return None

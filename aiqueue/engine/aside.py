@@ -82,7 +82,7 @@ def _had_ended(progress: bytes) -> bool:
 
 
 def _what_is_left(body: bytes) -> JobHeader:
-    """Return what a header says that must not be loaded: which job it is of, and no numbers."""
+    """Return the texts of a header that must not be loaded, and none of its numbers."""
     said = header_of(body)
     if said is None:
         return replace(_NO_HEADER)

@@ -23,8 +23,8 @@ class Submit:
     ``digests``: of the bodies of jobs that carry an idempotency key, by job id; kept with the key.
     ``ended``: the states of ended jobs that these ones need, by id.
     ``batches``: ids of batches that the journal has, of those submitted now.
-    ``repeated``: dead letters that these jobs repeat, as the journal has them: seq, state, Progress, by id.
-    ``prepared``: large groups that were made ready beforehand, by ``id``.
+    ``repeated``: the dead letters that these jobs repeat: seq, state and Progress in the journal, by id.
+    ``prepared``: large groups that were made ready beforehand, by ``id()`` of the group.
     """
 
     groups: Sequence[SubmitGroup]
@@ -60,9 +60,9 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A worker reports and asks for nothing; its leases go on. Reply: ``Granted``, empty without an account.
+    """A worker reports and asks for no work; its leases go on.
 
-    ``running``: as in an Exchange.
+    ``running``: as in an Exchange. Reply: ``Granted``, empty if ``running`` is None.
     """
 
     worker_id: str
@@ -179,8 +179,10 @@ class EndAside:
     """End jobs as failed that were not loaded from the journal. Reply: None."""
 
     rows: Sequence[StoredRow]
-    unreadable: Collection[int] = ()  #: seqs of those whose row, or whose batch's row, can't be decoded
-    batch_of: Mapping[int, str] = field(default_factory=dict)  #: by seq, where the job's own header can't say it
+    unreadable: Collection[int] = ()  #: seqs of jobs whose own row, or whose batch's row, can't be decoded
+    batch_of: Mapping[int, str] = field(
+        default_factory=dict
+    )  #: batch ids by seq, of jobs whose headers can't be decoded
 
 
 JobCommand = Submit | Exchange | Report | Claim | Cancel | LoseWorker | Tick

@@ -114,7 +114,7 @@ class Core(Publisher):
             self.fail_fast.add(job)
 
     def record_all(self, jobs: dict[str, JobRecord], levels: Mapping[int, int], batches: Mapping[str, int]) -> None:
-        """Take new jobs, made beforehand and BLOCKED; they get seqs without gaps. Both counts are of all of them."""
+        """Take new jobs, made beforehand and BLOCKED, and give them seqs without gaps. The mappings count them."""
         for seq, job in enumerate(jobs.values(), start=self.counters.next_seq):
             job.seq = seq
         self.counters.next_seq += len(jobs)

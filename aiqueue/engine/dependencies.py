@@ -12,8 +12,8 @@ from aiqueue.protocol import Failure, Need
 
 ON_ERROR = frozenset({"fail", "skip", "include"})
 MAX_NEEDS = 10_000  #: jobs that one job may need
-MAX_EDGES = 100_000  #: needs of all jobs of a chain or a graph together: each takes the queue some of a step
-EDGES_AT_ONCE = 32  #: needs of a job that can be let go in the time in which a job without any is cancelled
+MAX_EDGES = 100_000  #: needs of all jobs of a chain or a graph together: each takes time in a step of the queue
+EDGES_AT_ONCE = 32  #: needs that are let go in the time it takes to cancel a job without any
 _T = TypeVar("_T")
 
 
@@ -133,14 +133,14 @@ class Links:
 
 
 def _merged(one: dict[str, _T], other: dict[str, _T]) -> dict[str, _T]:
-    """Return the larger one with all of the smaller one, whose values count where both have a key."""
+    """Return the larger mapping, updated with the smaller one."""
     few, many = (one, other) if len(one) < len(other) else (other, one)
     many.update(few)
     return many
 
 
 def excess(counts: Iterable[int]) -> str:
-    """Return why jobs can't need so many others as ``counts`` says of each, and what to do; empty if they can.
+    """Return why jobs may not have so many needs, and what to do; empty if they may. ``counts``: the needs of each job.
 
     >>> excess([3, 10_000]), excess([10_001])[:47]
     ('', 'a job needs 10001 others, and may need 10000 at')
@@ -149,11 +149,11 @@ def excess(counts: Iterable[int]) -> str:
     for count in counts:
         most, total = max(most, count), total + count
     if most > MAX_NEEDS:
-        return f"a job needs {most} others, and may need {MAX_NEEDS} at most: bring them together in jobs between"
+        return f"a job needs {most} others, and may need {MAX_NEEDS} at most: put jobs in between that each need some"
     if total > MAX_EDGES:
         return (
             f"the jobs need others {total} times in all, and may {MAX_EDGES} times at most: where many jobs need the "
-            "same many, put a job between that needs those and is needed in their place; or submit several graphs"
+            "same many others, put one job in between that needs those and is needed instead; or submit several graphs"
         )
     return ""
 

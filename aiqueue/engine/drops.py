@@ -1,8 +1,8 @@
-"""Dropping open batches: all that was sent of one is forgotten, some jobs in each turn, as if it had never come.
+"""Dropping open batches: all that was sent of one is forgotten, some jobs in each turn, as if it had never been sent.
 
 The first turn marks the batch in its journal row, and each turn notes there how far it came, so a queue that dies
 meanwhile goes on when it starts again. From the first turn on no call sees the batch. Its parts say which jobs there
-were: those that have ended go too, with their rows.
+were, so that the rows of ended ones go too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from aiqueue.engine.publishing import Turn
 from aiqueue.engine.states import TERMINAL
 
 _START = attrgetter("start")
-_PORTION = 16  # seqs that are taken at once: each may be a job that needs thousands of others
+_AT_ONCE = 16  # seqs: each may be of a job that needs thousands of others
 
 
 def forget_damaged_parts(core: Core) -> None:
-    """All is loaded: forget the parts of a batch if one of its jobs is in none of them. A row of a part is damaged.
+    """Forget the parts of each batch of which a job is in no part: a part's row is damaged. Called when all is loaded.
 
-    Without parts a drop forgets the batch's live jobs alone. With such parts it would forget jobs of others.
+    Without parts a drop forgets the batch's live jobs alone. With damaged ones it would forget jobs of others.
     """
     for group in core.groups.live.values():
         if group.parts and not all(is_of(group, job.seq) for job in group.members()):
@@ -47,10 +47,10 @@ def begin(core: Core, group: Group) -> None:
 
 def forget_some(core: Core, turn: Turn, group: Group) -> bool:
     """Forget as many jobs of a dropped batch as this turn may. Return True if the batch is gone."""
-    if group.doomed is None:  # it begins, or has begun before a restart
+    if group.doomed is None:  # its first turn, or the first after a restart
         group.doom_all()
     while turn.left > 0:
-        part = list(islice(group.leaving, min(turn.left, _PORTION)))
+        part = list(islice(group.leaving, min(turn.left, _AT_ONCE)))
         if not part:
             _forget_batch(core, turn, group)
             return True

@@ -39,8 +39,7 @@ class KeyRow(NamedTuple):
 class JobRows:
     """The rows of many jobs that were accepted in one step: their seqs have no gaps.
 
-    They are made by the writer's thread: 100,000 tuples would take a third of that step, and set off the garbage
-    collector in it.
+    The writer's thread makes them: 100,000 tuples would take a third of that step, and set off the garbage collector.
     """
 
     first: int  #: seq of the first one
@@ -49,7 +48,7 @@ class JobRows:
     payloads: Sequence[bytes]
 
     def rows(self) -> Iterator[tuple[int, str, bytes, bytes]]:
-        """Return the rows."""
+        """Return an iterator over the rows."""
         return zip(range(self.first, self.first + len(self.ids)), self.ids, self.headers, self.payloads, strict=True)
 
 
@@ -81,10 +80,10 @@ class Rows:
     lists: list[JobRows] = field(default_factory=list)  #: more rows of ``jobs``, until ``spread``
 
     def spread(self) -> None:
-        """Put the rows of ``lists`` among ``jobs``. For the thread that writes them: it takes a while."""
+        """Move the rows of ``lists`` to ``jobs``, in the order of seqs. Slow: call it in the writer's thread."""
         for listed in self.lists:
             rows = listed.rows()
-            while part := list(islice(rows, _SPREAD)):  # between two of them others have their turn
+            while part := list(islice(rows, _SPREAD)):  # other threads run in between
                 self.jobs += part
         if self.lists:
             self.jobs.sort(key=itemgetter(0))

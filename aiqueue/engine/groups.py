@@ -58,8 +58,8 @@ class Group:
         self.held_ids: set[str] = set()
         self.replaced: set[int] = set()  #: seqs of jobs that were given a successor while it was live
         self._jobs: list[JobRecord] = []  # in the order of acceptance, ended ones among them
-        self.doomed: list[JobRecord] | None = None  #: to be cancelled, or forgotten of an open one; some have ended
-        self.parts: list[range] = []  #: of an open one: seqs of all its jobs, also of those that have ended
+        self.doomed: list[JobRecord] | None = None  #: to be cancelled or forgotten, the next one last; some have ended
+        self.parts: list[range] = []  #: of an open one: seqs of all its jobs, ended ones among them
         self.leaving: Iterator[int] = iter(())  #: of a dropped one: seqs that are still to be forgotten
 
     def join(self, job: JobRecord) -> None:
@@ -94,11 +94,11 @@ class Group:
             self.members()
 
     def doom(self) -> None:
-        """Its jobs are to be cancelled or forgotten, the first one first."""
+        """Note its jobs, to be cancelled or forgotten in the order of acceptance."""
         self.doomed = self._jobs[::-1]
 
     def doom_all(self) -> None:
-        """Its jobs are to be forgotten, also those that have ended."""
+        """Note its jobs, to be forgotten, ended ones among them."""
         self.doom()
         if sum(part.stop - part.start for part in self.parts) != self.stored.total:
             # A row of a part is damaged: no other batch's jobs may go with this one's.
@@ -139,7 +139,7 @@ class Groups:
         self.finished: list[Group] = []  #: of this turn
         self.tripped: list[tuple[Group, str]] = []  #: to be stopped in this turn, and why
         self.stopping: dict[str, Group] = {}
-        self.dropped: list[Group] = []  #: gone from memory; the shell takes them out
+        self.dropped: list[Group] = []  #: gone from memory, but not from disk yet; the service empties this list
         self.opened: dict[str, Group] = {}  #: not sealed yet
         self.sealing: dict[str, Iterator[JobRecord]] = {}  #: sealed: jobs that have yet to become ready
         self.held: dict[LaneKey, list[int]] = {}  #: jobs held outside the lanes, by level

@@ -1,7 +1,7 @@
 """Long lists of jobs that are accepted whole: made ready beforehand, and let run some at a time.
 
-One step accepts all of them and one commit holds them, as of a large graph. Until its turn comes a job is BLOCKED; it
-is announced and may be claimed from then on. After a restart all of them are found to be free.
+One step accepts all of a list and one commit holds it, like a large graph. A job is BLOCKED until its turn comes; then
+it is announced and may be claimed. After a restart all of them may be claimed at once.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from aiqueue.engine.publishing import SUBMITTED, Turn
 from aiqueue.engine.records import Listed
 from aiqueue.engine.states import JobState
 
-_CHEAP = 2  # as many jobs become ready in the time in which one is cancelled
+_READY_PER_CANCEL = 2  # jobs that become ready in the time it takes to cancel one
 
 
 def accept(core: Core, turn: Turn, ready: Prepared) -> None:
-    """Take a list that nothing speaks against."""
+    """Accept a list that may not be refused any more."""
     turn.rows.lists.append(ready.rows(core.counters.next_seq))
     core.record_all(ready.jobs, ready.levels, ready.batches)
     core.counters.batches += len(ready.batches)
@@ -30,9 +30,9 @@ def accept(core: Core, turn: Turn, ready: Prepared) -> None:
 
 
 def release(core: Core, turn: Turn) -> None:
-    """Announce some more jobs and let them run: those of the list that came first, first."""
-    left = _CHEAP * core.policy.most_at_once
-    turn.counted = True  # also where no job gets a row, its events have numbers
+    """Announce some more jobs and let them run, those of the oldest list first."""
+    left = _READY_PER_CANCEL * core.policy.most_at_once
+    turn.counted = True  # events take numbers, even if no job gets a row
     while core.lists and left > 0:
         listed = core.lists[0]
         part = list(islice(listed.jobs, left))

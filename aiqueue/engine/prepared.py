@@ -3,7 +3,7 @@
 A chain of 25,000 steps exists whole or not at all, so one step accepts it and one commit holds it. At eleven
 microseconds a job that step stopped the queue for a quarter of a second. What concerns the group alone is therefore
 done beforehand, some jobs at a time: records, rows, and who waits for whom inside. Nothing of it can be seen until the
-step, which then only puts together what is there, and checks it against what has happened meanwhile.
+step, which only puts together what is there and checks it against what has happened since.
 
 A job that can't run, because one that it needs failed before, ends at once in a group that is not made ready. Here such
 jobs end some at a time: there may be thousands. So they may end in another order, which also decides which of several
@@ -28,7 +28,7 @@ from aiqueue.protocol import JobHeader, Need, Refusal, Submission, SubmitGroup, 
 
 
 class Prepared:
-    """One group, as far as it is ready. Not ``is_sound``: the usual way takes it, or says why it is refused."""
+    """One group, as far as it is ready. If it is not ``is_sound``, ``admission`` takes it or says why it is refused."""
 
     def __init__(self, core: Core, group: SubmitGroup) -> None:
         self._core, self.group = core, group
@@ -51,7 +51,7 @@ class Prepared:
         self._last: tuple[JobHeader, Common, bytes] | None = None  # of a list all jobs have one header
 
     def in_parts(self, most: int, *, now: float) -> Iterator[None]:
-        """Make the jobs ready: for each item that is asked for some, with ``most`` jobs and needs of jobs together."""
+        """Make the jobs ready; yield after each ``most`` jobs and needs."""
         left = most
         for submitted in self.group.jobs:
             if not self.is_sound:
@@ -101,17 +101,17 @@ class Prepared:
         self.missing[job_id] = len(parents)
 
     def rows(self, first: int) -> JobRows:
-        """Return the jobs' rows; ``first``: the first one's seq."""
+        """Return the jobs' rows; ``first``: the seq of the first one."""
         return JobRows(first, self.jobs.keys(), self.headers, self.payloads)
 
     def is_new(self, command: Submit) -> bool:
-        """Return True if none of its jobs is known: what it says holds."""
+        """Return True if it is sound and none of its jobs is known."""
         ids = self.jobs.keys()  # a view: the smaller one of two is looked through
         known = command.journaled.keys().isdisjoint(ids) and self._core.live.keys().isdisjoint(ids)
         return self.is_sound and known
 
     def refusal(self, command: Submit) -> Refusal | None:
-        """Return why the group can't be accepted any more."""
+        """Return why the group can't be accepted any more; None if it can."""
         if not self._batch_id:
             taken = self.batches.keys() & self._core.groups.live.keys()
             return Refusal(DuplicateBatch.kind, min(taken)) if taken else None
@@ -124,13 +124,13 @@ class Prepared:
 
 
 def prepared_of(group: SubmitGroup, command: Submit) -> Prepared | None:
-    """Return what was made ready of a group, if all of it still holds."""
+    """Return a group as it was made ready; None if it must be accepted the usual way."""
     ready = command.prepared.get(id(group))
     return ready if ready is not None and ready.is_new(command) else None
 
 
 def accept(core: Core, turn: Turn, ready: Prepared, command: Submit) -> None:
-    """Take a group that nothing speaks against. Like a batch sent in parts it is announced as one."""
+    """Accept a group that may not be refused any more. It is announced as one, like a batch that is sent in parts."""
     assert ready.group.batch is not None
     group = batches.open_batch(core, turn, ready.group.batch)
     count, first = len(ready.jobs), core.counters.next_seq
@@ -147,7 +147,7 @@ def accept(core: Core, turn: Turn, ready: Prepared, command: Submit) -> None:
 
 
 def _join(core: Core, ready: Prepared, command: Submit) -> None:
-    """Let jobs of the group wait for those of others. That a failed one makes them fail they hear in turns."""
+    """Let jobs of the group wait for jobs outside. Those that a failed one stops end in later turns."""
     links = core.links
     for needed, children in ready.outside.items():
         if needed in core.live:

@@ -55,7 +55,7 @@ def check_level(job_id: str, level: int, levels: int) -> None:
 
 
 def check_header(job_id: str, header: JobHeader, levels: int) -> None:
-    """Raise ValueError for a header that no accepted job has; ``levels``: how many there are."""
+    """Raise ValueError for a header that no accepted job can have; ``levels``: the number of levels."""
     check_level(job_id, header.level, levels)
     for at in (header.created_at, header.run_at, header.expires_at):
         if not is_time(at):
@@ -74,7 +74,7 @@ def check_header(job_id: str, header: JobHeader, levels: int) -> None:
 
 
 def check_progress(job_id: str, state: str, progress: Progress) -> None:
-    """Raise ValueError for the row of a live job that has such a state or such a value."""
+    """Raise ValueError for a state or a value that no live job can have."""
     if state not in _STATES:
         raise ValueError(f"job {job_id}: its state is {state!r}, which is none of a job that has not ended")
     for at in (progress.started_at, progress.run_at):
@@ -88,7 +88,7 @@ def check_progress(job_id: str, state: str, progress: Progress) -> None:
 
 
 def check_bare_state(job_id: str, state: str) -> None:
-    """Raise ValueError for a state that needs a Progress, in a row that has none."""
+    """Raise ValueError for a state other than QUEUED: the row has no Progress."""
     if state != JobState.QUEUED:
         raise ValueError(f"job {job_id}: its state is {state!r}, but its row says nothing else")
 
@@ -100,12 +100,12 @@ def check_id(job_id: str) -> None:
 
 
 def text_of(name: str) -> str:
-    """Return a text that was read from damaged bytes so that it can be shown and sent."""
+    """Return a text that was read from damaged bytes, in a form that can be shown and sent."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def fault_in(row: StoredRow, levels: int) -> str:
-    """Return why the row of a live job can't be loaded: it can't be decoded, or has such a value; empty if it can."""
+    """Return why the row of a live job can't be decoded or must not be loaded; empty if it may be."""
     _, job_id, header, state, progress = row
     try:
         check_id(job_id)

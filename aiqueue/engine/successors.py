@@ -1,7 +1,7 @@
-"""What runs again for a job that ended badly: one other job, whether a redrive or a retry of its batch asked for it.
+"""What runs in the place of a job that ended badly: one job at most, asked for by a redrive or by a retry of its batch.
 
 An ended job is not in memory. So a command brings its row as the journal has it, and that row says which job a redrive
-put in its place. A retry of a batch makes a failed job of a dead letter instead, and the batch knows its successors.
+put in its place. A retry of a batch turns a dead letter into a failed job instead; its batch has the successor.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def with_successor(progress: bytes, job_id: str) -> bytes:
 
 
 def refusal_of(core: Core, headers: Iterable[JobHeader], command: Submit) -> Refusal | None:
-    """Return why jobs with these headers can't repeat the dead letters that they name."""
+    """Return why jobs with these headers can't repeat the dead letters that they name; None if they can."""
     for header in headers:
         if not (repeated := header.redriven_from):
             continue
@@ -55,7 +55,7 @@ def refusal_of(core: Core, headers: Iterable[JobHeader], command: Submit) -> Ref
 
 
 def note(turn: Turn, jobs: Iterable[Submission], command: Submit) -> None:
-    """Write with each dead letter which of the accepted jobs repeats it."""
+    """Write into the row of each dead letter which of the accepted jobs repeats it."""
     for job in jobs:
         if repeated := job.header.redriven_from:
             seq, state, progress = command.repeated[repeated]
@@ -63,7 +63,7 @@ def note(turn: Turn, jobs: Iterable[Submission], command: Submit) -> None:
 
 
 def retried(turn: Turn, replaced: Sequence[tuple[int, str, bytes]]) -> list[StateRow]:
-    """Return the rows of dead letters that a retry of their batch replaces: a redrive would run them twice."""
+    """Return new rows of the dead letters that a retry replaces: as FAILED jobs they can't be redriven."""
     return [
         (seq, JobState.FAILED.value, progress, end_in(progress, turn.now))
         for seq, state, progress in replaced

@@ -100,8 +100,8 @@ class Journal(Protocol):
         What they delete is deleted first: a deleted job's or batch's id may be used again in the same commit. The time
         of a key that was submitted with a deleted job becomes the job's end, if that is later; it is SPENT unless the
         job was a dead letter.
-        What can't be deleted because it is damaged stays, and all else is written: such a job that had not ended, or is
-        a dead letter, becomes cancelled. ``ended`` and ``has_older`` pass over it.
+        What is damaged and can't be deleted stays, and all else is written. Such a job becomes cancelled if it had not
+        ended, or is a dead letter. ``ended`` and ``has_older`` skip it from then on.
         Raises OSError or the database's error when it can't, JournalTaken when it never can again, and JournalRefused
         for rows that contradict what is there: a job or batch whose id or number another one has.
         """
@@ -153,9 +153,9 @@ class Journal(Protocol):
         ...
 
     def keys_of_only(self, seqs: Sequence[int]) -> list[tuple[str, str]]:
-        """Return key and first job id of each key of a list of which no other jobs are kept than these.
+        """Return key and first job id of each key of a list whose kept jobs are all among ``seqs``.
 
-        Not where a job of the list was deleted before that was no dead letter: see SPENT.
+        Not if a job of the list that was no dead letter was deleted before: see SPENT.
         """
         ...
 
@@ -190,7 +190,7 @@ class Journal(Protocol):
     def old_keys(self, *, before: float, limit: int, stuck: Collection[str] = ()) -> list[OldKey]:
         """Return idempotency keys whose time is before another, the oldest first.
 
-        ``stuck``: keys that were to be forgotten. Those of them that are still there are passed over from now on.
+        ``stuck``: keys that the last commit was to forget. Those that are still there are skipped from now on.
         """
         ...
 

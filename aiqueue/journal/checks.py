@@ -77,7 +77,9 @@ def _read_database(path: Path) -> Mark:
 
 
 def says_damaged(error: Exception) -> bool:
-    """Return True if a damaged database raised this: a text in it, or the message about it, may be no UTF-8."""
+    """Return True if a damaged database raised this at a start: a text in it, or the message about it, may be no UTF-8.
+
+    Any I/O error counts then; ``failures.is_damage`` is for a commit, where a failed write is no damage."""
     code = getattr(error, "sqlite_errorcode", 0)
     return isinstance(error, UnicodeError) or is_no_text(error) or code & 0xFF in _DAMAGED
 

@@ -13,7 +13,7 @@ NOT_THE_DISK = (
     ArithmeticError,
     TypeError,
     ValueError,
-)  #: a commit that fails so fails every time
+)  #: a commit that fails with one of these fails every time
 
 
 def is_full(error: BaseException) -> bool:

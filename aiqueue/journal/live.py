@@ -12,14 +12,14 @@ from typing import Any
 from aiqueue.journal import checks, queries
 from aiqueue.journal.base import Recovered
 
-_any_text = methodcaller("decode", "utf-8", "surrogateescape")  # also what is no UTF-8
+_any_text = methodcaller("decode", "utf-8", "surrogateescape")  # reads what is no UTF-8 too
 
 
 class LiveReader:
     """Reads the journal at ``path``.
 
-    A text that is no UTF-8 would end the reading of all rows. To read such texts as what they are takes some 3 µs each,
-    so that is done only from the second time on, when the first has met one.
+    A text that is no UTF-8 ends the read. Reading texts so that it does not costs some 3 µs each, so that is done only
+    from the second time on, after the first time has met one.
     """
 
     def __init__(self, path: Path) -> None:

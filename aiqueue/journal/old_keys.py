@@ -1,4 +1,4 @@
-"""What became of the jobs that were submitted with idempotency keys, read a few thousand rows at a time."""
+"""What became of the jobs that were submitted with idempotency keys, read 10,000 rows at a time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _NOTED = """
 def old_keys(
     reader: sqlite3.Connection, lock: AbstractContextManager[object], which: str, asked: Sequence[float]
 ) -> Iterator[tuple[int, object, object, object, float]]:
-    """Yield rowid, key, job id, whether its jobs live, and their last end, of keys, until they have so many jobs.
+    """Yield rowid, key, job id, whether a job of it lives, and the last end, of keys until they have 10,000 jobs.
 
-    ``which`` says of what keys, as SQL. ``lock`` is held while ``reader`` reads, and given back after some thousand
-    rows: the list of a key may be long. Raises ValueError for a key whose numbers are none.
+    ``which``: the condition for keys as SQL, ``asked``: its values. ``lock`` is held while ``reader`` reads, and given
+    back every 10,000 rows: the list of a key may be long. Raises ValueError for a key whose seqs are no numbers.
     """
     with lock:
         keys = reader.execute(_KEYS.format(which), asked).fetchall()

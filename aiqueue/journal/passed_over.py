@@ -1,4 +1,4 @@
-"""Rows that can't be read or deleted because they are damaged. Retention passes over them until the next start."""
+"""Rows that can't be read or deleted because they are damaged. Retention skips them until the next start."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class PassedOver:
         self._numbers: dict[Kind, frozenset[int]] = {}
 
     def listed(self, kind: Kind) -> str:
-        """Return the numbers as SQL has them within ``IN (…)``."""
+        """Return the numbers as SQL, for ``IN (…)``."""
         return ", ".join(map(str, self._numbers.get(kind, ())))
 
     def add(self, kind: Kind, numbers: Iterable[int]) -> bool:
-        """Pass over these from now on, and log it once; return whether there are any."""
+        """Skip these from now on. Log those that are new, and return True if there are any."""
         known = self._numbers.get(kind, frozenset())
         new = sorted(frozenset(numbers) - known)
         if new:
@@ -101,7 +101,7 @@ class PassedOver:
         candidates: Callable[[], Iterable[int]],
         probe: Callable[[int], object],
     ) -> list[_T]:
-        """Return what ``read`` returns when rows are passed over for which ``probe`` raises."""
+        """Return what ``read`` returns. If it raises, skip the candidates for which ``probe`` raises, and try again."""
         while True:
             try:
                 return read()

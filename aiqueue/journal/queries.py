@@ -69,7 +69,7 @@ def stored(*, with_payload: bool, with_result: bool) -> str:
 
 
 def weights(key: str, *, with_payload: bool, with_result: bool) -> str:
-    """Return how it is asked how many bytes ``stored`` would read of jobs, which column ``key`` names."""
+    """Return the query for how many bytes ``stored`` would read of each job; ``key``: the column that names jobs."""
     payload = "length(payload)" if with_payload else "0"
     return WEIGHTS.format(key=key, payload=payload, result="coalesce(length(body), 0)" if with_result else "0")
 

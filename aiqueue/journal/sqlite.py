@@ -175,7 +175,7 @@ class SqliteJournal:
         return {key: StoredKey(*row) for key, *row in self._select(queries.KEYS, keys)}
 
     def keys_of_only(self, seqs: Sequence[int]) -> list[tuple[str, str]]:
-        """Return key and first job id of each key of a list of which no other jobs are kept than these."""
+        """Return key and first job id of each key of a list whose kept jobs are all among ``seqs``."""
         mine: Counter[tuple[str, str, int, int]] = Counter()
         for *key, count in self._select(queries.LISTS, seqs):  # a list may have jobs in several parts of the answer
             mine[tuple(key)] += count

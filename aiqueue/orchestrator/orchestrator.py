@@ -213,9 +213,8 @@ class AsyncAIJobOrchestrator:
         """Submit jobs that wait for each other: ``{name: {"payload": …, "depends_on": [names], "on_error": "fail"}}``.
 
         ``on_error``: what a job does when one that it needs did not complete: ``fail``, ``skip`` that one, or
-        ``include`` its error. A node may need 10,000 others at most, and all of them together 100,000 times. Raises
-        ValidationError for more, for unknown names and for cycles. ``idempotency_key`` and
-        ``scope`` as for a chain.
+        ``include`` its error. A node may need 10,000 others at most, and all nodes together 100,000. Raises
+        ValidationError for more, for unknown names and for cycles. ``idempotency_key``, ``scope``: as for a chain.
         """
         graph, key = await in_parts(graph_in_parts(nodes)), scoped_key(idempotency_key, scope)
         graph_id, ids = await self._submit_graph("graph", graph, options, more, key)

@@ -14,7 +14,7 @@ from aiqueue.waiting import in_parts
 class AnsweredCalls(ABC):
     """What ``aiqueue.client.calls.QueueCalls`` asks.
 
-    Nothing here awaits between reading a call and handing it on, but for a submit that is large.
+    Nothing here awaits between reading a call and handing it on, except that a large submit is read in parts.
     """
 
     @abstractmethod

@@ -21,9 +21,8 @@ class Drops:
     def __init__(self, engine: QueueEngine, journal: Journal, settled: Callable[[], Committed]) -> None:
         self._live, self._groups = engine.core.live, engine.core.groups
         self._journal, self._settled = journal, settled
-        self._leaving: list[
-            tuple[Group, Committed]
-        ] = []  # gone from memory, and the commit that takes them off the disk
+        # Gone from memory; and the commit that takes them off the disk.
+        self._leaving: list[tuple[Group, Committed]] = []
         self._waiting: dict[int, tuple[Group, asyncio.Future[None]]] = {}  # by number of the batch
 
     @property

@@ -62,7 +62,7 @@ class LookUps:
     async def _within_a_part(
         self, ids: Sequence[str], weights: Mapping[str, int], tried: Mapping[str, int]
     ) -> Sequence[str]:
-        """Return the first ids, for whose jobs with their attempts one answer has room. ``tried``: seqs by id."""
+        """Return the first ids, as many as one answer has room for with their attempts. ``tried``: seqs by id."""
         attempts = await self.reads.attempt_sizes(list(tried.values()))
         sizes = (weights.get(job_id, 1) + attempts.get(tried.get(job_id, -1), 0) for job_id in ids)
         return ids[: count_within(sizes, PART_BYTES)]
@@ -79,7 +79,7 @@ class LookUps:
         return view
 
     def decoded(self, stored: StoredJob) -> JobView | None:
-        """Return an ended job to make another one of; None if it can't be decoded, or no job can be as it says."""
+        """Return an ended job, to make another one like it; None if it can't be decoded or has an impossible value."""
         try:
             view = self._decoded(stored, None)
             check_header(stored.id, view.header, len(self._engine.core.levels))

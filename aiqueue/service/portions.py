@@ -1,7 +1,7 @@
 """How much of the journal one read returns: portions of a few MiB, by the sizes that it knows beforehand.
 
 A read holds the lock of the journal's reader, and what it returns is in memory at once. A thousand results may have
-16 GiB. So whoever reads many rows reads them in portions, and asks for no column that it does not need.
+16 GiB. So many rows are read in portions, and no column that is not needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aiqueue.call_size import PART_BYTES, parts_within
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 1_000  # rows whose sizes are read at once
-_UNREADABLE_BYTES = 2**20  # what a row counts for whose size can't be read: most often all of it can't
+_UNREADABLE_BYTES = 2**20  # in place of a size that can't be read; most often the row can't be read either
 
 K = TypeVar("K")
 

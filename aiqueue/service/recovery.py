@@ -79,7 +79,7 @@ def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngi
 
 
 def _sound_mark(counters: bytes, settings: Settings) -> ClockMark:
-    """Return ``last_mark``; one that no clock can have shown is forgotten. Raises StartError for broken counters."""
+    """Return ``last_mark``, or a new mark if that is no time. Raises StartError if the counters can't be decoded."""
     try:
         if counters:
             check_counters(decode_counters(counters))

@@ -1,7 +1,7 @@
 """Forgetting jobs that have ended: by age and by count, so few rows and bytes per commit that nothing else waits.
 
 What ended first goes first, in the order of an index by end; so what is not over is not read. A job whose result a live
-one needs is passed over, however old. An idempotency key is kept while one of the jobs that were submitted with it, or
+one needs is kept, however old. An idempotency key is kept while one of the jobs that were submitted with it, or
 their batch, lives, and for a day after the last end, whatever is deleted before.
 """
 

@@ -1,4 +1,4 @@
-"""What of a journal can be loaded where not all of it can: a row that can't be decoded costs itself and no other."""
+"""What can be loaded of a journal that can't be loaded whole: a row that can't be decoded costs no other."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class MemoryJournal:
             return {row.key: StoredKey(row.job_id, row.digest, row.at, len(seqs_of(row)), row.batch) for row in found}
 
     def keys_of_only(self, seqs: Sequence[int]) -> list[tuple[str, str]]:
-        """Return key and first job id of each key of a list of which no other jobs are kept than these."""
+        """Return key and first job id of each key of a list whose kept jobs are all among ``seqs``."""
         with self._lock:
             rows = [(row, self._disk.jobs.keys() & seqs_of(row)) for row in self._disk.keys.values()]
             return [(row.key, row.job_id) for row, kept in rows if _is_of_only(row, kept, seqs)]

@@ -236,7 +236,7 @@ async def test_a_graph_with_too_many_edges_is_refused_with_its_limit(
     answer = await http.post("/ai/graphs", json={"nodes": nodes})
     assert is_problem(answer, 400, "invalid_input")
     assert fields_of(answer) == ["nodes"]
-    assert "may need 10000 at most: bring them together in jobs between" in answer.text
+    assert "may need 10000 at most: put jobs in between" in answer.text
     assert not system.queue.service._engine.core.live
 
 

@@ -67,7 +67,7 @@ def test_the_order_of_a_graph_is_that_of_its_waves() -> None:
     ("nodes", "limit"),
     [
         ({"last": {"payload": chat("x"), "depends_on": [f"n{n}" for n in range(10_001)]}}, "10000 at most"),
-        (full_graph(450), "100000 times at most: where many jobs need the same many, put a job between"),
+        (full_graph(450), "100000 times at most: where many jobs need the same many others, put one job in between"),
         ({f"n{n}": {"payload": chat("x")} for n in range(2)} | {"n2": {"payload": chat("{{steps.n0}}" * 5)}}, ""),
     ],
 )
