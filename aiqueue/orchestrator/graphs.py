@@ -14,7 +14,7 @@ from aiqueue.errors import FieldError, ValidationError
 from aiqueue.protocol import Need
 from aiqueue.templates import Reference, references
 from aiqueue.texts import check_step
-from aiqueue.waiting import Pace, Parts, at_once
+from aiqueue.waiting import Pace, Parts
 
 _LISTED = 20  # names in one error
 _NODE_FIELDS = frozenset({"payload", "depends_on", "dependsOn", "on_error", "onError", "name"})
@@ -33,7 +33,6 @@ class Graph(NamedTuple):
     """Steps in an order in which each comes after all that it needs."""
 
     steps: list[Step]
-    named: bool
 
     def needs_in_parts(self, ids: Sequence[str]) -> Parts[list[tuple[Need, ...]]]:
         """Return what each step waits for, with the names that templates may use."""
@@ -48,17 +47,12 @@ class Graph(NamedTuple):
         step = self.steps[at]
         alone = len(step.needs) == 1
         return tuple(
-            Need(ids[of], (f"steps.{of}", *self._alias(of), *(("previous",) if alone or of == at - 1 else ())))
+            Need(
+                ids[of],
+                (f"steps.{of}", f"steps.{self.steps[of].name}", *(("previous",) if alone or of == at - 1 else ())),
+            )
             for of in step.needs
         )
-
-    def _alias(self, of: int) -> tuple[str, ...]:
-        return (f"steps.{self.steps[of].name}",) if self.named else ()
-
-
-def chain_of(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: bool) -> Graph:
-    """Return what ``chain_in_parts`` returns, at once."""
-    return at_once(chain_in_parts(steps, stop_on_error=stop_on_error))
 
 
 def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: bool) -> Parts[Graph]:
@@ -92,12 +86,7 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     if errors:
         raise ValidationError(errors)
     _check_edges("steps", (len(step.needs) for step in made))
-    return Graph(made, named=True)
-
-
-def graph_of(nodes: Mapping[str, Any]) -> Graph:
-    """Return what ``graph_in_parts`` returns, at once."""
-    return at_once(graph_in_parts(nodes))
+    return Graph(made)
 
 
 def graph_in_parts(nodes: Mapping[str, Any]) -> Parts[Graph]:
@@ -126,7 +115,7 @@ def graph_in_parts(nodes: Mapping[str, Any]) -> Parts[Graph]:
         steps.append(Step(name, nodes[name]["payload"], needs, _on_error(nodes[name])))
         if pace.is_full(1 + len(needs)):
             yield
-    return Graph(steps, named=True)
+    return Graph(steps)
 
 
 def _order(needed: Mapping[str, Collection[str]]) -> Parts[list[str]]:
@@ -153,7 +142,7 @@ def _order(needed: Mapping[str, Collection[str]]) -> Parts[list[str]]:
 
 
 def _count_needs(node: Any) -> int:
-    """Return how many others a node says that it needs; 0 for what is no node, which is told later."""
+    """Return how many others a node says that it needs; 0 for what is no node: ``_parents`` refuses that."""
     given = node.get("depends_on", node.get("dependsOn", ())) if isinstance(node, Mapping) else ()
     return len(given) if isinstance(given, Sized) and not isinstance(given, str) else 0
 
@@ -190,7 +179,7 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
     given = node.get("depends_on", node.get("dependsOn", ()))
     if isinstance(given, str):
         given = [given]
-    parents = dict.fromkeys(given)  # with all of them looked up in a list a graph would cost their square
+    parents = dict.fromkeys(given)  # no list: looking each up in one takes the square of their number
     for parent in parents:
         if parent not in nodes:
             errors.append(FieldError(f"{where}.depends_on", f"unknown node {parent!r}; there are: {_list(nodes)}"))
