@@ -15,7 +15,7 @@ from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import failure_of
 from aiqueue.engine.publishing import EVENT_NAMES, Turn
 from aiqueue.engine.records import JobRecord, StoredRow, decode_progress
-from aiqueue.engine.soundness import fault_in, text_of
+from aiqueue.engine.soundness import fault_in, printable
 from aiqueue.engine.states import JobState
 from aiqueue.errors import QueueFault, RecordUnreadable
 from aiqueue.levels import AIJobPriority
@@ -51,7 +51,7 @@ def end_aside(core: Core, turn: Turn, command: EndAside) -> None:
         sound = not fault_in(row, len(core.levels))
         said = decode_header(row[2]) if sound else _what_is_left(row[2])
         said.batch_id = said.batch_id or command.batch_of.get(seq, "")
-        job = JobRecord(seq, text_of(job_id), *core.common(said), state=JobState.FAILED)
+        job = JobRecord(seq, printable(job_id), *core.common(said), state=JobState.FAILED)
         if core.groups.drops(job):  # it is forgotten with its batch
             turn.rows.deletes.append(seq)
             core.counters.accepted -= 1

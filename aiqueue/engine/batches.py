@@ -12,7 +12,7 @@ from aiqueue.engine.batch_records import StoredBatch, encode_batch
 from aiqueue.engine.cancellation import fail_where_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
 from aiqueue.engine.core import Core
-from aiqueue.engine.dependencies import EDGES_AT_ONCE, ON_ERROR, Ended, broken, excess, failure_of, lost_need, unknown
+from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess, failure_of, lost_need, unknown
 from aiqueue.engine.groups import Group
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord
@@ -238,7 +238,7 @@ def advance(core: Core, turn: Turn) -> None:
         while group.doomed and turn.left > 0:
             job = group.doomed.pop()
             if job.state not in TERMINAL:
-                turn.left -= 1 + len(core.links.needs.get(job.id, ())) // EDGES_AT_ONCE
+                turn.left -= 1 + core.links.work_to_drop(job.id)
                 stop_job(core, turn, job.id)
         if group.doomed:
             return
@@ -283,7 +283,7 @@ def _parent_ended(core: Core, turn: Turn, parent: Ended, child: str) -> None:
     if group is not None and group.stored.dropped:
         return
     if broken(core.links.on_error[child], parent.state):
-        turn.left -= len(core.links.needs[child]) // EDGES_AT_ONCE  # each is let go
+        turn.left -= core.links.work_to_drop(child)
         core.move(turn, job, JobState.FAILED, failure=failure_of(parent.id, parent.state.value))
     elif core.links.met(child) and (group is None or group.stored.phase != "open"):
         _release(core, turn, job)

@@ -13,7 +13,7 @@ from aiqueue.protocol import Failure, Need
 ON_ERROR = frozenset({"fail", "skip", "include"})
 MAX_NEEDS = 10_000  #: jobs that one job may need
 MAX_EDGES = 100_000  #: needs of all jobs of a chain or a graph together: each takes time in a step of the queue
-EDGES_AT_ONCE = 32  #: needs that are let go in the time it takes to cancel a job without any
+_NEEDS_PER_CANCEL = 32  #: needs that are let go in the time it takes to cancel a job without any
 _T = TypeVar("_T")
 
 
@@ -111,6 +111,10 @@ class Links:
                 del self._needed[need.job_id]
         self.on_error.pop(job_id, None)
         self._missing.pop(job_id, None)
+
+    def work_to_drop(self, job_id: str) -> int:
+        """Return how many jobs without needs could be cancelled in the time it takes to let go of this one's needs."""
+        return len(self.needs.get(job_id, ())) // _NEEDS_PER_CANCEL
 
     def is_needed(self, job_id: str) -> bool:
         """Return True if a job that has not ended needs this one, or its result."""

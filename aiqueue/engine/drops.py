@@ -12,7 +12,6 @@ from itertools import islice
 from operator import attrgetter
 
 from aiqueue.engine.core import Core
-from aiqueue.engine.dependencies import EDGES_AT_ONCE
 from aiqueue.engine.groups import Group
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.states import TERMINAL
@@ -68,7 +67,7 @@ def _forget_part(core: Core, turn: Turn, group: Group, part: list[int]) -> None:
     while group.doomed and group.doomed[-1].seq <= part[-1]:
         job = group.doomed.pop()
         if job.state not in TERMINAL:
-            turn.left -= len(core.links.needs.get(job.id, ())) // EDGES_AT_ONCE
+            turn.left -= core.links.work_to_drop(job.id)
             core.forget(job)
             group.left()
 

@@ -13,7 +13,7 @@ failed needs the error names, and where a batch that stops at a failure stops.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from aiqueue.engine import batches
 from aiqueue.engine.commands import Submit
@@ -50,7 +50,7 @@ class Prepared:
         self.keys: set[str] = set()  #: idempotency keys
         self._last: tuple[JobHeader, Common, bytes] | None = None  # of a list all jobs have one header
 
-    def in_parts(self, most: int, *, now: float) -> Iterator[None]:
+    def in_parts(self, most: int, *, now: float) -> Generator[None, None, None]:
         """Make the jobs ready; yield after each ``most`` jobs and needs."""
         left = most
         for submitted in self.group.jobs:

@@ -99,9 +99,9 @@ def check_id(job_id: str) -> None:
         job_id.encode()
 
 
-def text_of(name: str) -> str:
+def printable(text: str) -> str:
     """Return a text that was read from damaged bytes, in a form that can be shown and sent."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def fault_in(row: StoredRow, levels: int) -> str:
@@ -115,5 +115,5 @@ def fault_in(row: StoredRow, levels: int) -> str:
         else:
             check_bare_state(job_id, state)
     except ValueError as error:
-        return text_of(str(error)) or type(error).__name__
+        return printable(str(error)) or type(error).__name__
     return ""

@@ -48,12 +48,11 @@ class BatchPages:
         return rows, call.after + passed
 
     def failed(self, number: int, with_cancelled: bool) -> dict[int, int]:
-        """Return how many jobs each job needs that did not complete and has no successor, by seq.
+        """Return the jobs that did not complete and have no successor: by seq, how many others each needs.
 
-        They come in the order of the batch. A job that was redriven has a successor, in no batch or another one.
-
-        One that can't be read or decoded is left out. So is one that may have a successor: some successor that is
-        younger can't be decoded, and no job may run twice.
+        They come in the order of the batch. The successor of a redriven job is in no batch, or in another one. A job
+        that can't be read or decoded is left out. So is one that is older than a successor that can't be decoded: that
+        may be its own, and no job may run twice.
         """
         wanted = {*FAILED, *([JobState.CANCELLED] if with_cancelled else [])}
         replaced: set[str] = set()
@@ -80,7 +79,7 @@ class BatchPages:
     def to_retry(self, failed: Mapping[int, int], most: int) -> Iterator[Sequence[int]]:
         """Yield the seqs of what ``failed`` found, in portions for one step each. ``again`` reads a portion at once.
 
-        A portion has at most ``most`` jobs, and with their needs twice as many; or one job that needs more.
+        A portion has at most ``most`` jobs, and at most twice as many jobs and needs; or it is one job that needs more.
         """
         sizes = partial(self._journal.row_sizes, with_payload=True, with_result=False)
         for seqs in portions(list(failed), sizes, most=most):
@@ -98,8 +97,8 @@ class BatchPages:
             if part.first_index != RETRIED:
                 first, last = max(after, part.first_index), min(after + limit, part.first_index + part.jobs)
                 seqs.update((index, part.first_seq + index - part.first_index) for index in range(first, last))
-        heirs = self._last_successors(number, parts)
-        seqs.update((index, heirs[index]) for index in seqs if index in heirs)
+        last = self._last_successors(number, parts)
+        seqs.update((index, last[index]) for index in seqs if index in last)
         return [seq for _, seq in sorted(seqs.items())]
 
     def _last_successors(self, number: int, parts: list[PartRow]) -> Mapping[int, int]:

@@ -20,6 +20,7 @@ from aiqueue.service.drops import Drops
 from aiqueue.service.holds import Holds
 from aiqueue.service.old_ids import OldIds
 from aiqueue.service.rounds import Rounds
+from aiqueue.waiting import in_parts
 
 _log = logging.getLogger(__name__)
 _PREPARED = 1_000  # jobs
@@ -77,8 +78,7 @@ class Intake:
     async def _prepare(self, group: SubmitGroup) -> None:
         """Do beforehand what accepting the group takes that concerns it alone, some jobs in each turn of the loop."""
         ready = self._prepared[id(group)] = self._engine.prepare(group)
-        for _ in ready.in_parts(self.prepared_from, now=self._clock.now()):
-            await asyncio.sleep(0)
+        await in_parts(ready.in_parts(self.prepared_from, now=self._clock.now()))
         if not ready.is_sound:  # the usual way says why
             del self._prepared[id(group)]
 

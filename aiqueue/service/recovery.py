@@ -9,7 +9,7 @@ from functools import partial
 from aiqueue.config import Settings
 from aiqueue.engine import EnginePolicy, GatePolicy, QueueEngine, RetryPolicy, Route
 from aiqueue.engine.counters import ClockMark, decode_counters
-from aiqueue.engine.soundness import check_counters, is_time, text_of
+from aiqueue.engine.soundness import check_counters, is_time, printable
 from aiqueue.errors import StartError
 from aiqueue.journal.base import Journal, Recovered
 from aiqueue.levels import LEVELS
@@ -70,7 +70,7 @@ def load_engine(settings: Settings, journal: Journal, clock: Clock) -> QueueEngi
         _log.critical(
             "the journal %s has rows that can't be loaded (%s); the queue starts without them, and their jobs, and "
             "those of their batches, fail: %s",
-            *(settings.journal.path, text_of(str(error)), lost),
+            *(settings.journal.path, printable(str(error)), lost),
         )
         with journal.recover() as found:
             engine = load(aside | frozenset(lost.jobs.values()), lost.left_of(found))

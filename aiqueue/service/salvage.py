@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from aiqueue.engine.soundness import fault_in, text_of
+from aiqueue.engine.soundness import fault_in, printable
 from aiqueue.journal.base import Journal, Recovered
 from aiqueue.protocol import decode_spec
 
@@ -29,7 +29,7 @@ class Salvage:
             for row in found.rows:
                 if why := fault_in(row, levels):
                     self.jobs[row[0]] = row[1]
-                    self._lose("jobs", f"{row[0]} ({text_of(row[1])})", why)
+                    self._lose("jobs", f"{row[0]} ({printable(row[1])})", why)
         self._lose_with_batches(journal, {row[0] for row in found.batches} - {row[0] for row in self._batches})
         #: of jobs whose own header may not say it
         self.batch_of = {
@@ -59,7 +59,7 @@ class Salvage:
         try:
             self._loads(**{table: [row]})
         except Exception as error:
-            self._lose(table, text_of(str(row[0])), text_of(str(error)))  # type: ignore[index]
+            self._lose(table, printable(str(row[0])), printable(str(error)))  # type: ignore[index]
             return False
         return True
 
