@@ -97,8 +97,8 @@ class BatchPages:
             if part.first_index != RETRIED:
                 first, last = max(after, part.first_index), min(after + limit, part.first_index + part.jobs)
                 seqs.update((index, part.first_seq + index - part.first_index) for index in range(first, last))
-        last = self._last_successors(number, parts)
-        seqs.update((index, last[index]) for index in seqs if index in last)
+        successors = self._last_successors(number, parts)
+        seqs.update((index, successors[index]) for index in seqs if index in successors)
         return [seq for _, seq in sorted(seqs.items())]
 
     def _last_successors(self, number: int, parts: list[PartRow]) -> Mapping[int, int]:

@@ -6,13 +6,12 @@ A read holds the lock of the journal's reader, and what it returns is in memory 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from aiqueue.call_size import PART_BYTES, parts_within
+from aiqueue.service.row_reads import read_each
 
-_log = logging.getLogger(__name__)
 _AT_ONCE = 1_000  # rows whose sizes are read at once
 _UNREADABLE_BYTES = 2**20  # in place of a size that can't be read; most often the row can't be read either
 
@@ -48,14 +47,5 @@ def first_portion(
 
 
 def _sizes_of(keys: Sequence[K], read_sizes: Callable[[Sequence[K]], Mapping[K, int]]) -> Mapping[K, int]:
-    try:
-        return read_sizes(keys)
-    except Exception as error:
-        _log.warning("the sizes of %d rows of the journal could not be read together: %s", len(keys), error)
-    sizes: dict[K, int] = {}
-    for key in keys:
-        try:
-            sizes |= read_sizes([key])
-        except Exception:  # whoever reads the row is given the error
-            sizes[key] = _UNREADABLE_BYTES
-    return sizes
+    sizes, broken = read_each(read_sizes, keys)
+    return sizes | dict.fromkeys(broken, _UNREADABLE_BYTES)  # the error is raised where the row is read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -80,28 +80,29 @@ class RowReads:
     async def _read(
         self, read: Callable[[Sequence[K]], Mapping[K, V]], keys: Sequence[K]
     ) -> tuple[dict[K, V], dict[K, Exception]]:
-        try:
-            return dict(await asyncio.to_thread(read, keys)), {}
-        except Exception as error:
-            _log.warning("%d rows of the journal could not be read together, each is read alone: %s", len(keys), error)
-        asked = set[object](keys)
-        others = (job.seq for job in self._live.values() if job.seq not in asked and job.id not in asked)
-        samples = list(islice(others, _SAMPLES))
-        return await asyncio.to_thread(self._one_by_one, read, keys, samples)
-
-    def _one_by_one(
-        self, read: Callable[[Sequence[K]], Mapping[K, V]], keys: Iterable[K], samples: Sequence[int]
-    ) -> tuple[dict[K, V], dict[K, Exception]]:
-        found: dict[K, V] = {}
-        broken: dict[K, Exception] = {}
-        for key in keys:
-            try:
-                found |= read([key])
-            except Exception as error:
-                broken[key] = error
-        if broken and not found and not _reads_others(self._journal, samples):
-            raise next(iter(broken.values()))
+        found, broken = await asyncio.to_thread(read_each, read, keys)
+        if broken and not found:
+            asked = set[object](keys)
+            others = (job.seq for job in self._live.values() if job.seq not in asked and job.id not in asked)
+            if not await asyncio.to_thread(_reads_others, self._journal, list(islice(others, _SAMPLES))):
+                raise next(iter(broken.values()))
         return found, broken
+
+
+def read_each(read: Callable[[Sequence[K]], Mapping[K, V]], keys: Sequence[K]) -> tuple[dict[K, V], dict[K, Exception]]:
+    """Return what ``read`` returns for all keys; if it raises, what it returns for each key alone, and its errors."""
+    try:
+        return dict(read(keys)), {}
+    except Exception as error:
+        _log.warning("%d rows of the journal could not be read together, each is read alone: %s", len(keys), error)
+    found: dict[K, V] = {}
+    broken: dict[K, Exception] = {}
+    for key in keys:
+        try:
+            found |= read([key])
+        except Exception as error:
+            broken[key] = error
+    return found, broken
 
 
 def _reads_others(journal: Journal, samples: Sequence[int]) -> bool:
@@ -127,20 +128,14 @@ def rows_of(
 
     Runs in a thread. Raises the first error if no row can be read, of other jobs either.
     """
-    read = partial(journal.by_seq, with_payload=with_payload, with_result=with_result)
-    try:
-        return read(seqs)
-    except Exception as error:
-        _log.warning("%d rows of the journal could not be read together, each is read alone: %s", len(seqs), error)
-    rows: list[StoredJob] = []
-    errors: list[Exception] = []
-    for seq in seqs:
-        try:
-            rows += read([seq])
-        except Exception as error:
-            errors.append(error)
-            with suppress(Exception):  # then not even its id is known, and the list is shown without it
-                rows += journal.outlines([seq])
-    if errors and not rows and not _reads_others(journal, ()):
-        raise errors[0]
-    return rows
+
+    def read(some: Sequence[int]) -> dict[int, StoredJob]:
+        return {job.seq: job for job in journal.by_seq(some, with_payload=with_payload, with_result=with_result)}
+
+    found, broken = read_each(read, seqs)
+    for seq in broken:
+        with suppress(Exception):  # then not even its id is known, and the list is shown without it
+            found |= {job.seq: job for job in journal.outlines([seq])}
+    if broken and not found and not _reads_others(journal, ()):
+        raise next(iter(broken.values()))
+    return [found[seq] for seq in seqs if seq in found]
