@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -23,69 +22,15 @@ from aiqueue.errors import IdempotencyConflict
 from aiqueue.journal.base import Journal, StoredKey
 from aiqueue.protocol import Refusal, Submission, SubmitGroup
 from aiqueue.service import lookup
+from aiqueue.service.asked import Answer, Asked, repeated_by
 from aiqueue.service.commits import CommitPipeline, Committed
-from aiqueue.service.digests import digest_of, has_digest, has_ids_of_first, key_of
+from aiqueue.service.digests import key_of
 from aiqueue.service.holds import Holds
 from aiqueue.service.portions import portions
 
 _log = logging.getLogger(__name__)
 _ROUND_BYTES = 8 * 2**20  # of payloads looked up at once
 _JOB_BYTES = 8_192  # what a job without a payload counts for: 1,000 of them take some 10 ms of the loop
-
-
-class Answer(NamedTuple):
-    """What became of a group."""
-
-    refusal: Refusal | None
-    known: str = ""  #: first job of the submit that used its key before
-    committed: Committed | None = None  #: makes the answer true
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    group: SubmitGroup
-    answered: asyncio.Future[Answer]
-    ids: Set[str]  #: of its jobs
-    names: Set[str]  #: its keys and its batch, and the dead letters that it repeats
-    needs: Set[str]  #: jobs of other groups
-    weight: int  #: of its payloads, and what they are looked up by
-    is_large: bool
-    after: Committed | None = None  #: the commit that it waits for
-    sure: set[str] = field(default_factory=set)  #: needs that were looked up again
-    digest: bytes = b""  #: of what is asked for under a key
-    is_same: bool = False  #: as what its key was used for before
-    is_first: bool = False  #: its key was used for these very jobs
-    same: dict[str, bool] = field(default_factory=dict)  #: for ids that are known: as the jobs that have them
-    is_known: bool = False  #: it was accepted before, all of it
-
-    def compare(self, keys: Mapping[str, StoredKey]) -> None:
-        """Note what comes of its key, and of its ids. Takes a while for a large group: not in the event loop."""
-        group = self.group
-        self.is_known = not group.part_of and len(self.same) == len(group.jobs) > 0 and all(self.same.values())
-        if key := key_of(group):
-            self.digest = self.digest or digest_of(group)
-            used = keys.get(key)
-            self.is_same = used is not None and has_digest(group, used.digest, self.digest)
-            self.is_first = used is not None and used.job_id == group.jobs[0].id and has_ids_of_first(group)
-
-    def is_named_in(self, names: Set[str]) -> bool:
-        """Return True if one of its ids, its key or its batch is among these names."""
-        return bool(names) and not (self.ids.isdisjoint(names) and self.names.isdisjoint(names))
-
-    def is_behind(self, names: Set[str]) -> bool:
-        """Return True if groups before it in line that have these names may still be about to accept what it names."""
-        if not names:
-            return False
-        return self.is_named_in(names) or self.group.part_of in names or not self.needs.isdisjoint(names)
-
-    def answer(self, answer: Answer) -> None:
-        if not self.answered.done():
-            self.answered.set_result(answer)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.answered.done():
-            self.answered.set_exception(error)
-            self.answered.exception()  # seen: the caller may have failed with another group
 
 
 class _Found(NamedTuple):
@@ -116,7 +61,7 @@ class Rounds:
         self._prepared = prepared
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
         self._holds = holds
-        self._waiting: list[_Asked] = []  # in the order they came
+        self._waiting: list[Asked] = []  # in the order they came
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -134,18 +79,19 @@ class Rounds:
             self._running = asyncio.create_task(self._run())
         return [one.answered for one in asked]
 
-    def _asked(self, group: SubmitGroup, answered: asyncio.Future[Answer]) -> _Asked:
+    def _asked(self, group: SubmitGroup, answered: asyncio.Future[Answer]) -> Asked:
         names = {group.batch.id} if group.batch is not None else set[str]()
         if ready := self._prepared.get(id(group)):
             names |= ready.keys
             weight = ready.bytes + _JOB_BYTES * len(ready.jobs)
-            return _Asked(group, answered, ready.jobs.keys(), names, ready.outside.keys(), weight, is_large=True)
+            return Asked(group, answered, ready.jobs.keys(), names, ready.outside.keys(), weight, is_large=True)
         names.update(job.header.idempotency_key for job in group.jobs)
-        names |= _repeated_by(group)
+        names |= repeated_by(group)
         names.discard("")
         weight = sum(len(job.payload) + _JOB_BYTES for job in group.jobs)
         ids = {job.id for job in group.jobs}
-        return _Asked(group, answered, ids, names, _needs_of(group), weight, is_large=False)
+        needs = lookup.needs_of(group.jobs) if group.batch is not None else frozenset[str]()
+        return Asked(group, answered, ids, names, needs, weight, is_large=False)
 
     def _let_go(self, needs: Set[str], answered: asyncio.Future[Answer]) -> None:
         self._holds.release(needs)
@@ -162,10 +108,10 @@ class Rounds:
                 for one in asked:
                     one.fail(error)
 
-    def _take(self) -> list[_Asked]:
+    def _take(self) -> list[Asked]:
         """Take the groups of the next round out of the line, and those that nobody waits for any more."""
-        taken: list[_Asked] = []
-        left: list[_Asked] = []
+        taken: list[Asked] = []
+        left: list[Asked] = []
         ahead: set[str] = set()  # names of groups that stay in line
         weight = 0
         for one in self._waiting:
@@ -182,14 +128,14 @@ class Rounds:
         self._waiting = left
         return taken
 
-    async def _round(self, asked: Sequence[_Asked]) -> None:
+    async def _round(self, asked: Sequence[Asked]) -> None:
         with self._commits.watched() as rows:
             asked, found = await self._look_up(asked)
             unsure = _names_in(rows, asked)
             deletes = any(each.deletes for each in rows)
         unsure |= _changed_in(rows, found.repeated)
-        new: list[_Asked] = []
-        again: list[_Asked] = []
+        new: list[Asked] = []
+        again: list[Asked] = []
         ahead: set[str] = set()  # names of ``again``
         for one in asked:
             is_behind = one.is_named_in(unsure) or one.is_behind(ahead)
@@ -208,7 +154,7 @@ class Rounds:
             self._accept(new, found)
         self._put_back(again)
 
-    async def _look_up(self, asked: Sequence[_Asked]) -> tuple[Sequence[_Asked], _Found]:
+    async def _look_up(self, asked: Sequence[Asked]) -> tuple[Sequence[Asked], _Found]:
         """Return what the journal says. A group for which it can't be read fails, and is left out."""
         try:
             return asked, await asyncio.to_thread(self._read, asked)
@@ -216,7 +162,7 @@ class Rounds:
             if len(asked) == 1:
                 raise
             _log.warning("%d groups could not be looked up together, each is looked up alone: %s", len(asked), error)
-        readable: list[_Asked] = []
+        readable: list[Asked] = []
         found = _Found({}, frozenset(), {}, {})
         for one in asked:
             try:
@@ -227,12 +173,12 @@ class Rounds:
                 readable.append(one)
         return readable, found
 
-    def _read(self, asked: Sequence[_Asked]) -> _Found:
+    def _read(self, asked: Sequence[Asked]) -> _Found:
         groups = [one.group for one in asked]
         keys = {job.header.idempotency_key for group in groups for job in group.jobs} - {""}
         needs = set[str]().union(*(one.needs for one in asked))
         batches = {group.batch.id for group in groups if group.batch is not None}
-        repeated = set[str]().union(*map(_repeated_by, groups))
+        repeated = set[str]().union(*map(repeated_by, groups))
         used = self._journal.keys(list(keys)) if keys else {}
         self._compare_ids(asked)
         for one in asked:
@@ -245,9 +191,9 @@ class Rounds:
             {job.id: (job.seq, job.state, job.progress) for job in dead},
         )
 
-    def _compare_ids(self, asked: Sequence[_Asked]) -> None:
+    def _compare_ids(self, asked: Sequence[Asked]) -> None:
         """Note which jobs have ids that are known, and whether they are those jobs. A result says nothing of that."""
-        sent: dict[str, list[tuple[_Asked, Submission]]] = {}
+        sent: dict[str, list[tuple[Asked, Submission]]] = {}
         for one in asked:
             one.same = {}
             for job in one.group.jobs:
@@ -258,7 +204,7 @@ class Rounds:
                 for one, job in sent[known.id]:
                     one.same[known.id] = lookup.is_same(known, job, one.group.metadata)
 
-    def _doubts(self, one: _Asked, found: _Found, unsure: Set[str], deletes: bool) -> bool:
+    def _doubts(self, one: Asked, found: _Found, unsure: Set[str], deletes: bool) -> bool:
         """Return True if a needed job may have ended or been deleted and the journal did not show it yet.
 
         A job that is being deleted was not needed when that began, so it may be one of these.
@@ -272,7 +218,7 @@ class Rounds:
         one.sure |= doubtful  # at the next round
         return bool(doubtful)
 
-    def _accept(self, new: Sequence[_Asked], found: _Found) -> None:
+    def _accept(self, new: Sequence[Asked], found: _Found) -> None:
         groups = [one.group for one in new]
         same = {job_id: is_same for one in new for job_id, is_same in one.same.items()}
         digests = {one.group.jobs[0].id: one.digest for one in new if one.digest}
@@ -281,7 +227,7 @@ class Rounds:
         for one, refusal in zip(new, replies, strict=True):
             one.answer(Answer(refusal, committed=committed))
 
-    def _put_back(self, again: list[_Asked]) -> None:
+    def _put_back(self, again: list[Asked]) -> None:
         """Let groups be looked up once more, when all that is accepted now is on disk."""
         settled = self._commits.settled()
         for one in again:
@@ -291,17 +237,7 @@ class Rounds:
             settled.add_done_callback(lambda _: self._wake.set())
 
 
-def _repeated_by(group: SubmitGroup) -> Set[str]:
-    return {job.header.redriven_from for job in group.jobs} - {""}
-
-
-def _needs_of(group: SubmitGroup) -> Set[str]:
-    if group.batch is None:
-        return frozenset()
-    return {need.job_id for job in group.jobs for need in job.header.needs} - {job.id for job in group.jobs}
-
-
-def _names_in(commits: Sequence[Rows], asked: Sequence[_Asked]) -> set[str]:
+def _names_in(commits: Sequence[Rows], asked: Sequence[Asked]) -> set[str]:
     """Return those names of groups that commits bring. One that is both an id and a key only waits for no reason.
 
     The names of the large groups are not put together with others: there may be 100,000 of them.
@@ -330,7 +266,7 @@ def _changed_in(commits: Sequence[Rows], repeated: Mapping[str, tuple[int, str, 
     return {job_id for job_id, (seq, _, _) in repeated.items() if seq in changed}
 
 
-def _known(one: _Asked, keys: Mapping[str, StoredKey]) -> Answer | None:
+def _known(one: Asked, keys: Mapping[str, StoredKey]) -> Answer | None:
     """Return the answer to a group that was accepted before, or whose key another submit has used."""
     group, is_same = one.group, one.is_same
     used = keys.get(key_of(group))
