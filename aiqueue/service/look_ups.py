@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
-from aiqueue.engine import QueueEngine
+from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.soundness import check_header
 from aiqueue.engine.states import JobState
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import JobView
 from aiqueue.service import lookup
 from aiqueue.service.commits import Committed
-from aiqueue.service.drops import Drops
+from aiqueue.service.drops import Drops, is_of_any
 from aiqueue.service.row_reads import RowReads
 from aiqueue.service.shown_times import show_job
 
@@ -47,7 +47,7 @@ class LookUps:
             broken.update(errors)
             return found
 
-        stored = await lookup.kept_jobs(ids, read, self._settled, self._engine, self._drops)
+        stored = await self._kept(ids, read)
         attempts: dict[int, list[bytes]] = {}
         if tried := {job.id: job.seq for job in stored.values() if lookup.has_history(job)}:
             ids = await self._within_a_part(ids, weights, tried)
@@ -58,6 +58,23 @@ class LookUps:
         shown |= {job.id: self.view(job, attempts.get(job.seq)) for job in stored.values()}
         views = [shown.get(job_id) for job_id in ids]
         return views[: count_within(map(size_of_view, views), PART_BYTES)]
+
+    async def _kept(
+        self, ids: Sequence[str], read: Callable[[Sequence[str]], Awaitable[dict[str, StoredJob]]]
+    ) -> dict[str, StoredJob]:
+        """Return jobs that are on disk, without those of a batch that is being dropped: they are as good as gone."""
+        live, dropping = self._engine.core.live, self._drops.under_way
+        await asyncio.shield(self._settled())
+        found = await read(ids)
+        unsure = [job.id for job in found.values() if job.state not in TERMINAL and job.id not in live]
+        if unsure:  # dropped, or ended, since they were read
+            for job_id in unsure:
+                del found[job_id]
+            await asyncio.shield(self._settled())
+            found |= await read(unsure)
+        if dropping := [*dropping, *self._drops.under_way]:
+            return {job_id: job for job_id, job in found.items() if not is_of_any(dropping, job.seq)}
+        return found
 
     async def _within_a_part(
         self, ids: Sequence[str], weights: Mapping[str, int], tried: Mapping[str, int]

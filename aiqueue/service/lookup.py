@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
@@ -15,7 +15,6 @@ from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, JobHeader, JobInput, JobView, Need, Submission, decode_header
 from aiqueue.service.commits import Committed
 from aiqueue.service.digests import in_order
-from aiqueue.service.drops import Drops, is_of_any
 from aiqueue.service.holds import Holds
 
 _log = logging.getLogger(__name__)
@@ -117,28 +116,6 @@ def is_same(stored: StoredJob, submitted: Submission, shared: bytes = b"") -> bo
 
 def _is_same_json(stored: bytes, sent: bytes) -> bool:
     return stored == sent or in_order(stored) == in_order(sent)
-
-
-async def kept_jobs(
-    ids: Sequence[str],
-    read: Callable[[Sequence[str]], Awaitable[dict[str, StoredJob]]],
-    settled: Callable[[], Committed],
-    engine: QueueEngine,
-    drops: Drops,
-) -> dict[str, StoredJob]:
-    """Return jobs that are on disk, without those of a batch that is being dropped: they are as good as gone."""
-    live, dropping = engine.core.live, drops.under_way
-    await asyncio.shield(settled())
-    found = await read(ids)
-    unsure = [job.id for job in found.values() if job.state not in TERMINAL and job.id not in live]
-    if unsure:  # dropped, or ended, since they were read
-        for job_id in unsure:
-            del found[job_id]
-        await asyncio.shield(settled())
-        found |= await read(unsure)
-    if dropping := [*dropping, *drops.under_way]:
-        return {job_id: job for job_id, job in found.items() if not is_of_any(dropping, job.seq)}
-    return found
 
 
 def needs_of(jobs: Sequence[Submission]) -> Set[str]:
