@@ -12,35 +12,20 @@ from pathlib import Path
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from aiqueue.config import Settings
 from aiqueue.errors import StartError
 from aiqueue.journal.head import head_path
-from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import BatchSpec, SubmitGroup
-from aiqueue.testing import jobs
 from aiqueue.testing.jobs import completed, failed, header, submission
 from aiqueue.views import encode_json, readable_info
+from tests.tools.killed_journal import open_unsealed, settings_at
 from tests.tools.service_harness import ServiceHarness
 
 _PAGE = 8_192
 IDS = ("done", "retry", "runs", "waits", "batch-1", "batch-2")
 
 
-def settings_at(path: Path) -> Settings:
-    """Return the settings of a queue whose journal is at ``path``."""
-    config = jobs.settings()
-    return config.model_copy(update={"journal": config.journal.model_copy(update={"path": path})})
-
-
-def opened(path: Path) -> SqliteJournal:
-    """Return a journal that will not say, when it is closed, what its file is like: as if it had been killed."""
-    journal = SqliteJournal(path, durability="off")
-    journal._seal = lambda: None  # type: ignore[method-assign]
-    return journal
-
-
 async def fill(path: Path) -> None:
-    queue = ServiceHarness(settings_at(path), opened(path))
+    queue = ServiceHarness(settings_at(path), open_unsealed(path))
     await queue.submit(*IDS[:4])
     assert await queue.claim(3) == ["done", "retry", "runs"]
     await queue.exchange(completed("done"), failed("retry"), slots=0)
@@ -67,7 +52,7 @@ def started(path: Path) -> tuple[str, ServiceHarness | None]:
     """Return why the queue did not start, or the queue."""
     journal = None
     try:
-        journal = opened(path)
+        journal = open_unsealed(path)
         return "", ServiceHarness(settings_at(path), journal)
     except StartError as error:
         if journal is not None:

@@ -12,6 +12,7 @@ from aiqueue.engine.effects import Rows
 from aiqueue.errors import StartError
 from aiqueue.journal.head import head_path
 from aiqueue.journal.sqlite import SqliteJournal
+from tests.tools.killed_journal import open_unsealed
 
 
 class Killed:
@@ -19,10 +20,9 @@ class Killed:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        journal = SqliteJournal(path, durability="off")
+        journal = open_unsealed(path)
         journal.commit(Rows(jobs=[(1, "job-1", b"header", b"payload")], counters=b"totals"))
         self.id = journal._id
-        journal._seal = lambda: None  # type: ignore[method-assign]
         journal.close()
         self.content, self._head = path.read_bytes(), head_path(path).read_bytes()
 

@@ -175,23 +175,33 @@ def test_a_reader_in_another_thread_sees_the_last_commit(journal: SqliteJournal)
     assert found == [{1: b"p"}]
 
 
-def test_a_read_of_many_rows_lets_others_read_in_between(
-    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class WatchedLock:
+    """Counts the steps of the database in each hold of a lock."""
+
+    def __init__(self, journal: SqliteJournal) -> None:
+        self._steps, self.holds = 0, list[int]()
+        self._lock = journal._reading
+        journal._reader.set_progress_handler(self._step, 1_000)
+        journal._reading = self  # type: ignore[assignment]
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._steps = 0
+
+    def __exit__(self, *_: object) -> None:
+        self.holds.append(self._steps)
+        self._lock.release()
+
+    def _step(self) -> int:
+        self._steps += 1
+        return 0
+
+
+def test_a_read_of_many_rows_lets_others_read_in_between(journal: SqliteJournal) -> None:
     journal.commit(Rows(jobs=[(seq, str(seq), b"h", b"p") for seq in range(1, 3_001)]))
-    lock, holds = journal._reading, [0]
-
-    class Counted:
-        def __enter__(self) -> None:
-            holds[0] += 1
-            lock.acquire()
-
-        def __exit__(self, *_: object) -> None:
-            lock.release()
-
-    monkeypatch.setattr(journal, "_reading", Counted())
+    watched = WatchedLock(journal)
     assert len(journal.states([str(seq) for seq in range(1, 3_001)])) == 3_000
-    assert holds[0] >= 3
+    assert len(watched.holds) >= 3
 
 
 def test_what_was_not_checkpointed_is_there_without_a_close(journal: SqliteJournal, path: Path, tmp_path: Path) -> None:
@@ -248,28 +258,6 @@ def test_old_keys_of_large_lists_are_read_a_few_at_a_time(journal: SqliteJournal
     assert [key.key for key in journal.old_keys(before=99.0, limit=500)] == ["key-1", "key-2", "key-3"]
     journal.commit(Rows(free_keys=[(f"key-{no}", f"job-{no}") for no in (1, 2, 3)]))
     assert [key.key for key in journal.old_keys(before=99.0, limit=500)] == ["key-4", "key-5", "key-6"]
-
-
-class WatchedLock:
-    """Counts the steps of the database in each hold of a lock."""
-
-    def __init__(self, journal: SqliteJournal) -> None:
-        self._steps, self.holds = 0, list[int]()
-        self._lock = journal._reading
-        journal._reader.set_progress_handler(self._step, 1_000)
-        journal._reading = self  # type: ignore[assignment]
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._steps = 0
-
-    def __exit__(self, *_: object) -> None:
-        self.holds.append(self._steps)
-        self._lock.release()
-
-    def _step(self) -> int:
-        self._steps += 1
-        return 0
 
 
 @pytest.mark.parametrize("state", ["completed", "queued"])

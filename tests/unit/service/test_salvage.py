@@ -19,7 +19,8 @@ from aiqueue.engine.schedule_records import SchedulesCall
 from aiqueue.errors import StartError
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import BatchSpec, SubmitGroup
-from aiqueue.testing.jobs import completed, header, settings, submission
+from aiqueue.testing.jobs import completed, header, submission
+from tests.tools.killed_journal import open_unsealed, settings_at
 from tests.tools.schedules import spec
 from tests.tools.service_harness import ServiceHarness
 
@@ -34,12 +35,9 @@ class Site:
 
     def start(self) -> ServiceHarness:
         """Start the queue."""
-        journal = SqliteJournal(self.path, durability="off")
-        journal._seal = lambda: None  # type: ignore[method-assign]
-        config = settings()
-        config = config.model_copy(update={"journal": config.journal.model_copy(update={"path": self.path})})
+        journal = open_unsealed(self.path)
         try:
-            return ServiceHarness(config, journal)
+            return ServiceHarness(settings_at(self.path), journal)
         except BaseException:
             journal.close()
             raise
@@ -57,8 +55,7 @@ class Site:
 
     def spoil(self, statement: str, *values: object) -> None:
         """Change the journal."""
-        journal = SqliteJournal(self.path, durability="off")
-        journal._seal = lambda: None  # type: ignore[method-assign]
+        journal = open_unsealed(self.path)
         assert journal._writer.execute(statement, values).rowcount == 1
         journal.close()
 
