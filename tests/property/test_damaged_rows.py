@@ -65,9 +65,7 @@ async def _left(path: Path, place: tuple[str, str], unit: int, value: str) -> di
     _damage(journal, place, unit, value)
     retention = queue.settings.retention
     queue.clock.advance(retention.max_age_s + retention.idempotency_s + 10_000)
-    queue.service._retention.tick()
-    assert queue.service._retention._step_task is not None
-    await queue.service._retention._step_task
+    await queue.forget_old()
     assert await queue.submit("new") is None
     journal._writer.execute("DELETE FROM jobs WHERE id = 'new'")
     left = {table: journal._writer.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _COLUMNS}

@@ -62,7 +62,7 @@ class Keyed:
         elif step == "delete a dead letter" and self._dead:
             deleted = await queue.service.dead_letters.delete([self._dead.pop()])
             self.freed = self.freed or (deleted == self.ids and not self._as_batch)
-        await self._forget()
+        await self._system.queue.forget_old()
 
     async def _end(self, outcome: Callable[[str], Outcome], count: int = 1) -> list[str]:
         if not self._system.queue.ready():
@@ -72,14 +72,6 @@ class Keyed:
             await self._system.queue.exchange(outcome(job_id), slots=0)
             self._ended[job_id] = self._system.queue.clock.now()
         return [job_id for job_id in claimed if job_id in self.ids]
-
-    async def _forget(self) -> None:
-        """Let retention make a pass."""
-        retention = self._system.queue.service._retention
-        retention._next_pass_at = 0.0
-        retention.tick()
-        if retention._step_task is not None:
-            await retention._step_task
 
     async def check(self) -> bool:
         """Check what the key stands for; return whether it still stands for these jobs."""

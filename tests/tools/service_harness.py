@@ -76,6 +76,15 @@ class ServiceHarness:
         """Return how many jobs a worker could be given now."""
         return self.service._engine.ready(POOL, now=self.clock.now())
 
+    async def forget_old(self) -> None:
+        """Let retention make a pass now, after the one that is under way."""
+        retention = self.service._retention
+        if retention._step_task is not None:
+            await retention._step_task
+        retention._next_pass_at = 0.0
+        retention.tick()
+        await retention._step_task
+
     async def view(self, job_id: str) -> JobView:
         """Return a job as it is on disk."""
         (view,) = await self.service.get_jobs([job_id])

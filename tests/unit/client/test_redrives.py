@@ -161,12 +161,12 @@ async def test_a_deleted_dead_letter_whose_error_is_still_needed_is_not_retried_
     assert sorted(live(harness)) == ["fan-in", "slow"]
 
 
-async def test_the_others_of_a_batch_are_retried_beside_one_that_was_redriven(harness: ClientHarness) -> None:
-    async with ClientHarness() as other:
-        await batch_of_dead_letters(other, "d", "e")
-        client = await other.client()
+async def test_the_others_of_a_batch_are_retried_beside_one_that_was_redriven() -> None:
+    async with ClientHarness() as harness:
+        await batch_of_dead_letters(harness, "d", "e")
+        client = await harness.client()
         (successor,) = await redrive(client)
-        assert await retry(other) == 1
-        views = {view.id: view for view in await other.queue.service.get_jobs(live(other)) if view is not None}
+        assert await retry(harness) == 1
+        views = {view.id: view for view in await harness.queue.service.get_jobs(live(harness)) if view is not None}
         assert {view.header.redriven_from for view in views.values()} == {"d", "e"}
         assert views[successor].header.redriven_from == "d"

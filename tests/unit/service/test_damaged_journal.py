@@ -32,9 +32,7 @@ def journal_of(queue: ServiceHarness) -> SqliteJournal:
 async def forget(queue: ServiceHarness) -> None:
     """Let a pass of retention run to its end, a long time later."""
     queue.clock.advance(queue.settings.retention.max_age_s + queue.settings.retention.idempotency_s + 100)
-    queue.service._retention.tick()
-    assert queue.service._retention._step_task is not None
-    await queue.service._retention._step_task
+    await queue.forget_old()
 
 
 async def end(queue: ServiceHarness, *ids: str) -> None:

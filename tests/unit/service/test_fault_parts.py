@@ -110,7 +110,12 @@ async def test_a_worker_keeps_its_jobs_and_is_listened_to_whatever_part_of_its_c
     await queue.now.submit("a", "b", "c")
     assert sorted(await queue.now.claim(3, "ill")) == ["a", "b", "c"]
     made = [make(monkeypatch) for make in bugs]
-    queue.bug = lambda engine: [bug(engine) for bug in made] and None
+
+    def all_bugs(engine: Any) -> None:
+        for bug in made:
+            bug(engine)
+
+    queue.bug = all_bugs
     queue.bug(queue.now.service._engine)
     worker = IllWorker(queue)
     calls: dict[str, int] = {}

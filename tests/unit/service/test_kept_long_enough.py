@@ -28,15 +28,10 @@ async def few() -> AsyncIterator[ServiceHarness]:
 
 async def forget(queue: ServiceHarness, *, after_s: float = 61.0) -> None:
     """Let time pass, in which the queue lives, and retention make a pass."""
-    if queue.service._retention._step_task is not None:
-        await queue.service._retention._step_task
     queue.clock.advance(after_s)
     queue.service._ticker.ticked_at = queue.clock.now()
     queue.service._ticker.tick()
-    for _ in range(20):  # before this a pass was of many steps, each begun by a tick
-        queue.service._retention.tick()
-        if queue.service._retention._step_task is not None:
-            await queue.service._retention._step_task
+    await queue.forget_old()
 
 
 async def submit_with_key(queue: ServiceHarness, job_id: str, delay_ms: int) -> str:

@@ -124,15 +124,7 @@ class Racing(MemoryJournal):
     def _race(self, found: Any) -> None:
         if self.queue is not None and "parent" in found:
             self.raced += 1
-            asyncio.run_coroutine_threadsafe(self._forget(), self.loop).result(10.0)
-
-    async def _forget(self) -> None:
-        assert self.queue is not None
-        retention = self.queue.service._retention
-        retention._next_pass_at = 0.0
-        retention.tick()
-        if retention._step_task is not None:
-            await retention._step_task
+            asyncio.run_coroutine_threadsafe(self.queue.forget_old(), self.loop).result(10.0)
 
     def begin(self, queue: ServiceHarness) -> None:
         """Race from now on."""
