@@ -193,7 +193,7 @@ decode_stats = msgspec.msgpack.Decoder(Stats).decode
 
 
 def moment(seconds: float) -> datetime | None:
-    """Return the UTC time ``seconds`` after the epoch; None for 0, which stands for "not yet", and for no number.
+    """Return the UTC time ``seconds`` after the epoch; None for 0, which stands for "not yet", and for NaN.
 
     What no datetime can say is shown as the first or last that can: the clocks' difference may move a time beyond.
     """
@@ -297,7 +297,7 @@ def event_info(event: Event, header: JobHeader | None = None) -> JobInfo:
 
 def _priority(level: int) -> AIJobPriority:
     if not 0 <= level < len(LEVELS):
-        raise ValueError(f"its level is {level}, which is none of 0 to {len(LEVELS) - 1}")
+        raise ValueError(f"its level is {level}, and must be 0 to {len(LEVELS) - 1}")
     return LEVELS[level]
 
 

@@ -96,8 +96,8 @@ class DeadLetterClient:
 
         Raises, before anything is submitted, DeadLetterNotFound if one is no dead letter, and RecordUnreadable if the
         journal can't read one; ValidationError for a patch that does not fit; IdempotencyConflict for one that was
-        redriven with another patch. One that is deleted, or retried with its batch, meanwhile is refused with
-        DeadLetterNotFound too; others may have been submitted then, and repeating the call without it is safe.
+        redriven with another patch. Raises DeadLetterNotFound, too, if one is deleted, or retried with its batch, while
+        this runs. Others may have been submitted by then: it is safe to repeat the call without that one.
         """
         validate_options({} if max_retries is None else {"max_retries": max_retries})
         if per_second is not None and not per_second > 0:

@@ -225,7 +225,7 @@ def stop(core: Core, turn: Turn, group: Group, reason: str) -> None:
 
 
 def advance(core: Core, turn: Turn) -> None:
-    """Cancel some more jobs of the batches that are being stopped, or forget them, of those that are dropped."""
+    """Cancel some more jobs of the batches that are being stopped, and forget some of those that are being dropped."""
     for group in list(core.groups.stopping.values()):
         if group.stored.dropped:
             if not drops.forget_some(core, turn, group):

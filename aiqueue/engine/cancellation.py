@@ -46,19 +46,19 @@ def expire(core: Core, turn: Turn, job: JobRecord) -> None:
 
 
 def _announce(core: Core, turn: Turn, job: JobRecord) -> None:
-    """Announce a job of a long list whose turn has not come: its end is not to be the first that is heard of it."""
+    """Announce a job of a long list whose turn has not come, so that its end is not its first event."""
     if core.lists and job.state is JobState.BLOCKED and job.batch_id not in core.groups.live:
         core.publish(turn, job, SUBMITTED)
 
 
 def fail_where_closed(core: Core, turn: Turn, job: JobRecord) -> None:
-    """End a new job that is not to wait for a gate, if its gate is closed."""
+    """Fail a new job that may not wait for a gate, if its gate is closed."""
     gate = core.gates.of(job.lane, now=turn.now)
     if turn.now < gate.closed_until and job.state is JobState.QUEUED:
         fail_closed(core, turn, job, gate.reason)
 
 
 def fail_closed(core: Core, turn: Turn, job: JobRecord, reason: str) -> None:
-    """End a job that was not to wait for a closed gate."""
+    """Fail a job that may not wait for a closed gate."""
     error = CircuitOpen(f"Circuit breaker: {job.lane.provider}/{job.lane.model} takes no calls now: {reason}")
     core.move(turn, job, JobState.FAILED, failure=error.to_failure())

@@ -44,7 +44,7 @@ class Counters(msgspec.Struct, kw_only=True, gc=False):
         self.ended[name] = self.ended.get(name, 0) + 1
 
     def begin_after(self, last_seq: int, last_batch: int) -> None:
-        """Make sure that no number of a job or batch that is there is given again."""
+        """Go on behind the numbers of the jobs and batches that are there, so that none is given twice."""
         self.next_seq, self.next_batch = max(self.next_seq, last_seq + 1), max(self.next_batch, last_batch + 1)
 
     def take_seq(self) -> int:

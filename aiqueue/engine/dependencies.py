@@ -56,7 +56,7 @@ class Links:
         children: dict[str, list[str]],
         needed: dict[str, int],
     ) -> None:
-        """Take many new jobs at once, made ready beforehand; ``children``: who waits for one of them.
+        """Take many new jobs at once, made ready beforehand; ``children``: the jobs that wait for each.
 
         The mappings are this object's from now on.
         """

@@ -1,7 +1,7 @@
 """Dropping open batches: all that was sent of one is forgotten, some jobs in each turn, as if it had never been sent.
 
-The first turn marks the batch in its journal row, and each turn notes there how far it came, so a queue that dies
-meanwhile goes on when it starts again. From the first turn on no call sees the batch. Its parts say which jobs there
+The first turn marks the batch in its journal row, and each turn notes there how far it came, so a queue that dies in
+between goes on when it starts again. From the first turn on no call sees the batch. Its parts say which jobs there
 were, so that the rows of ended ones go too.
 """
 

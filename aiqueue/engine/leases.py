@@ -77,7 +77,7 @@ class Leases:
         return worker
 
     def prolong(self, worker: Worker, *, now: float) -> None:
-        """Let the worker's leases last from ``now`` on."""
+        """Let the worker's leases begin anew at ``now``."""
         worker.silent_after = now + self._lease_s
 
     def find(self, worker_id: str) -> Worker | None:

@@ -1,4 +1,4 @@
-"""Values that no job can have: a row that decodes may still have a flipped bit.
+"""Values that no job can have: a flipped bit may leave a row that can be decoded.
 
 Such a row must not be loaded. A level that does not exist ends the process, a time that is no number breaks the order
 of a heap for all jobs in it, and a count beyond the database's integers fails the commit that it is part of.
@@ -21,7 +21,7 @@ _STATES = frozenset(
 
 
 def is_time(seconds: float) -> bool:
-    """Return True for a number of seconds that a clock can show; NaN is none."""
+    """Return True for a number of seconds that a clock can show; False for NaN."""
     return -_MOST_S < seconds < _MOST_S
 
 
@@ -49,9 +49,9 @@ def check_counters(counters: Counters) -> None:
 
 
 def check_level(job_id: str, level: int, levels: int) -> None:
-    """Raise ValueError for a level that does not exist."""
+    """Raise ValueError for a level that does not exist; ``levels``: the number of levels."""
     if not 0 <= level < levels:
-        raise ValueError(f"job {job_id}: its level is {level}, which is none of 0 to {levels - 1}")
+        raise ValueError(f"job {job_id}: its level is {level}, and must be 0 to {levels - 1}")
 
 
 def check_header(job_id: str, header: JobHeader, levels: int) -> None:
@@ -76,7 +76,7 @@ def check_header(job_id: str, header: JobHeader, levels: int) -> None:
 def check_progress(job_id: str, state: str, progress: Progress) -> None:
     """Raise ValueError for a state or a value that no live job can have."""
     if state not in _STATES:
-        raise ValueError(f"job {job_id}: its state is {state!r}, which is none of a job that has not ended")
+        raise ValueError(f"job {job_id}: its state is {state!r}, which no live job has")
     for at in (progress.started_at, progress.run_at):
         if not is_time(at):
             raise ValueError(f"job {job_id}: its row has the time {at}")

@@ -39,7 +39,9 @@ class BatchPages:
         else:
             seqs = self._journal.batch_ends(number, after=call.after, limit=limit)
         sizes = partial(self._journal.row_sizes, with_payload=False, with_result=True)
-        page, passed = first_portion(seqs, sizes, limit=_PAGE_BYTES)  # passed too: those whose retention time is over
+        page, passed = first_portion(
+            seqs, sizes, limit=_PAGE_BYTES
+        )  # ``passed``: with those that retention has deleted
         rows = rows_of(self._journal, page)
         if call.ordered and not call.with_live:
             for at, job in enumerate(rows):
@@ -86,7 +88,7 @@ class BatchPages:
             yield from parts_within(seqs, lambda seq: 1 + failed[seq], limit=2 * most, most=most)
 
     def again(self, seqs: Sequence[int]) -> list[StoredJob]:
-        """Return jobs with all that it takes to make others like them."""
+        """Return jobs with all that is needed to make others like them."""
         return rows_of(self._journal, seqs, with_payload=True, with_result=False)
 
     def _by_index(self, number: int, after: int, limit: int) -> list[int]:

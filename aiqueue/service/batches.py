@@ -78,7 +78,7 @@ class BatchDesk:
             rows, after = await asyncio.to_thread(self._pages.page, found.number, call)
             is_last = self._is_last(found.stored, after, ordered=call.ordered)
             left = deadline - asyncio.get_running_loop().time()
-            if after > call.after or is_last or left <= 0:  # there may be none left of those that it passed
+            if after > call.after or is_last or left <= 0:  # retention may have deleted all those that it passed
                 self._forget(call.batch_id, heard)
                 return ResultsReply([self._view_of(row) for row in rows], after, is_last)
             await asyncio.wait([heard], timeout=left)
@@ -126,7 +126,7 @@ class BatchDesk:
         return after >= stored.total if ordered else bool(stored.ended_at) and after >= stored.ends
 
     async def _drop(self, call: BatchCall) -> bool:
-        """Forget batches that were never sealed; answer when nothing of them is left. False: it was sealed before."""
+        """Drop batches that were never sealed; return when nothing of them is left. Return False if one was sealed."""
         live = self._engine.core.groups.live
         ids = await self._unsealed_of(call.batch_id, call.token) if call.action == "drop_run" else [call.batch_id]
         groups = [live[batch_id] for batch_id in ids if batch_id in live]
@@ -140,9 +140,9 @@ class BatchDesk:
         return len(dropped) == len(ids)
 
     async def _unsealed_of(self, run: str, next_batch: str) -> list[str]:
-        """Return the batches of a run that were never sealed, those that are just being dropped too.
+        """Return the batches of a run that were never sealed, also those that are being dropped.
 
-        None if the next batch is there already: this call comes again, and those that are open now came after it.
+        Return none if the next batch is there already: then this call is a repeat, and the open batches came after it.
         """
         live = self._engine.core.groups.live
         is_known = await asyncio.to_thread(self._journal.batch, next_batch) is not None

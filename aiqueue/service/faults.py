@@ -107,8 +107,8 @@ class FaultBook:
     def put_off_s(self, call: str, *, callers: int = 1, beyond: int = 0) -> float:
         """Return for how long a call is not carried out that ended the process alone; 0: it is.
 
-        ``callers``: where several make it, so many of them must have met the fault. ``beyond``: so many faults do not
-        put it off yet.
+        ``callers``: how many of those that make it must have met the fault. ``beyond``: how many faults are let pass
+        before it is put off.
         """
         faults = [fault for fault in self._recent() if fault.alone and call in fault.inputs]
         if len(faults) <= beyond or len({fault.inputs[0] for fault in faults}) < callers:
@@ -126,7 +126,7 @@ class FaultBook:
     def trip(
         self, what: str, error: BaseException, inputs: Sequence[str] = (), *, alone: bool = False, job: str = ""
     ) -> None:
-        """Note the fault, say so, and end the process. ``job``: the one to blame if the engine had none in hand."""
+        """Note the fault, say so, and end the process. ``job``: to be blamed if the engine had no job in hand."""
         if self.failed:
             return
         self.failed = f"{what} failed with {_describe(error)}"

@@ -48,7 +48,7 @@ class Intake:
         self._apply, self._engine, self._journal, self._commits, self._clock = apply, engine, journal, commits, clock
         self._holds, self._drops = holds, drops
         self._prepared: dict[int, Prepared] = {}  # of the large groups in hand, by ``id``
-        self.prepared_from = _PREPARED  #: jobs of a group and needs of them together; and so many in one turn
+        self.prepared_from = _PREPARED  #: jobs and needs of a group; as many are made ready in one turn
         self._rounds = Rounds(self._carry_out, engine, journal, commits, holds, self._prepared)
         self._old = OldIds(journal.newest_id(), taken)
         self._opened: list[set[str]] = []  # one for each submit that looks something up
@@ -79,7 +79,7 @@ class Intake:
         """Do beforehand what accepting the group takes that concerns it alone, some jobs in each turn of the loop."""
         ready = self._prepared[id(group)] = self._engine.prepare(group)
         await in_parts(ready.in_parts(self.prepared_from, now=self._clock.now()))
-        if not ready.is_sound:  # the usual way says why
+        if not ready.is_sound:  # the usual way says why not
             del self._prepared[id(group)]
 
     async def _submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class LookUps:
-    """Look-ups in one journal, which do not see what is being dropped."""
+    """Look-ups in one journal. They hide what is being dropped."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class LookUps:
     async def _kept(
         self, ids: Sequence[str], read: Callable[[Sequence[str]], Awaitable[dict[str, StoredJob]]]
     ) -> dict[str, StoredJob]:
-        """Return jobs that are on disk, without those of a batch that is being dropped: they are as good as gone."""
+        """Return jobs that are on disk, without those of a batch that is being dropped."""
         live, dropping = self._engine.core.live, self._drops.under_way
         await asyncio.shield(self._settled())
         found = await read(ids)

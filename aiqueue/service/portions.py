@@ -1,4 +1,4 @@
-"""How much of the journal one read returns: portions of a few MiB, by the sizes that it knows beforehand.
+"""How much of the journal one read returns: portions of a few MiB, made by the sizes of rows.
 
 A read holds the lock of the journal's reader, and what it returns is in memory at once. A thousand results may have
 16 GiB. So many rows are read in portions, and no column that is not needed.

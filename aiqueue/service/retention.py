@@ -64,7 +64,7 @@ class Retention:
             try:
                 await what()
             except Exception as error:  # the journal's own: OSError, the database's error
-                _log.warning("what is over could not be forgotten, the next try is in %g s: %s", _REST_S, error)
+                _log.warning("retention failed, and tries again in %g s: %s", _REST_S, error)
         self._next_pass_at = self._clock.now() + _REST_S
 
     async def _forget_ended(self) -> None:
@@ -109,11 +109,13 @@ class Retention:
     async def _sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         try:
             return await asyncio.to_thread(self._journal.sizes, seqs)
-        except Exception:  # a page of one of them is damaged: each is deleted alone, or left, by the journal
+        except (
+            Exception
+        ):  # a page of one of them is damaged: then each goes alone, and the journal leaves what it can't delete
             return dict.fromkeys(seqs, _STEP_BYTES)
 
     async def _forget_part(self, part: Sequence[EndedRow]) -> None:
-        """Delete some jobs in one commit, but for those that a job needs which was accepted since they were read."""
+        """Delete some jobs in one commit, except those that a job needs which was accepted since they were read."""
         if seqs := [row.seq for row in part if not self._is_needed(row.id)]:
             await self._forget(Rows(deletes=seqs))
 

@@ -148,7 +148,7 @@ class Rounds:
             else:
                 new.append(one)
                 names = unsure
-            if one is not asked[-1]:  # else nobody looks at them: there may be 100,000
+            if one is not asked[-1]:  # those of the last one are not looked at, and may be 100,000
                 names.update(one.ids, one.names)
         if new:
             self._accept(new, found)

@@ -19,7 +19,7 @@ from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.payload_cache import PayloadCache
 
 Done = tuple[Any, Committed]
-_KEPT = 10_000  # payloads of a large group: those of its other jobs are read when they are claimed
+_KEPT = 10_000  # payloads of a large group; those of its other jobs are read when these are claimed
 
 
 class Steps:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiqueue.testing.jobs import chat
 from aiqueue.testing.simulation.clients import SimulatedClient
 
-_SOON_S = (0.0, 0.001, 0.002, 0.004, 0.3)  # within the calls of others
+_SOON_S = (0.0, 0.001, 0.002, 0.004, 0.3)  # while other calls are under way
 
 
 async def dead_letters(client: SimulatedClient) -> None:
@@ -28,7 +28,7 @@ async def dead_letters(client: SimulatedClient) -> None:
 
 
 async def dead_letters_of_batch(client: SimulatedClient) -> None:
-    """Redrive and delete dead letters of a batch that is retried meanwhile."""
+    """Redrive and delete dead letters of a batch while it is retried."""
     draws = client.world.draws
     payloads = [chat("down") for _ in range(draws.randint(1, 3))]
     fan = await client.made.fan_out(payloads, {"timeout": 2_000, "max_retries": 0})

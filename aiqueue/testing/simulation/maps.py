@@ -26,7 +26,7 @@ async def map_rows(client: SimulatedClient) -> None:
 
 
 async def map_late_rows(client: SimulatedClient) -> None:
-    """Map rows some of which come after the queue would have given up a silent submitter."""
+    """Map rows that come so slowly that the queue would have given up a silent submitter."""
     await _map(client, LATE_RUN, ["row 1", "row 2", "row 3"], LATE_S)
 
 
@@ -54,7 +54,7 @@ async def _map(client: SimulatedClient, run_id: str, rows: list[str], wait_s: fl
                 _check_done(promises, f"{run_id} {row.key}", row.job.job_id)
     except ValidationError as error:
         if promises.runs[run_id] == 1:
-            promises.world.violated("map was told of another one", run_id, str(error))
+            promises.world.violated("map was told of another program", run_id, str(error))
     except JobNotFound as error:
         if not promises.forgets and promises.runs[run_id] == 1:
             promises.world.violated("a row's job is unknown", run_id, str(error))

@@ -100,7 +100,7 @@ async def test_one_kind_of_thing_that_can_not_be_read_at_all_keeps_no_other_from
     (root,) = pages_of(alone, "states_by_end")
     overwrite(alone, root, b"\xff" * 16)
     await forget(queue)
-    assert "the next try is in" in caplog.text
+    assert "retention failed, and tries again in" in caplog.text
     assert alone.keys(["default:a", "default:b"]) == {}
 
 

@@ -317,7 +317,7 @@ async def test_a_journal_that_can_not_be_read_is_tried_again_later(
     old.add(1)
     count, old.journal.count_jobs = old.journal.count_jobs, lambda: 1 // 0  # type: ignore[method-assign]
     await old.tick()
-    assert "the next try is in 60 s" in caplog.text
+    assert "tries again in 60 s" in caplog.text
     old.journal.count_jobs = count  # type: ignore[method-assign]
     await old.tick()
     assert old.seqs == [1]
