@@ -113,14 +113,17 @@ class Case:
 
 
 def parts_of(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    """Yield items in parts of ``size``."""
     return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def jobs_of(ids: Iterable[str], made: JobHeader) -> Iterator[Submission]:
+    """Yield jobs that share a header."""
     return (Submission(job_id, made, PAYLOAD) for job_id in ids)
 
 
 def steps_of(batch_id: str, ids: list[str]) -> Iterator[Submission]:
+    """Yield the steps of a chain, each of which needs the one before it."""
     for index, job_id in enumerate(ids):
         needs = (Need(ids[index - 1]),) if index else ()
         yield Submission(job_id, replace(header(batch_id=batch_id), index=index, needs=needs, on_error="fail"), PAYLOAD)

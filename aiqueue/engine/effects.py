@@ -17,8 +17,8 @@ from aiqueue.protocol import Event, Need
 #: In place of the time of a job's end; as long as one on disk. A page of the journal is full of the rows of jobs that
 #: run: rows that grew when their jobs end would split it.
 NOT_ENDED = -0.5
-#: In place of the number of a key's batch: it has none, and one of its jobs is deleted that was no dead letter. The
-#: list has done some of its work, so no deletion of its dead letters frees the key before its day is over.
+#: In place of the number of a key's batch, for a key of a list of which a job was deleted that was no dead letter. The
+#: list has done some of its work, so deleting its dead letters does not free the key before its day is over.
 SPENT = 0
 _SPREAD = 500  # rows that are made at once
 

@@ -45,7 +45,7 @@ class Drops:
         return job is not None and self._groups.drops(job)
 
     async def gone(self, group: Group) -> None:
-        """Return when nothing is left of a batch that is being dropped. Raises QueueUnavailable at the queue's end."""
+        """Return when a batch that is being dropped has left memory. Raises QueueUnavailable if the queue stops."""
         if self._groups.live.get(group.spec.id) is group:
             gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiting.setdefault(group.no, (group, gone))[1])
