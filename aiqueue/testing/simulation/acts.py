@@ -14,11 +14,11 @@ _SOON_S = (0.0, 0.001, 0.002, 0.004, 0.3)  # while other calls are under way
 async def dead_letters(client: SimulatedClient) -> None:
     """Redrive or delete dead letters."""
     world, promises = client.world, client.promises
-    heirs = dict(promises.history.heirs)
+    successors = dict(promises.history.successors)
     found = await client.adapter.dead_letters.find(limit=10)
     for info in found:
-        heir = heirs.get(info.job_id)
-        if heir is not None and info.batch_id and promises.history.headers[heir].batch_id == info.batch_id:
+        successor = successors.get(info.job_id)
+        if successor is not None and info.batch_id and promises.history.headers[successor].batch_id == info.batch_id:
             world.violated("dead letter that was retried is listed", info.job_id[-12:])
     ids = [info.job_id for info in found[: world.draws.randint(1, 3)]]
     if ids and world.draws.random() < 0.6:

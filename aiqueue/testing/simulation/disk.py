@@ -35,7 +35,7 @@ class History:
         self.ends: dict[int, tuple[str, bytes]] = {}
         self.ended_at: dict[int, float] = {}
         self.deleted: set[int] = set()
-        self.heirs: dict[str, str] = {}  #: by job id: the job that repeats it
+        self.successors: dict[str, str] = {}  #: by job id: the job that repeats it
         self.on_repeat: Callable[[str], None] = lambda job_id: None
 
     def see(self, rows: Rows) -> None:
@@ -66,8 +66,8 @@ class History:
                 self.ends[seq] = (state, progress)
                 self.ended_at[seq] = self._world.loop.now
                 self._world.note("ended", seq, state)
-        for dead, heir in repeated:
-            self._repeat(dead, heir)
+        for dead, successor in repeated:
+            self._repeat(dead, successor)
         for seq in rows.deletes:
             self._delete(seq)
 
@@ -78,12 +78,12 @@ class History:
         if replace(decode_progress(progress), successor="") != replace(decode_progress(known), successor=""):
             self._world.violated("ended twice", "seq", seq, "as a dead letter")
 
-    def _repeat(self, dead: str, heir: str) -> None:
+    def _repeat(self, dead: str, successor: str) -> None:
         """See that no other job repeats the dead letter now."""
-        other = self.heirs.get(dead)
+        other = self.successors.get(dead)
         if other is not None and other in self.seqs and not self.end_of(other):
-            self._world.violated("repeated twice at once", dead[-12:], "as", other[-12:], heir[-12:])
-        self.heirs[dead] = heir
+            self._world.violated("repeated twice at once", dead[-12:], "as", other[-12:], successor[-12:])
+        self.successors[dead] = successor
         self.on_repeat(dead)
 
     def _check_order(self, deletes: Sequence[int]) -> None:

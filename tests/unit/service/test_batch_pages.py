@@ -23,8 +23,8 @@ async def test_a_page_after_a_retry_reads_its_own_jobs_and_each_successors_place
     assert await queue.service.submit([SubmitGroup(jobs, batch=BatchSpec("b"))]) == [None]
     await queue.exchange(*(failed(job_id, failure=final()) for job_id in await queue.claim(JOBS)), slots=0)
     assert (await queue.service.batches.call(BatchCall("b", "retry_failed"))).changed == JOBS
-    heirs = await queue.claim(JOBS)
-    await queue.exchange(*(completed(job_id) for job_id in heirs), slots=0)
+    successors = await queue.claim(JOBS)
+    await queue.exchange(*(completed(job_id) for job_id in successors), slots=0)
     read, places = [0], [0]
     by_seq, headers = MemoryJournal.by_seq, MemoryJournal.headers
 
@@ -42,7 +42,7 @@ async def test_a_page_after_a_retry_reads_its_own_jobs_and_each_successors_place
     for at in range(0, JOBS, 5):
         page = await queue.service.batches.results(ResultsCall("b", at, 5))
         shown += [job.id for job in page.jobs]
-    assert shown == heirs
+    assert shown == successors
     assert read == [JOBS], "each page reads its own jobs"
     assert places == [JOBS], "where the successors are is read once"
 
