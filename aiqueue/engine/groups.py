@@ -2,7 +2,7 @@
 
 A batch shows the lanes only as many of its jobs as may start now; the others it holds, best first. So a claim costs
 what it costs without batches, and pausing one of 100,000 jobs moves a thousand at most. Never more than
-``max_concurrency`` are in flight: a claim that finds a job whose batch is at its limit sets it aside.
+``max_concurrency`` are in flight: a claim that finds a job whose batch is at its limit gives it back.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class Groups:
         return False
 
     def start(self, job: JobRecord) -> bool:
-        """Tell whether a job that was taken from its lane may start. If not, it was set aside."""
+        """Return True if a job that was taken from its lane may start; else the batch holds it again."""
         group = self.live.get(job.batch_id)
         if group is None:
             return True
