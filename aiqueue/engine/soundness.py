@@ -26,7 +26,7 @@ def is_time(seconds: float) -> bool:
 
 
 def end_in(progress: bytes, otherwise: float) -> float:
-    """Return when a job ended, as its Progress says, or ``otherwise`` where that can't be decoded or is no time.
+    """Return when a job ended by its Progress; ``otherwise`` if that can't be decoded or holds no valid time.
 
     A NaN can't be written, and with an end of 0 or less a job would be kept for ever.
     """

@@ -24,9 +24,9 @@ _OVER = TERMINAL - {JobState.DEAD_LETTER}
 
 
 def spare(writer: sqlite3.Connection, rows: Rows, passed: PassedOver) -> Rows:
-    """Return ``rows`` without what can't be deleted, which is passed over from now on.
+    """Return ``rows`` without what can't be deleted, which retention skips from now on.
 
-    Returns the same if without that they can't be written either.
+    Return ``rows`` itself if it can't be written without that either.
     """
     dropped = [*rows.dropped, *_old_batches(writer, rows.batches_before, passed)]
     steps: list[tuple[str, Any]] = [
@@ -52,7 +52,7 @@ def spare(writer: sqlite3.Connection, rows: Rows, passed: PassedOver) -> Rows:
 
 
 def _by_name(steps: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return steps as the fields of Rows."""
+    """Return steps as fields of Rows."""
     found: dict[str, list[Any]] = {"deletes": [], "dropped": [], "free_keys": [], "key_times": []}
     for name, item in steps:
         found[name].append(item)
@@ -92,7 +92,7 @@ def _over(writer: sqlite3.Connection, seqs: Sequence[int]) -> list[tuple[int, st
 
 
 def _that_work(items: Sequence[_T], works: Callable[[Sequence[_T]], bool]) -> list[_T]:
-    """Return those items that work, each tried beside its neighbours only. Each item at fault costs few tries of all.
+    """Return the items that work beside their neighbours. An item at fault costs as much as a few tries of all items.
 
     >>> _that_work([1, 2, 3, 4, 5], lambda some: 4 not in some)
     [1, 2, 3, 5]
@@ -110,7 +110,7 @@ def _that_work(items: Sequence[_T], works: Callable[[Sequence[_T]], bool]) -> li
 
 
 def _most(items: Sequence[_T], works: Callable[[Sequence[_T]], bool]) -> list[_T]:
-    """Return those items that work together, but for the few that do not.
+    """Return items that work together: all but the few that do not.
 
     >>> _most([1, 2, 3, 4, 5], lambda some: 4 not in some)
     [1, 2, 3, 5]
