@@ -67,7 +67,7 @@ class DroppedBatches(RuleBasedStateMachine):
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Let the loop do ``work``."""
-        return self.loop.run_until_complete(asyncio.wait_for(work, 10.0))
+        return self.loop.run_until_complete(asyncio.wait_for(work, 120.0))
 
     # --- what callers do ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-_LIMIT_S = 10.0  # what is waited for comes at once; this ends a test that would wait for ever
+_LIMIT_S = 60.0  # what is waited for comes at once; this ends a test that would wait for ever
 
 
 async def until(condition: Callable[[], object]) -> None:
