@@ -17,7 +17,7 @@ from aiqueue.engine.states import JobState
 from aiqueue.errors import DeadLetterNotFound, IdempotencyConflict
 from aiqueue.protocol import JobHeader, Refusal, Submission
 
-NOBODY = "-"  #: in place of a successor's id: the job was deleted, and its error is kept for those that need it
+DELETED = "-"  #: in place of a successor's id, in a row that is kept because a live job needs its error
 
 StateRow = tuple[int, str, bytes, float]
 

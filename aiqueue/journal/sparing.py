@@ -43,7 +43,7 @@ def spare(writer: sqlite3.Connection, rows: Rows, passed: PassedOver) -> Rows:
     if not steps or not _can_write(writer, only([])):
         return rows
     sound = _that_work(steps, lambda some: _can_write(writer, Rows(**_by_name(some))))
-    done = only(_most(sound, lambda some: _can_write(writer, only(some))))
+    done = only(_that_work(sound, lambda some: _can_write(writer, only(some)), together=True))
     left = sorted(set(rows.deletes).difference(done.deletes))
     passed.add("jobs", left)
     passed.add("batches", set(dropped).difference(done.dropped))
@@ -91,35 +91,21 @@ def _over(writer: sqlite3.Connection, seqs: Sequence[int]) -> list[tuple[int, st
     return [(seq, JobState.CANCELLED.value, b"", 1.0) for seq in seqs if found.get(seq) not in _OVER]
 
 
-def _that_work(items: Sequence[_T], works: Callable[[Sequence[_T]], bool]) -> list[_T]:
+def _that_work(items: Sequence[_T], works: Callable[[Sequence[_T]], bool], *, together: bool = False) -> list[_T]:
     """Return the items that work beside their neighbours. An item at fault costs as much as a few tries of all items.
+
+    ``together``: each part is tried with all that was found before, so that what is returned works at once.
 
     >>> _that_work([1, 2, 3, 4, 5], lambda some: 4 not in some)
     [1, 2, 3, 5]
+    >>> _that_work([1, 2, 3, 4], lambda some: sum(some) < 7, together=True)
+    [1, 2, 3]
     """
     found: list[_T] = []
     parts = [items]
     while parts:
         part = parts.pop()
-        if works(part):
-            found += part
-        elif len(part) > 1:
-            half = len(part) // 2
-            parts += [part[half:], part[:half]]
-    return found
-
-
-def _most(items: Sequence[_T], works: Callable[[Sequence[_T]], bool]) -> list[_T]:
-    """Return items that work together: all but the few that do not.
-
-    >>> _most([1, 2, 3, 4, 5], lambda some: 4 not in some)
-    [1, 2, 3, 5]
-    """
-    found: list[_T] = []
-    parts = [items]
-    while parts:
-        part = parts.pop()
-        if works([*found, *part]):
+        if works([*found, *part] if together else part):
             found += part
         elif len(part) > 1:
             half = len(part) // 2

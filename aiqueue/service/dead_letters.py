@@ -11,7 +11,7 @@ from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.soundness import end_in
 from aiqueue.engine.states import JobState
-from aiqueue.engine.successors import NOBODY, with_successor
+from aiqueue.engine.successors import DELETED, with_successor
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, DeadLettersReply, header_of
 from aiqueue.service import lookup
@@ -98,7 +98,7 @@ class DeadLetters:
             needed = {job.seq for job in dead if self._is_needed(job.id)}
             rows = Rows(deletes=[job.seq for job in dead if job.seq not in needed], free_keys=free)
             rows.states += [
-                (job.seq, JobState.FAILED.value, with_successor(job.progress, NOBODY), end_in(job.progress, _LONG_AGO))
+                (job.seq, JobState.FAILED.value, with_successor(job.progress, DELETED), end_in(job.progress, _LONG_AGO))
                 for job in dead
                 if job.seq in needed
             ]
