@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Coroutine
 from dataclasses import replace as replaced
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import settings
@@ -24,6 +22,7 @@ from aiqueue.testing.jobs import header, submission
 from aiqueue.testing.manual_clock import ManualClock
 from aiqueue.testing.memory_journal import MemoryJournal
 from tests.tools.service_harness import ServiceHarness
+from tests.tools.sqlite_runs import OnSqlite
 from tests.tools.turns import until
 
 _T = TypeVar("_T")
@@ -280,23 +279,8 @@ class DroppedBatches(RuleBasedStateMachine):
 _PAGE = ResultsCall(BATCH, 0, 10, with_live=True)
 
 
-class SqliteDroppedBatches(DroppedBatches):
+class SqliteDroppedBatches(OnSqlite, DroppedBatches):
     """The same on the real journal."""
-
-    def make_journal(self) -> Journal:
-        """Return a journal that waits for no disk."""
-        self.folder = tempfile.TemporaryDirectory()
-        return SqliteJournal(Path(self.folder.name) / "journal.db", durability="off")
-
-    def reopen(self) -> Journal:
-        """Close the journal in an orderly way: what a kill leaves, other tests know."""
-        self.run(self.queue.service.close())
-        return SqliteJournal(Path(self.folder.name) / "journal.db", durability="off")
-
-    def teardown(self) -> None:
-        """End, and remove the files."""
-        super().teardown()
-        self.folder.cleanup()
 
 
 TestDroppedBatches = DroppedBatches.TestCase

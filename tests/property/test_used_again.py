@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Coroutine
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis.strategies as st
@@ -19,7 +17,6 @@ from aiqueue.engine import Exchange, Tick
 from aiqueue.engine.schedule_records import SchedulesCall, ScheduleSpec
 from aiqueue.errors import BatchNotFound, ValidationError
 from aiqueue.journal.base import Journal
-from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import BatchSpec, Need, Outcome, Submission, SubmitGroup
 from aiqueue.service.recovery import load_engine
 from aiqueue.submit_format import decode_groups, encode_groups
@@ -27,6 +24,7 @@ from aiqueue.testing.jobs import POOL, completed, failed, final, header, submiss
 from aiqueue.testing.manual_clock import ManualClock
 from aiqueue.testing.memory_journal import MemoryJournal
 from tests.tools.service_harness import ServiceHarness
+from tests.tools.sqlite_runs import OnSqlite
 
 _T = TypeVar("_T")
 IDS = [f"0190000{number}-0000-7000-8000-000000000000" for number in range(6)]
@@ -244,23 +242,8 @@ class UsedAgain(RuleBasedStateMachine):
         self.loop.close()
 
 
-class SqliteUsedAgain(UsedAgain):
+class SqliteUsedAgain(OnSqlite, UsedAgain):
     """The same on the real journal."""
-
-    def make_journal(self) -> Journal:
-        """Return a journal that waits for no disk."""
-        self.folder = tempfile.TemporaryDirectory()
-        return SqliteJournal(Path(self.folder.name) / "journal.db", durability="off")
-
-    def reopen(self) -> Journal:
-        """Close the journal in an orderly way: what a kill leaves, other tests know."""
-        self.run(self.queue.service.close())
-        return SqliteJournal(Path(self.folder.name) / "journal.db", durability="off")
-
-    def teardown(self) -> None:
-        """End, and remove the files."""
-        super().teardown()
-        self.folder.cleanup()
 
 
 TestUsedAgain = UsedAgain.TestCase
