@@ -33,7 +33,8 @@ class Keyed:
         self.ids: list[str] = []
         self._ended: dict[str, float] = {}
         self._dead: list[str] = []
-        self.freed = False  #: by hand: the one job that it stood for was deleted
+        self._some_completed = False
+        self.freed = False  #: by hand: the last that was kept of its jobs was deleted, and none of them had completed
 
     @property
     def _now(self) -> float:
@@ -53,7 +54,7 @@ class Keyed:
             queue.clock.advance(step)
             queue.service._ticker.tick()
         elif step == "complete":
-            await self._end(completed)
+            self._some_completed = bool(await self._end(completed)) or self._some_completed
         elif step == "give up":
             self._dead += await self._end(failed)
         elif step == "others end":
@@ -61,7 +62,8 @@ class Keyed:
             await self._end(completed, 2)
         elif step == "delete a dead letter" and self._dead:
             deleted = await queue.service.dead_letters.delete([self._dead.pop()])
-            self.freed = self.freed or (deleted == self.ids and not self._as_batch)
+            last = bool(deleted) and not queue.journal.jobs(self.ids)
+            self.freed = self.freed or (last and not self._some_completed and not self._as_batch)
         await self._system.queue.forget_old()
 
     async def _end(self, outcome: Callable[[str], Outcome], count: int = 1) -> list[str]:
