@@ -28,5 +28,14 @@ def is_damage(error: BaseException) -> bool:
     return code & 0xFF == sqlite3.SQLITE_CORRUPT or code == sqlite3.SQLITE_IOERR_READ
 
 
+def what_to_do(error: BaseException) -> str:
+    """Return what a person can do about a commit that fails, to follow a semicolon. The writer tries on in any case."""
+    if is_damage(error):
+        return 'a page of its database is broken: stop the queue and mend it (docs/operations.md, "is damaged")'
+    if is_full(error):
+        return "make room on its disk, the queue goes on by itself"
+    return "see to its disk, the queue tries again and goes on by itself"
+
+
 def _code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0))

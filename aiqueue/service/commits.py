@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.errors import JournalUnavailable
 from aiqueue.journal.base import Journal, JournalRefused, JournalTaken
+from aiqueue.journal.failures import what_to_do
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
 from aiqueue.protocol import Event
 from aiqueue.service.faults import COMMIT
@@ -103,9 +104,7 @@ class CommitPipeline:
         if self._taken is not None:
             raise JournalUnavailable(str(self._taken))
         if self._error is not None:
-            raise JournalUnavailable(
-                f"the journal can't be written ({self._error}); free its disk, it goes on by itself"
-            )
+            raise JournalUnavailable(f"the journal can't be written ({self._error}); {what_to_do(self._error)}")
         if not self._has_room():
             raise JournalUnavailable("the journal's disk is full: make room on it, the queue goes on by itself")
 

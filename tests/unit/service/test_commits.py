@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sqlite3
 
 import pytest
 
@@ -13,7 +14,7 @@ from aiqueue.journal.base import JournalTaken
 from aiqueue.protocol import Event
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.testing.memory_journal import MemoryJournal
-from tests.tools.turns import turns
+from tests.tools.turns import turns, until
 
 
 def effects(seq: int) -> Effects:
@@ -78,3 +79,25 @@ async def test_a_journal_that_another_queue_took_refuses_all_that_waits_and_all_
     assert pipeline.waits_s() == math.inf  # the watchdog ends a process that hangs, and this one for good
     assert (told, journal.commits) == ([], 0)
     await pipeline.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (sqlite3.SQLITE_CORRUPT, "a page of its database is broken: stop the queue and mend it"),
+        (sqlite3.SQLITE_FULL, "make room on its disk"),
+        (sqlite3.SQLITE_IOERR_FSYNC, "see to its disk"),
+    ],
+)
+async def test_while_commits_fail_what_is_refused_says_what_can_be_done(code: int, advice: str) -> None:
+    journal = MemoryJournal()
+    pipeline = CommitPipeline(journal, lambda events: None)
+    error = sqlite3.DatabaseError("what SQLite says")
+    error.sqlite_errorcode = code
+    journal.break_down(error)
+    waiting = pipeline.append(effects(1))
+    await until(lambda: pipeline._error)
+    with pytest.raises(JournalUnavailable, match=rf"can't be written \(what SQLite says\); {advice}"):
+        pipeline.check()
+    await pipeline.close()
+    assert waiting.done()
