@@ -28,6 +28,7 @@ from aiqueue.engine.commands import (
 )
 from aiqueue.engine.core import HELD, Core
 from aiqueue.engine.counters import SAME_CLOCK_S, ClockMark, Counters, decode_counters
+from aiqueue.engine.due import JobTimes
 from aiqueue.engine.effects import Effects
 from aiqueue.engine.exchange import claim, exchange, lose_worker, report, restore_lease, tick
 from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
@@ -214,13 +215,18 @@ class QueueEngine:
             "blocked": core.blocked,
             "waiting": list(core.waiting),
             "fail_fast": sorted(core.fail_fast),
-            "deadlines": (core.deadlines.times(), core.start_by.times()),
-            "appointments": core.appointments.times(),
+            "deadlines": (self._times(core.deadlines), self._times(core.start_by)),
+            "appointments": self._times(core.appointments),
             "schedules": {schedule.spec.id: schedule.facts() for schedule in core.schedules},
             "refusals": dict(core.refusals),
             "gates": {gate.key: stored for gate in core.gates if (stored := gate.stored()) != StoredGate()},
             "calls": {gate.key: gate.in_flight for gate in core.gates if gate.in_flight},
         }
+
+    def _times(self, times: JobTimes) -> dict[str, float]:
+        """Return the times of jobs, but for those of batches that are being dropped: theirs pass without a trace."""
+        live, groups = self.core.live, self.core.groups
+        return {job_id: at for job_id, at in times.times().items() if not groups.drops(live[job_id])}
 
     def _order(self) -> dict[LaneKey, list[str]]:
         """Return the ready jobs of each lane in the order of service, those that batches hold among them."""

@@ -16,6 +16,7 @@ from aiqueue.engine.groups import Group
 from aiqueue.errors import BatchNotFound
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
 from aiqueue.service.drops import is_of_any
+from aiqueue.service.recovery import load_engine
 from aiqueue.testing.jobs import header, submission
 from aiqueue.testing.memory_journal import MemoryJournal
 from tests.tools.service_harness import ServiceHarness
@@ -150,6 +151,20 @@ async def test_a_job_that_is_just_being_dropped_does_not_expire(queue: ServiceHa
     await go_on(queue)
     assert await queue.events() == before
     assert (queue.journal.count_jobs(), queue.service._engine.core.counters.ended) == (0, {})
+
+
+async def test_a_deadline_that_passes_in_a_drop_makes_no_difference_between_memory_and_disk(
+    queue: ServiceHarness,
+) -> None:
+    sent = part("open", *IDS)
+    sent.jobs[-1].header = replace(sent.jobs[-1].header, expires_in_ms=1_000)
+    await half_dropped(queue, sent)
+    queue.clock.advance(2.0)
+    queue.service._step(Tick())
+    await queue.service._commits.settled()
+    mine = queue.service._engine
+    assert mine.core.live, "the drop goes on"
+    assert mine.fingerprint() == load_engine(queue.settings, queue.journal, queue.clock).fingerprint()
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before the drop", "after a part of it"])
