@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aiqueue.engine.groups import FAILED, Group
+from aiqueue.engine.group import FAILED, Group
 from aiqueue.engine.states import JobState
 
 

@@ -13,7 +13,7 @@ from aiqueue.engine.cancellation import fail_where_closed, stop_job
 from aiqueue.engine.commands import Retry, Steer, Submit
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess, failure_of, lost_need, unknown
-from aiqueue.engine.groups import Group
+from aiqueue.engine.group import Group
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, SUBMITTED, Turn
 from aiqueue.engine.records import JobRecord
 from aiqueue.engine.states import TERMINAL, JobState

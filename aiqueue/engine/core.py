@@ -14,7 +14,8 @@ from aiqueue.engine.dependencies import Links
 from aiqueue.engine.due import WAITING, DueTimes, JobTimes, delayed_until, expires_after, expires_at, runs_at
 from aiqueue.engine.effects import NOT_ENDED
 from aiqueue.engine.fail_fast import FailFast
-from aiqueue.engine.groups import Group, Groups
+from aiqueue.engine.group import Group
+from aiqueue.engine.groups import Groups
 from aiqueue.engine.lanes import Lanes, Room
 from aiqueue.engine.leases import Leases
 from aiqueue.engine.policy import EnginePolicy, Route

@@ -12,7 +12,7 @@ from itertools import islice
 from operator import attrgetter
 
 from aiqueue.engine.core import Core
-from aiqueue.engine.groups import Group
+from aiqueue.engine.group import Group
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.states import TERMINAL
 

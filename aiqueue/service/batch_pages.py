@@ -9,7 +9,7 @@ from functools import partial
 from aiqueue.batch_protocol import ResultsCall
 from aiqueue.call_size import parts_within
 from aiqueue.engine.batches import RETRIED
-from aiqueue.engine.groups import FAILED
+from aiqueue.engine.group import FAILED
 from aiqueue.engine.states import TERMINAL, JobState
 from aiqueue.engine.successors import has_successor
 from aiqueue.journal.base import Journal, PartRow, StoredJob

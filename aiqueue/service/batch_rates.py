@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from aiqueue.engine.batch_records import StoredBatch
-from aiqueue.engine.groups import Group
+from aiqueue.engine.group import Group
 
 _MARKS = 31  # one a second: the rate is taken over half a minute
 _SOON_S = 5.0  # marks that go back less far say too little

@@ -15,7 +15,7 @@ from aiqueue.batch_protocol import BatchCall
 from aiqueue.engine import QueueEngine
 from aiqueue.engine.batch_records import StoredBatch
 from aiqueue.engine.commands import Command, Retry
-from aiqueue.engine.groups import Group
+from aiqueue.engine.group import Group
 from aiqueue.engine.successors import has_successor
 from aiqueue.errors import AIQueueError, BatchNotFound, FieldError, ValidationError
 from aiqueue.ids import new_job_ids

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 
 from aiqueue.engine import QueueEngine
 from aiqueue.engine.drops import is_of
-from aiqueue.engine.groups import Group
+from aiqueue.engine.group import Group
 from aiqueue.engine.records import JobRecord
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal

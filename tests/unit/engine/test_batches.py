@@ -9,7 +9,7 @@ from aiqueue.engine import QueueEngine, Submit
 from aiqueue.engine.batch_records import decode_stored_batch, encode_batch
 from aiqueue.engine.batches import OPEN_S
 from aiqueue.engine.commands import Steer
-from aiqueue.engine.groups import WINDOW
+from aiqueue.engine.group import WINDOW
 from aiqueue.errors import RateLimited
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import BatchSpec, Need, Submission, SubmitGroup

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace as with_fields
 
 from aiqueue.engine.commands import Steer
-from aiqueue.engine.groups import Group
+from aiqueue.engine.group import Group
 from aiqueue.errors import RateLimited
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
 from aiqueue.testing.jobs import failed, final, group, header, submission

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiqueue.engine.batch_records import StoredBatch
-from aiqueue.engine.groups import Group
+from aiqueue.engine.group import Group
 from aiqueue.protocol import BatchSpec
 from aiqueue.service.batch_rates import BatchRates
 

@@ -12,7 +12,7 @@ from aiqueue.batch_protocol import BatchCall, ResultsCall
 from aiqueue.engine import Tick
 from aiqueue.engine.batch_records import StoredBatch
 from aiqueue.engine.engine import BatchRow
-from aiqueue.engine.groups import Group
+from aiqueue.engine.group import Group
 from aiqueue.errors import BatchNotFound
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
 from aiqueue.service.drops import is_of_any
