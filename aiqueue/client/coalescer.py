@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aiqueue.call_size import MAX_CALL_BYTES, size_of_group
+from aiqueue.client.headers import callers_key
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import (
     AIQueueError,
@@ -182,7 +183,7 @@ def _error_of(refusal: Refusal) -> AIQueueError:
     if refusal.kind == QueueFault.kind:
         return QueueFault(refusal.message)
     if refusal.kind == IdempotencyConflict.kind:
-        return IdempotencyConflict(refusal.message)
+        return IdempotencyConflict(callers_key(refusal.message))
     if refusal.kind == QueueFull.kind:
         return QueueFull(refusal.message, refusal.retry_after_s)
     if refusal.kind == BatchNotFound.kind:

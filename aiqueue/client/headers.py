@@ -48,6 +48,11 @@ def scoped_key(key: str | None, scope: str) -> str:
     return f"{scope}:{texts.IDEMPOTENCY_KEY.check('idempotency_key', key)}" if key else ""
 
 
+def callers_key(scoped: str) -> str:
+    """Return an idempotency key as the caller sent it."""
+    return scoped.partition(":")[2]
+
+
 def batch_spec(
     batch_id: str, options: JobOptions, metadata: bytes, *, kind: str = "batch", is_open: bool = False
 ) -> BatchSpec:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import pydantic
 
-from aiqueue.client.headers import DEFAULT_SCOPE, header_fields, scoped_key
+from aiqueue.client.headers import DEFAULT_SCOPE, callers_key, header_fields, scoped_key
 from aiqueue.client.schedule_models import (
     ScheduleDefinition,
     ScheduledJobOptions,
@@ -189,7 +189,9 @@ def _refuse(refusal: Refusal) -> NoReturn:
         raise ValidationError([FieldError(field, message)])
     if refusal.kind == QueueFull.kind:
         raise QueueFull(refusal.message, refusal.retry_after_s)
-    known = (ScheduleNotFound, ScheduleExists, DuplicateJob, IdempotencyConflict)
+    if refusal.kind == IdempotencyConflict.kind:
+        raise IdempotencyConflict(callers_key(refusal.message))
+    known = (ScheduleNotFound, ScheduleExists, DuplicateJob)
     by_kind = {error.kind: error for error in known}
     raise by_kind.get(refusal.kind, AIQueueError)(refusal.message)
 

@@ -276,5 +276,4 @@ def _known(one: Asked, keys: Mapping[str, StoredKey]) -> Answer | None:
         return Answer(None) if one.is_known or (is_same and one.is_first) else None
     if is_same:
         return Answer(None, used.job_id)
-    _, _, key = key_of(group).partition(":")
-    return Answer(Refusal(IdempotencyConflict.kind, key, used.job_id))
+    return Answer(Refusal(IdempotencyConflict.kind, key_of(group), used.job_id))

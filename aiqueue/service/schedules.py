@@ -79,8 +79,7 @@ class ScheduleDesk:
         if used is None:
             return AddSchedule(spec, call.key, digest)
         if not has_digest_of_schedule(spec, used.digest, digest):
-            _, _, key = call.key.partition(":")
-            return Refusal(IdempotencyConflict.kind, key, used.job_id)
+            return Refusal(IdempotencyConflict.kind, call.key, used.job_id)
         schedule = self._engine.core.schedules.find(used.job_id)
         if schedule is None:  # and was removed since: a request that comes late must not bring it back
             return Refusal(ScheduleNotFound.kind, used.job_id)

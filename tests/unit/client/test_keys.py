@@ -43,7 +43,7 @@ async def test_a_list_of_one_with_a_used_key_returns_the_job_that_has_it(client:
 
 async def test_a_list_with_a_used_key_and_another_job_is_refused(client: AsyncAIQueueAdapter) -> None:
     await client.submit_jobs([chat("a"), chat("b")], KEY)
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyConflict, match="key 'key-1' was"):
         await client.submit_jobs([chat("a"), chat("c")], KEY)
     assert await total(client) == 2
 
