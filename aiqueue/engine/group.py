@@ -112,6 +112,7 @@ class Group:
         failed = sum(self.stored.ended.get(state.value, 0) for state in FAILED)
         if self.spec.fail_fast and failed:
             return "a job failed, and fail_fast is set"
-        if failed > self.spec.max_failed_ratio * self.stored.total:
+        # A quotient is rounded as the caller's limit was: 29 / 100 is 0.29, but 0.29 * 100 is less than 29.
+        if failed / max(1, self.stored.total) > self.spec.max_failed_ratio:
             return f"{failed} of {self.stored.total} jobs failed, more than max_failed_ratio allows"
         return ""
