@@ -147,6 +147,7 @@ class JobInput(Wire):
     status: str
     result: bytes = b""
     failure: Failure | None = None
+    place: int = -1  #: among all that the job waited for, those that were skipped too; -1: from a queue that says none
 
 
 class ClaimedJob(Wire):

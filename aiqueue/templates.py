@@ -19,12 +19,13 @@ import msgspec
 from aiqueue.errors import FieldError, TemplateFailed, ValidationError
 from aiqueue.protocol import JobInput
 from aiqueue.results import JobResult, decode_result
+from aiqueue.texts import is_number
 
 FIELDS = ("content", "json", "status", "error", "tokens", "model")
 _ESCAPED = "\\{{"
 _LONGEST = 1_000  # characters of a template; what is longer is none, and is quoted in no error
-_PATH = re.compile(r"\s*([A-Za-z_]\w*(?:\.[\w-]+|\[\d+\])*)\s*")
-_STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]")
+_PATH = re.compile(r"\s*([A-Za-z_]\w*(?:\.[\w-]+|\[[0-9]+\])*)\s*")
+_STEP = re.compile(r"\.([\w-]+)|\[([0-9]+)\]")
 _HINT = "write a path such as {{previous.content}}, or \\{{ for two braces"
 _to_json = msgspec.json.Encoder().encode
 
@@ -90,7 +91,7 @@ def fill(payload: dict[str, Any], inputs: Sequence[JobInput]) -> dict[str, Any]:
     """Return ``payload`` with the results filled in. Raises TemplateFailed where one lacks what is asked for."""
     by_name: dict[str, JobInput] = {}
     for at, each in enumerate(inputs):
-        by_name.setdefault(f"results.{at}", each)
+        by_name.setdefault(f"results.{at if each.place < 0 else each.place}", each)
         by_name.update(dict.fromkeys(each.names, each))
 
     def replaced(text: str) -> str:
@@ -173,7 +174,7 @@ def _inside(value: Any, wanted: Reference) -> Any:
     for step in wanted.path[1:]:
         if isinstance(value, dict) and step in value:
             value = value[step]
-        elif isinstance(value, list) and str(step).isdigit() and int(step) < len(value):
+        elif isinstance(value, list) and is_number(str(step)) and int(step) < len(value):
             value = value[int(step)]
         else:
             raise TemplateFailed(f"Template {wanted}: that answer's JSON has no {step!r} there")

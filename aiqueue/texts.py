@@ -83,6 +83,17 @@ def check_step(field: str, name: object) -> str:
     return name
 
 
+def is_number(text: str) -> bool:
+    r"""Return True for a whole number in the digits 0 to 9.
+
+    ``str.isdigit`` also takes a superscript two, which ``int`` refuses, and the digits of other scripts.
+
+    >>> is_number("12"), is_number("\u00b2"), is_number("\u0661"), is_number("-1"), is_number("")
+    (True, False, False, False, False)
+    """
+    return text.isascii() and text.isdigit()
+
+
 def depth_of(value: object, limit: int) -> int:
     """Return how deep lists and dicts are nested in ``value``, ``limit + 1`` for anything deeper."""
     depth, level = 0, [value]

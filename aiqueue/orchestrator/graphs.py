@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set, Sized
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from aiqueue.engine.dependencies import ON_ERROR, excess
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.protocol import Need
 from aiqueue.templates import Reference, references
-from aiqueue.texts import check_step
+from aiqueue.texts import check_step, is_number
 from aiqueue.waiting import Pace, Parts
 
 _LISTED = 20  # names in one error
@@ -36,29 +36,30 @@ class Graph(NamedTuple):
 
     def needs_in_parts(self, ids: Sequence[str]) -> Parts[list[tuple[Need, ...]]]:
         """Return what each step waits for, with the names that templates may use."""
-        pace, needs = Pace(), list[tuple[Need, ...]]()
+        pace, needs, taken = Pace(), list[tuple[Need, ...]](), {step.name for step in self.steps}
         for at in range(len(ids)):
-            needs.append(self._needs_of(at, ids))
+            needs.append(self._needs_of(at, ids, taken))
             if pace.is_full(1 + len(needs[-1])):
                 yield
         return needs
 
-    def _needs_of(self, at: int, ids: Sequence[str]) -> tuple[Need, ...]:
-        step = self.steps[at]
-        alone = len(step.needs) == 1
-        return tuple(
-            Need(
-                ids[of],
-                (f"steps.{of}", f"steps.{self.steps[of].name}", *(("previous",) if alone or of == at - 1 else ())),
-            )
-            for of in step.needs
-        )
+    def _needs_of(self, at: int, ids: Sequence[str], taken: Set[str]) -> tuple[Need, ...]:
+        step, needs = self.steps[at], list[Need]()
+        for of in step.needs:
+            name = self.steps[of].name
+            # A place never stands for a step if another one has it as its name. Templates of a graph don't use places;
+            # they are kept where they do no harm, since an idempotency key is compared by these texts.
+            place = () if str(of) in taken and str(of) != name else (f"steps.{of}",)
+            previous = ("previous",) if len(step.needs) == 1 or of == at - 1 else ()
+            needs.append(Need(ids[of], (*place, f"steps.{name}", *previous)))
+        return tuple(needs)
 
 
 def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_error: bool) -> Parts[Graph]:
     """Return steps that follow one another. A step is a payload, or ``{"name": …, "payload": …}``.
 
-    Raises ValidationError: no step, a name twice, a template that names what does not come before, too many needs.
+    Raises ValidationError: no step, a name twice or that is another step's place, a template that names what does not
+    come before, too many needs.
     """
     if not steps:
         raise ValidationError([FieldError("steps", "is empty: a chain has at least one step")])
@@ -66,7 +67,7 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     for at, step in enumerate(steps):
         named = isinstance(step, Mapping) and "payload" in step
         name = step.get("name") if named and isinstance(step, Mapping) else None
-        names.append(check_step(f"steps.{at}.name", name) if name else str(at))
+        names.append(_chosen(name, at) if name else str(at))
         payloads.append(step["payload"] if named and isinstance(step, Mapping) else step)
     on_error = "fail" if stop_on_error else "include"
     places = _places(names)
@@ -74,7 +75,7 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     for at, payload in enumerate(payloads):
         needs = {at - 1} if at else set[int]()
         for field, wanted in _references(payload, at, errors):
-            of = at - 1 if wanted.name == "previous" else _place_of(wanted, places, len(names))
+            of = at - 1 if wanted.name == "previous" else places.get(_step_of(wanted))
             if of is None or not 0 <= of < at:
                 message = f"{wanted} names no step before this one; there are: {_list(names, at)}"
                 errors.append(FieldError(field, message, at))
@@ -183,13 +184,26 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
     for parent in parents:
         if parent not in nodes:
             errors.append(FieldError(f"{where}.depends_on", f"unknown node {parent!r}; there are: {_list(nodes)}"))
-    for field, wanted in _references(node["payload"], None, errors):
-        root, _, of = wanted.name.partition(".")
-        if root == "steps" and of in nodes:
-            parents[of] = None
-        elif root == "steps" or (root == "previous" and len(parents) != 1) or (of and int(of) >= len(parents)):
-            errors.append(FieldError(f"{where}.payload.{field}", f"{wanted} names no node; there are: {_list(nodes)}"))
+    found = _references(node["payload"], None, errors)
+    parents |= dict.fromkeys(step for _, wanted in found if (step := _step_of(wanted)) in nodes)
+    for field, wanted in found:  # now that all that it needs is known: ``previous`` is the only one of them
+        if wrong := _fault_of(wanted, nodes, len(parents)):
+            errors.append(FieldError(f"{where}.payload.{field}", f"{wanted} {wrong}"))
     return [parent for parent in parents if parent in nodes]
+
+
+def _fault_of(wanted: Reference, nodes: Mapping[str, Any], count: int) -> str:
+    """Return what is wrong with a template of a node that needs ``count`` others; empty if nothing is."""
+    root, _, which = wanted.name.partition(".")
+    if root == "steps":
+        return "" if which in nodes else f"names no node; there are: {_list(nodes)}"
+    if root == "previous":
+        return (
+            ""
+            if count == 1
+            else f"is the only node that this one needs, but it needs {count}: write {{{{steps.NAME}}}}"
+        )
+    return "" if not which or int(which) < count else f"names no node: this one needs {count}, counted from 0"
 
 
 def _references(payload: Any, index: int | None, errors: list[FieldError]) -> list[tuple[str, Reference]]:
@@ -204,17 +218,28 @@ def _references(payload: Any, index: int | None, errors: list[FieldError]) -> li
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:
+    """Return the place of each step of a chain, by its name and by the place itself."""
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValidationError([FieldError("steps", f"have a name twice: {_list(twice)}")])
-    return {name: at for at, name in enumerate(names)}
+    return {str(at): at for at in range(len(names))} | {name: at for at, name in enumerate(names)}
 
 
-def _place_of(wanted: Reference, places: Mapping[str, int], count: int) -> int | None:
+def _step_of(wanted: Reference) -> str:
+    """Return the step that a template names, by its name or its place; empty if it names none."""
     root, _, which = wanted.name.partition(".")
-    if root != "steps":
-        return None
-    return places.get(which, int(which) if which.isdigit() and int(which) < count else None)
+    return which if root == "steps" else ""
+
+
+def _chosen(name: object, at: int) -> str:
+    """Return a name that the caller chose for the step at ``at``. Raises ValidationError."""
+    name = check_step(f"steps.{at}.name", name)
+    if is_number(name) and name != str(at):
+        message = (
+            f"is a number, {name}, which in a template is a place: {{{{steps.0}}}} is the first step. Add a letter"
+        )
+        raise ValidationError([FieldError(f"steps.{at}.name", message)])
+    return name
 
 
 def _on_error(node: Mapping[str, Any]) -> str:

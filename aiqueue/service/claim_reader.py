@@ -135,13 +135,14 @@ def _inputs_of(
     needs: Sequence[Need], on_error: str, stored: Mapping[str, StoredJob], broken: Mapping[str, Exception]
 ) -> list[JobInput]:
     found: list[JobInput] = []
-    for need in needs:
+    for place, need in enumerate(needs):
         if on_error == "fail" and need.job_id not in stored and need.job_id not in broken:
             raise not_kept(need.job_id)
         error = broken.get(need.job_id)
         if error is None:
             try:
-                found += lookup.inputs_of([need], on_error, stored)
+                given = lookup.input_of(need, place, on_error, stored.get(need.job_id))
+                found += [given] if given is not None else []
             except Exception as undecodable:
                 error = undecodable
         if error is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
@@ -72,18 +72,18 @@ def has_history(stored: StoredJob) -> bool:
     return attempt > 1 or (attempt == 1 and stored.state not in _IN_AN_ATTEMPT)
 
 
-def inputs_of(needs: Sequence[Need], on_error: str, stored: Mapping[str, StoredJob]) -> list[JobInput]:
-    """Return what the jobs came to that another one waited for, as it is given to that one's worker."""
-    found: list[JobInput] = []
-    for need in needs:
-        job = stored.get(need.job_id)
-        if job is None:
-            gone = DependencyFailed(f"the result of job {need.job_id} is not kept any more").to_failure()
-            found.append(JobInput(need.names, "gone", failure=gone))
-        elif job.state == JobState.COMPLETED or on_error != "skip":
-            failure = decode_progress(job.progress).failure if job.progress else None
-            found.append(JobInput(need.names, job.state, job.result, failure))
-    return found
+def input_of(need: Need, place: int, on_error: str, job: StoredJob | None) -> JobInput | None:
+    """Return what ``job`` came to, as it is given to the worker of a job that waited for it; None if it is skipped.
+
+    ``place``: of ``need`` among all needs of that job, which is also its place in templates.
+    """
+    if job is None:
+        gone = DependencyFailed(f"the result of job {need.job_id} is not kept any more").to_failure()
+        return JobInput(need.names, "gone", failure=gone, place=place)
+    if job.state != JobState.COMPLETED and on_error == "skip":
+        return None
+    failure = decode_progress(job.progress).failure if job.progress else None
+    return JobInput(need.names, job.state, job.result, failure, place)
 
 
 def is_wanted(view: JobView, call: DeadLettersCall) -> bool:
