@@ -44,6 +44,7 @@ StepName = Annotated[Text, Field(pattern=texts.STEP)]
 _encode = msgspec.json.Encoder().encode
 
 MAX_BATCH_JOBS = 10_000
+MAX_COUNT = 2**31 - 1  #: of whatever is counted and has no smaller limit; larger numbers fit no message to the queue
 _METADATA = "kept with the job, not interpreted; as JSON it may have limits.max_metadata_bytes, 16 KiB by default"
 _MAX_WAIT_MS = 366 * 86_400_000
 
@@ -88,17 +89,17 @@ class GenerationConfig(_Verbatim):
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=0, le=MAX_COUNT)
     min_p: float | None = Field(None, ge=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_COUNT)
     stop: str | list[str] | None = None
-    seed: int | None = None
+    seed: int | None = Field(None, description="its range is the provider's")
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     response_format: JsonObject | None = None
     tools: list[JsonObject] | None = None
     tool_choice: str | JsonObject | None = None
-    dimensions: int | None = Field(None, ge=1, description="embeddings only")
+    dimensions: int | None = Field(None, ge=1, le=MAX_COUNT, description="embeddings only")
     extra_body: JsonObject | None = Field(None, description="sent to the provider as it is")
 
 
@@ -207,7 +208,9 @@ class BatchOptions(JobOptions):
     job_id: None = None
     idempotency_key: None = None
     name: Name | None = None
-    max_concurrency: int | None = Field(None, ge=1, description="jobs of the batch that run at once at most")
+    max_concurrency: int | None = Field(
+        None, ge=1, le=MAX_COUNT, description="jobs of the batch that run at once at most"
+    )
     fail_fast: bool = Field(False, description="the first job that fails stops the others")
     max_failed_ratio: float = Field(1.0, ge=0, le=1, description="so does a greater share of failed ones")
 
@@ -218,7 +221,7 @@ class GraphOptions(JobOptions):
     job_id: None = None
     idempotency_key: None = None
     name: Name | None = None
-    max_concurrency: int | None = Field(None, ge=1, description="jobs of it that run at once at most")
+    max_concurrency: int | None = Field(None, ge=1, le=MAX_COUNT, description="jobs of it that run at once at most")
 
 
 class BatchBody(_Model):

@@ -11,7 +11,7 @@ from aiqueue.engine.dependencies import MAX_EDGES
 from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.orchestrator.graphs import graph_in_parts
 from aiqueue.protocol import BatchSpec, Need, Submission, SubmitGroup
-from aiqueue.submit_format import decode_in_parts, encode_groups
+from aiqueue.submit_format import encode_groups, receive_in_parts
 from aiqueue.testing.jobs import chat, header
 from aiqueue.waiting import in_parts
 from benchmarks.stall_stage import PAYLOAD, Case, Stage, Steps, jobs_of, steps_of
@@ -30,7 +30,7 @@ async def _accept_a_list(stage: Stage, size: int) -> Steps:
     jobs[0].header = replace(jobs[0].header, idempotency_key="scope:key")
     sent = encode_groups([SubmitGroup(jobs)])
     yield
-    await stage.send(*await in_parts(decode_in_parts(sent)))
+    await stage.send(*(await in_parts(receive_in_parts(sent))).groups)
     await stage.quiet()
 
 
@@ -64,7 +64,7 @@ def _all_of(ids: Sequence[str]) -> tuple[Need, ...]:
 async def _accept_a_full_graph(stage: Stage, size: int) -> Steps:
     sent = encode_groups([_full_graph(size)])
     yield
-    await stage.send(*await in_parts(decode_in_parts(sent)))
+    await stage.send(*(await in_parts(receive_in_parts(sent))).groups)
 
 
 async def _make_a_full_graph(stage: Stage, size: int) -> Steps:

@@ -3,6 +3,8 @@
 What is submitted while a call is under way gathers for the next one, so the calls grow with the load; lists of many
 jobs go beside each other. A call that got no answer is sent again with the same ids, marked as such: the queue then
 looks its jobs up.
+
+A group that can't be measured or encoded fails alone, before anything of its call is sent.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from aiqueue.errors import (
 )
 from aiqueue.protocol import Event, Refusal, SubmitGroup, SubmitReply
 from aiqueue.submit_format import encode_groups
+from aiqueue.unsendable import unsendable
 
 _log = logging.getLogger(__name__)
 _MAX_CALLS = 3
@@ -47,6 +50,7 @@ _LINGER_S = 0.025  # how long an answer may wait for the result of a job whose s
 
 class _Entry(NamedTuple):
     group: SubmitGroup
+    size: int  #: measured before it joins the line: what can't be measured must not stand at its head
     accepted: asyncio.Future[str | None]
     linger: bool
 
@@ -74,10 +78,9 @@ class SubmitCoalescer:
 
         ``linger``: the caller waits for the result anyway, so the answer may come a moment later and bring it.
         """
-        if len(group.jobs) > 1:
-            _check_size(group)
+        size = _measured(group)
         loop = asyncio.get_running_loop()
-        entry = _Entry(group, loop.create_future(), linger)
+        entry = _Entry(group, size, loop.create_future(), linger)
         self._pending.append(entry)
         if not self._flush_due:
             self._flush_due = True
@@ -111,8 +114,8 @@ class SubmitCoalescer:
         taken: list[_Entry] = []
         jobs = size = 0
         while self._pending:
-            group = self._pending[0].group
-            jobs, size = jobs + len(group.jobs), size + size_of_group(group)
+            entry = self._pending[0]
+            jobs, size = jobs + len(entry.group.jobs), size + entry.size
             if taken and (jobs > _MAX_JOBS or size > _MAX_BYTES):
                 break
             taken.append(self._pending.popleft())
@@ -129,9 +132,11 @@ class SubmitCoalescer:
             self._tell(reply.events)
             _answer(entries, reply)
         except Exception as error:  # also of an answer that does not fit: who submitted must not wait for ever
-            for entry in entries:
-                if not entry.accepted.done():
-                    entry.accepted.set_exception(error)
+            sound = entries if isinstance(error, QueueUnavailable) else _without_unsendable(entries)
+            if 0 < len(sound) < len(entries):  # a call with the others was never encoded, so nothing of it was sent
+                await self._send(sound, linger_s)
+            else:
+                _fail(sound, error)
 
     def _tell(self, events: list[Event]) -> None:
         try:
@@ -155,14 +160,47 @@ class SubmitCoalescer:
             wait = min(longest, wait * 2)
 
 
-def _check_size(group: SubmitGroup) -> None:
-    """Raise PayloadTooLarge for a group that is too large for one call: it can't be accepted whole."""
-    if size_of_group(group) > MAX_CALL_BYTES and (size := len(encode_groups([group]))) > MAX_CALL_BYTES:
-        message = (
-            f"have {size} bytes together, and at most {MAX_CALL_BYTES} are accepted whole: submit fewer at once, or "
-            "use the orchestrator's submit_batch_job, which sends a batch in parts"
-        )
-        raise PayloadTooLarge([FieldError("jobs", message)])
+def _measured(group: SubmitGroup) -> int:
+    """Return at most how many bytes a group takes in a call.
+
+    Raises PayloadTooLarge for a group that is too large for one call, as it can't be accepted whole; ValidationError
+    for one that can't be measured.
+    """
+    try:
+        size = size_of_group(group)
+        if len(group.jobs) < 2 or size <= MAX_CALL_BYTES or (size := len(encode_groups([group]))) <= MAX_CALL_BYTES:
+            return size
+    except Exception as error:  # whatever it is, it is this caller's alone
+        raise _no_group(group, error) from error
+    message = (
+        f"have {size} bytes together, and at most {MAX_CALL_BYTES} are accepted whole: submit fewer at once, or "
+        "use the orchestrator's submit_batch_job, which sends a batch in parts"
+    )
+    raise PayloadTooLarge([FieldError("jobs", message)])
+
+
+def _without_unsendable(entries: list[_Entry]) -> list[_Entry]:
+    """Fail each entry whose group can't be encoded; return the others."""
+    sound: list[_Entry] = []
+    for entry in entries:
+        try:
+            encode_groups([entry.group])
+        except Exception as error:
+            _fail([entry], _no_group(entry.group, error))
+        else:
+            sound.append(entry)
+    return sound
+
+
+def _no_group(group: SubmitGroup, error: Exception) -> ValidationError:
+    found = unsendable(group) or FieldError("jobs", f"can't be sent: {type(error).__name__}: {error}")
+    return ValidationError([found])
+
+
+def _fail(entries: list[_Entry], error: Exception) -> None:
+    for entry in entries:
+        if not entry.accepted.done():
+            entry.accepted.set_exception(error)
 
 
 def _answer(entries: list[_Entry], reply: SubmitReply) -> None:

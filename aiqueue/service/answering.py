@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from aiqueue import batch_protocol, protocol
 from aiqueue.engine.schedule_records import decode_call
 from aiqueue.service.queue_service import QueueService
-from aiqueue.submit_format import decode_in_parts
+from aiqueue.submit_format import receive_in_parts
 from aiqueue.waiting import in_parts
 
 
@@ -27,8 +27,8 @@ class AnsweredCalls(ABC):
 
     async def submit(self, groups: bytes, linger_s: float) -> bytes:
         """Take groups as ``submit_format`` packs them, return a SubmitReply when they are on disk."""
-        decoded = await in_parts(decode_in_parts(groups))
-        return protocol.encode(await self._open().submit_and_linger(decoded, linger_s))
+        received = await in_parts(receive_in_parts(groups))
+        return protocol.encode(received.whole(await self._open().submit_and_linger(received.groups, linger_s)))
 
     async def exchange(self, call: bytes) -> bytes:
         """Take an ExchangeCall, return an ExchangeReply: a worker's long poll."""

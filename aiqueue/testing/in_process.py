@@ -28,7 +28,7 @@ from aiqueue.protocol import (
 )
 from aiqueue.providers.base import Provider
 from aiqueue.service.queue_service import QueueService
-from aiqueue.submit_format import decode_in_parts, encode_groups
+from aiqueue.submit_format import encode_groups, receive_in_parts
 from aiqueue.testing.jobs import POOL
 from aiqueue.views import Stats, decode_stats
 from aiqueue.waiting import in_parts
@@ -76,9 +76,9 @@ class InProcessTransport:
 
     async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
         """Accept groups, each whole or not at all."""
-        sent = await in_parts(decode_in_parts(encode_groups(groups)))
-        reply = await self._call("submit", self._service.submit_and_linger(sent, linger_s))
-        return protocol.decode_submit_reply(protocol.encode(reply))
+        sent = await in_parts(receive_in_parts(encode_groups(groups)))
+        reply = await self._call("submit", self._service.submit_and_linger(sent.groups, linger_s))
+        return protocol.decode_submit_reply(protocol.encode(sent.whole(reply)))
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """A worker's long poll."""

@@ -7,14 +7,18 @@ from typing import Any
 import pydantic
 import pytest
 
+from aiqueue.client.schedule_models import ScheduleBody
 from aiqueue.models import (
     MAX_BATCH_JOBS,
     PAYLOAD,
     AIJobType,
     BatchBody,
+    ChainBody,
     ChatPayload,
     CompletionPayload,
     EmbeddingPayload,
+    FanInBody,
+    GraphBody,
     JobOptions,
     SubmitBody,
 )
@@ -82,3 +86,24 @@ def test_the_body_of_a_batch_holds_one_job_at_least_and_has_a_limit() -> None:
 def test_a_batch_has_no_job_id() -> None:
     with pytest.raises(pydantic.ValidationError, match="jobId"):
         BatchBody.model_validate({"jobs": [chat()], "options": {"jobId": "0189f7e8-0000-7000-8000-000000000000"}})
+
+
+def unbounded(schema: Any, path: str = "") -> list[str]:
+    """Return where in a JSON schema a number may be as large as it likes."""
+    found: list[str] = []
+    if isinstance(schema, dict):
+        if schema.get("type") in ("integer", "number") and not {"maximum", "enum", "const"} & schema.keys():
+            found.append(path)
+        for name, part in schema.items():
+            found += unbounded(part, path if name in ("properties", "$defs", "anyOf") else f"{path}.{name}")
+    elif isinstance(schema, list):
+        for part in schema:
+            found += unbounded(part, path)
+    return found
+
+
+@pytest.mark.parametrize(
+    "model", [SubmitBody, BatchBody, ChainBody, GraphBody, FanInBody, ScheduleBody], ids=lambda model: model.__name__
+)
+def test_every_number_has_a_bound_but_those_that_are_the_providers(model: type[pydantic.BaseModel]) -> None:
+    assert set(unbounded(model.model_json_schema())) <= {".GenerationConfig.seed"}

@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from aiqueue import protocol
-from aiqueue.protocol import BatchSpec, Need, SubmitGroup
-from aiqueue.submit_format import decode_groups, decode_in_parts, encode_groups
+from aiqueue.protocol import BatchSpec, Need, Refusal, SubmitGroup, SubmitReply
+from aiqueue.submit_format import decode_groups, encode_groups, receive_in_parts
 from aiqueue.testing.jobs import group, header, submission
 from aiqueue.waiting import at_once
 
@@ -43,17 +43,31 @@ def test_a_large_call_is_decoded_in_parts_to_the_same_groups() -> None:
         for at, job_id in enumerate(ids)
     ]
     sent = encode_groups([group("a"), SubmitGroup(jobs, batch=BatchSpec("g", "graph"))])
-    assert at_once(decode_in_parts(sent)) == decode_groups(sent)
-    assert len(list(decode_in_parts(sent))) >= len(sent) // (256 * 2**10 + 12_000)
+    assert at_once(receive_in_parts(sent)).groups == decode_groups(sent)
+    assert len(list(receive_in_parts(sent))) >= len(sent) // (256 * 2**10 + 12_000)
 
 
 def test_a_small_call_is_decoded_at_once() -> None:
     sent = encode_groups([group("a", "b")])
-    assert list(decode_in_parts(sent)) == []
-    assert at_once(decode_in_parts(sent)) == decode_groups(sent)
+    assert list(receive_in_parts(sent)) == []
+    assert at_once(receive_in_parts(sent)).groups == decode_groups(sent)
 
 
 @pytest.mark.parametrize("broken", [b"", b"\xff", protocol.encode({"a": 1}), protocol.encode([["a"]])])
 def test_a_large_call_that_is_no_group_is_refused(broken: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        at_once(decode_in_parts(broken + bytes(300_000)))
+        at_once(receive_in_parts(broken + bytes(300_000)))
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_a_group_that_can_not_be_decoded_is_refused_alone(size: int) -> None:
+    sound = [group(name) for name in "abc"]
+    large = group(submission("large", payload=bytes(size)))
+    odd = group("d")
+    odd.jobs[0].header.needs = (Need(5),)  # type: ignore[arg-type]
+    received = at_once(receive_in_parts(encode_groups([sound[0], odd, sound[1], large, sound[2]])))
+    assert received.groups == [sound[0], sound[1], large, sound[2]]
+    assert [(place, refusal.kind) for place, refusal in received.refused.items()] == [(1, "invalid_input")]
+    full = Refusal("queue_full", "full")
+    whole = received.whole(SubmitReply([None, full, None, None], known={0: "x", 2: "y"}))
+    assert (whole.groups, whole.known) == ([None, received.refused[1], full, None, None], {0: "x", 3: "y"})
