@@ -1,7 +1,7 @@
 """When a cron line fires: pure arithmetic on times, for five fields, six (seconds first) and ``@daily`` and its like.
 
-croniter finds the next time at which a clock on the wall shows what the line asks for; the time zone is added here,
-because a clock that is put forward or back needs a rule:
+``cron_fields`` finds the next time at which a clock on the wall shows what the line asks for; the time zone is added
+here, because a clock that is put forward or back needs a rule:
 
 - A line that fires in *every* hour follows the clock: what the clock never shows does not fire, and what it shows
   twice fires twice. Every hour on the half hour stays every hour.
@@ -19,7 +19,9 @@ from datetime import UTC, datetime
 from math import ceil, floor
 from zoneinfo import ZoneInfo
 
-from croniter import CroniterBadDateError, CroniterError, croniter
+from croniter import CroniterError
+
+from aiqueue.cron_fields import fields_of
 
 MAX_LENGTH = 256  #: characters of a line
 _FIELDS = {5: "minute hour day month weekday", 6: "second minute hour day month weekday"}
@@ -51,6 +53,10 @@ class CronError(ValueError):
         return f"{self.field}: {self.message}"
 
 
+class _NeverError(Exception):
+    """No clock shows what the line asks for, for the next 50 years."""
+
+
 class Cron:
     """One line in one time zone. Raises CronError for what it does not understand.
 
@@ -63,17 +69,17 @@ class Cron:
         line = _plain(expression)
         self._zone = _zone(timezone)
         try:
-            self._clock = croniter(line, 0.0, ret_type=float, second_at_beginning=True)
+            self._fields = fields_of(line)
         except (CroniterError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
             raise CronError("cron_expression", f"{expression!r} is not a cron line: {error}") from None
-        hours = self._clock.expanded[1]
-        self._every_hour = "*" in hours or len(set(hours)) == 24
+        self._every_hour = self._fields.every_hour
+        self.asked = 0  #: searches for what a clock must show, so far: what the queue measures its work by
 
     def next_after(self, at: float) -> float | None:
         """Return the first time after ``at`` at which the line fires; None if it never does (again)."""
         try:
             return self._as_the_clock_shows(at) if self._every_hour else self._once_for_each(at)
-        except (CroniterBadDateError, OverflowError, OSError, ValueError):  # no such day, or past the year 9999
+        except (_NeverError, OverflowError, OSError, ValueError):  # no such day, or past the year 9999
             return None
 
     def after(self, at: float, *, count: int) -> list[float]:
@@ -162,7 +168,11 @@ class Cron:
         """Return the next thing that a clock must show; clocks count as UTC does."""
         if shown > _LAST:
             raise OverflowError
-        return float(self._clock.get_next(float, start_time=shown))
+        self.asked += 1
+        found = self._fields.next_after(shown)
+        if found is None:
+            raise _NeverError
+        return found
 
     def _local(self, at: float) -> float:
         """Return what the clock shows at ``at``."""
