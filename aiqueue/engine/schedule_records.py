@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from aiqueue.cron import Cron, CronError
+from aiqueue.engine.due import JobTimes
 from aiqueue.protocol import JobHeader, Refusal, Wire
 
 OVERLAPS = ("skip", "queue", "cancel_running")
@@ -155,7 +156,7 @@ class Schedules:
         #: By seq: live jobs that schedules have started.
         self.watched: dict[int, tuple[Schedule, ScheduleRun]] = {}
         self.payload_bytes = 0
-        self._next_at: float | None = None
+        self._times = JobTimes()  # when each is due next
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -175,20 +176,27 @@ class Schedules:
         """Add a schedule."""
         self._by_id[schedule.spec.id] = self._by_name[schedule.spec.name] = schedule
         self.payload_bytes += len(schedule.spec.payload)
-        self.refresh()
+        self.refresh(schedule)
 
     def drop(self, schedule: Schedule) -> None:
         """Forget a schedule; its jobs go on without it."""
         del self._by_id[schedule.spec.id], self._by_name[schedule.spec.name]
         self.payload_bytes -= len(schedule.spec.payload)
         self.watched = {seq: run for seq, run in self.watched.items() if run[0] is not schedule}
-        self.refresh()
+        self._times.drop(schedule.spec.id)
 
-    def refresh(self) -> None:
-        """Find out anew which schedule is due next: after every change of one."""
-        times = [at for schedule in self._by_id.values() if (at := schedule.wakes_at) is not None]
-        self._next_at = min(times, default=None)
+    def refresh(self, schedule: Schedule) -> None:
+        """Note when the schedule is due next: after every change of it."""
+        self._times.drop(schedule.spec.id)
+        at = schedule.wakes_at
+        if at is not None and self._by_id.get(schedule.spec.id) is schedule:
+            self._times.set(schedule.spec.id, at)
+
+    def take(self, now: float) -> Schedule | None:
+        """Return the schedule that is due longest, if any is due, and forget its time: ``refresh`` notes the next."""
+        due = self._times.take(now, 1)
+        return self._by_id[due[0]] if due else None
 
     def next_at(self) -> float | None:
         """Return when the next schedule is due, by the machine's clock."""
-        return self._next_at
+        return self._times.next_at()

@@ -6,9 +6,6 @@ neither. The job's id follows from the schedule's id and the tick's time, so tha
 
 from __future__ import annotations
 
-from hashlib import blake2b
-from itertools import islice
-
 import msgspec
 
 from aiqueue.engine import admission, cancellation
@@ -34,6 +31,7 @@ from aiqueue.engine.schedule_records import (
     encode_spec,
     encode_state,
 )
+from aiqueue.engine.schedule_ticks import due_ticks, fire_at, move_on, tick_job_id
 from aiqueue.engine.states import TERMINAL
 from aiqueue.errors import QueueFull, ScheduleExists, ScheduleNotFound, ValidationError
 from aiqueue.protocol import Refusal, Submission, SubmitGroup
@@ -42,6 +40,7 @@ MAX_SCHEDULES = 1_000
 MAX_PAYLOAD_BYTES = 64 * 2**20  #: of all schedules together: they are kept in memory
 MAX_WAITING = 100  #: ticks of one schedule that are caught up, or wait for the run before them
 GRACE_S = 60.0  #: a tick that is dealt with later than this was missed
+_WORK = 10  # what a schedule and its job cost beside the questions about its line, in such questions
 
 
 def add(core: Core, turn: Turn, command: AddSchedule) -> Refusal | str:
@@ -57,7 +56,7 @@ def add(core: Core, turn: Turn, command: AddSchedule) -> Refusal | str:
     schedule = Schedule(msgspec.structs.replace(spec, created_at=now), ScheduleState(enabled=spec.enabled))
     if problem := schedule.problem or _refused(core, spec):
         return Refusal(ValidationError.kind, problem)
-    _move_on(schedule, now)
+    move_on(schedule, now)
     if not schedule.state.next_tick:
         return Refusal(ValidationError.kind, f"cron_expression: {spec.expression!r} never fires")
     if not spec.enabled:
@@ -110,9 +109,9 @@ def change(core: Core, turn: Turn, command: ChangeSchedule) -> Refusal | str:
         return Refusal(ValidationError.kind, schedule.problem)
     elif not schedule.state.enabled:
         schedule.state.enabled, schedule.state.problem = True, ""
-        _move_on(schedule, max(schedule.state.last_tick, turn.now + core.ahead_s))
+        move_on(schedule, max(schedule.state.last_tick, turn.now + core.ahead_s))
     _save(core, turn, schedule)
-    core.schedules.refresh()
+    core.schedules.refresh(schedule)
     return schedule.spec.id
 
 
@@ -130,24 +129,25 @@ def run_now(core: Core, turn: Turn, command: RunSchedule) -> Refusal | str:
     if refusal is not None:
         return refusal
     _save(core, turn, schedule)
-    core.schedules.refresh()
+    core.schedules.refresh(schedule)
     return schedule.spec.id
 
 
 def fire_due(core: Core, turn: Turn) -> None:
-    """Deal with every tick whose time has come."""
-    schedules = core.schedules
-    next_at = schedules.next_at()
-    now = turn.now + core.ahead_s
-    if next_at is None or next_at > now:
-        return
-    for schedule in schedules:
-        at = schedule.wakes_at
-        if at is not None and at <= now:
-            _take_ticks(core, turn, schedule, now)
-            _start_waiting(core, turn, schedule, now)
-            _save(core, turn, schedule)
-    schedules.refresh()
+    """Deal with ticks whose time has come, those that wait longest first.
+
+    A turn takes schedules until it has done as much work as it may, and always one: the next turn goes on. What one
+    schedule costs has a limit of its own, however many ticks have passed.
+    """
+    schedules, now, left = core.schedules, turn.now + core.ahead_s, core.policy.most_at_once
+    while left > 0 and (schedule := schedules.take(now)) is not None:
+        left -= _WORK + len(schedule.running)
+        before = schedule.cron.asked if schedule.cron else 0
+        _take_ticks(core, turn, schedule, now)
+        _start_waiting(core, turn, schedule, now)
+        _save(core, turn, schedule)
+        schedules.refresh(schedule)
+        left -= schedule.cron.asked - before if schedule.cron else 0
 
 
 def note_ends(core: Core, turn: Turn) -> None:
@@ -159,8 +159,7 @@ def note_ends(core: Core, turn: Turn) -> None:
         run.status, run.ended_at = str(state), turn.now + core.ahead_s
         schedule.running.pop(run.job_id, None)
         _save(core, turn, schedule)
-    if ended:
-        core.schedules.refresh()  # what waited for them is due at once
+        core.schedules.refresh(schedule)  # what waited for it is due at once
 
 
 def restore(core: Core, rows: tuple[str, bytes, bytes]) -> None:
@@ -187,9 +186,9 @@ def _take_ticks(core: Core, turn: Turn, schedule: Schedule, now: float) -> None:
         _pause(schedule)
         state.problem = schedule.problem
         return
-    first, due = state.next_tick, _due(schedule, now)
-    late = now - _fire_at(schedule, due[-1]) > GRACE_S
-    _move_on(schedule, due[-1])
+    first, due = state.next_tick, due_ticks(schedule, now, MAX_WAITING)
+    late = now - fire_at(schedule, due[-1]) > GRACE_S
+    move_on(schedule, due[-1])
     if spec.catch_up == "all" and (late or len(due) > 1):
         if len(due) > MAX_WAITING:
             reason = f"more were missed than the {MAX_WAITING} that are caught up"
@@ -259,39 +258,6 @@ def _start(core: Core, turn: Turn, schedule: Schedule, run: ScheduleRun) -> Refu
     return None
 
 
-def _due(schedule: Schedule, now: float) -> list[float]:
-    """Return the ticks that are due, in order: at least one, and one more than can be caught up if there are more."""
-    cron, first = schedule.cron, schedule.state.next_tick
-    assert cron is not None, "asked before"
-    following = cron.next_after(first)
-    if following is None or following > now:
-        return [first]
-    back = cron.back_from(now, first=first)
-    due = list(islice(back, MAX_WAITING + 2))
-    if _fire_at(schedule, due[0]) > now:  # its share of the jitter is still to come; that never holds for two
-        due = due[1:]
-    return due[MAX_WAITING::-1]
-
-
-def _fire_at(schedule: Schedule, tick: float) -> float:
-    """Return when a tick's job starts: later by its own share of the jitter, but before the next tick."""
-    jitter_s = schedule.spec.jitter_ms / 1e3
-    if not jitter_s or schedule.cron is None:
-        return tick
-    following = schedule.cron.next_after(tick)
-    room = jitter_s if following is None else min(jitter_s, following - tick)
-    return tick + room * int.from_bytes(_digest(schedule.spec.id, tick)[8:12]) / 2**32
-
-
-def _move_on(schedule: Schedule, after: float) -> None:
-    """Let the schedule wait for its first tick after ``after``."""
-    state = schedule.state
-    assert schedule.cron is not None, "checked when it was added"
-    state.last_tick = after
-    state.next_tick = schedule.cron.next_after(after) or 0.0
-    state.fire_at = _fire_at(schedule, state.next_tick) if state.next_tick else 0.0
-
-
 def _pause(schedule: Schedule) -> None:
     state = schedule.state
     state.enabled, state.next_tick, state.fire_at = False, 0.0, 0.0
@@ -313,18 +279,3 @@ def _note(schedule: Schedule, run: ScheduleRun) -> None:
 def _save(core: Core, turn: Turn, schedule: Schedule) -> None:
     if core.schedules.find(schedule.spec.id) is schedule:  # and was not removed meanwhile
         turn.rows.schedules.append((schedule.spec.id, b"", encode_state(schedule.state)))
-
-
-def tick_job_id(schedule_id: str, tick: float) -> str:
-    """Return the id of a tick's job: a UUIDv7 of the tick's time, on the shard that the schedule is on.
-
-    >>> tick_job_id("schedule-01890000-0000-7000-8000-000000000000", 1_700_000_000.0)
-    '018bcfe5-6800-73ea-914e-54cc81939000'
-    """
-    millis, draw = f"{round(tick * 1e3):012x}", _digest(schedule_id, tick).hex()
-    variant = "89ab"[int(draw[0], 16) & 3]
-    return f"{millis[:8]}-{millis[8:]}-7{draw[1:4]}-{variant}{draw[4:7]}-{draw[7:17]}{schedule_id[-2:]}"
-
-
-def _digest(schedule_id: str, tick: float) -> bytes:
-    return blake2b(f"{schedule_id} {tick!r}".encode(), digest_size=16).digest()

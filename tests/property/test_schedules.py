@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from aiqueue.cron import Cron
 from aiqueue.engine import Tick
-from aiqueue.engine.schedules import GRACE_S, MAX_WAITING, tick_job_id
+from aiqueue.engine.schedule_ticks import tick_job_id
+from aiqueue.engine.schedules import GRACE_S, MAX_WAITING
 from aiqueue.testing.jobs import completed
 from tests.tools.schedules import SCHEDULE, ScheduleHarness
 

@@ -8,7 +8,8 @@ import pytest
 
 from aiqueue.engine import Tick, schedules
 from aiqueue.engine.schedule_records import KEPT_RUNS
-from aiqueue.engine.schedules import MAX_WAITING, tick_job_id
+from aiqueue.engine.schedule_ticks import fire_at, tick_job_id
+from aiqueue.engine.schedules import MAX_WAITING
 from tests.tools.queue_harness import POLICY
 from tests.tools.schedules import SCHEDULE, ScheduleHarness, spec
 
@@ -128,7 +129,7 @@ def test_a_tick_whose_share_of_the_jitter_is_still_to_come_waits_also_when_other
     queue.tick(due - queue.clock.now() + 60.0 * 9)  # some of the shares are longer, some shorter than the first one
     for _ in range(20):
         state = queue.schedule().state
-        assert schedules._fire_at(queue.schedule(), state.runs[-1].tick) <= state.runs[-1].at
+        assert fire_at(queue.schedule(), state.runs[-1].tick) <= state.runs[-1].at
         assert state.fire_at > queue.clock.now()
         queue.finish()
         queue.tick(124.0)
