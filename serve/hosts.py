@@ -28,7 +28,7 @@ from serve.http_errors import refuse
 _MAX_HOST = 255 + len(":65535")
 _SHOWN = 100  # characters of a name that an error repeats
 _HOST = re.compile(
-    r"(?:\[(?P<v6>[0-9a-f:.]+(?:%(?:25)?[0-9a-z._~-]+)?)\]|(?P<name>[0-9a-z_.-]+?)\.?)(?::(?P<port>\d{1,5}))?"
+    r"(?:\[(?P<v6>[0-9a-f:.]+(?:%(?:25)?[0-9a-z._~-]+)?)\]|(?P<name>[0-9a-z_.-]+?)\.?)(?::(?P<port>[0-9]{1,5}))?"
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _LOOKED_AT = frozenset({b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"})

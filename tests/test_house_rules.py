@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from typing import TypeGuard
 
 from tests.house_rules.report import report
 from tests.house_rules.sources import ROOT, FunctionNode, Source, called_name, is_in, python_files
@@ -40,6 +41,8 @@ PURE_MAY_IMPORT = {
     "msgspec",
     "aiqueue.cron",  # the same line, zone and time give the same next time; it reads the time zone database, once
 }
+# The first has the rule. The second asks bytes. The third reads numbers as llama.cpp's translator does, by int().
+MAY_ASK_FOR_DIGITS = {"aiqueue/texts.py", "serve/limits.py", "aiqueue/schema_limits.py"}
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval"}
 
 
@@ -191,6 +194,25 @@ def test_no_wait_with_a_limit_drops_what_it_was_given() -> None:
         "Python 3.12 drops what it was given in the turn in which its time is over: use done_within in aiqueue.waiting "
         "for a future, asyncio.timeout for a call that only this waits for.",
     )
+
+
+def test_numbers_in_texts_are_read_by_the_digits_0_to_9() -> None:
+    report(
+        (
+            f"{source}:{node.lineno}: {ast.unparse(node)[:60]}"
+            for source in python_files(*SHIPPED)
+            for node in ast.walk(source.tree)
+            if str(source) not in MAY_ASK_FOR_DIGITS and _takes_other_digits(node)
+        ),
+        "It takes digits of other scripts too, and isdigit some that int() refuses: use is_number of aiqueue.texts, or "
+        "[0-9] in a pattern.",
+    )
+
+
+def _takes_other_digits(node: ast.AST) -> TypeGuard[ast.expr]:
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("isdigit", "isdecimal", "isnumeric")
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and "\\d" in node.value
 
 
 # --- tests -----------------------------------------------------------------------------------------------------------

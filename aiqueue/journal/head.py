@@ -22,7 +22,7 @@ _RECORD_BYTES = 256
 _RECORDS = 2  # written in turn: a process that is killed in the middle of one leaves the other
 _READ_BYTES = 2**20
 _LINE = re.compile(
-    r"aiqueue journal (?P<id>[0-9a-f]+) epoch (?P<epoch>\d+) commit (?P<commit>\d+) "
+    r"aiqueue journal (?P<id>[0-9a-f]+) epoch (?P<epoch>[0-9]+) commit (?P<commit>[0-9]+) "
     r"sum (?P<sum>\w+|-) \| (?P<crc>[0-9a-f]{8})\s*"
 )
 

@@ -15,9 +15,12 @@ from email.utils import parsedate_to_datetime
 
 MAX_WAIT_S = 3_600.0  #: a provider that says more (or whose clock is wrong) is asked again after this long
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "": 1.0}
-_ALL_DIGITS = re.compile(r"\s*\d+(?:\.\d*)?\s*")
+_ALL_DIGITS = re.compile(r"\s*[0-9]+(?:\.[0-9]*)?\s*")
+_NUMBER = re.compile(
+    r"\s*[+-]?[0-9]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?\s*"
+)  # float() takes 1_0 and other scripts' digits too
 _RESET = re.compile(r"x-ratelimit-reset-(.+)|anthropic-ratelimit-(.+)-reset")
 
 
@@ -80,7 +83,7 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[tuple[float, boo
 
 def _number(text: str | None) -> float | None:
     try:
-        number = float(text or "")
+        number = float(text if text and _NUMBER.fullmatch(text) else "")
     except ValueError:
         return None
     # Digits that overflow ask for a long wait, and are no date. 1e400, infinity and NaN ask for none.

@@ -6,6 +6,7 @@ maybe waiting for a node), ready (has spoken) or draining; each of the first two
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,7 @@ UNHEALTHY, REPLACED = "worker-pool:worker-unhealthy", "worker-pool:worker-replac
 
 WORKER_PREFIX = "aiqueue-worker-"  #: of the names of all workers
 
+_NUMBER = re.compile("[0-9]+")
 _MOST_WAIT_S = 60.0
 _SHORT_LIFE_S = 180.0  # two health checks and more: what is ill by then would be so again
 
@@ -320,4 +322,4 @@ def worker_prefix(pool: str) -> str:
 def is_worker_of(pool: str, name: str) -> bool:
     """Tell whether ``name`` is that of a worker of ``pool``: another pool's name may begin with this one's."""
     prefix = worker_prefix(pool)
-    return name.startswith(prefix) and name.removeprefix(prefix).isdecimal()
+    return name.startswith(prefix) and _NUMBER.fullmatch(name.removeprefix(prefix)) is not None

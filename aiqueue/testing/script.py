@@ -22,6 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from aiqueue.texts import is_number
+
 Fault = Literal["hang", "cut", "malformed", "reset", "error_body", "no_choices"]
 
 _PREFIX = "sim:"
@@ -90,7 +92,7 @@ def _behaviour(step: str) -> Behaviour:
     what, *words = step.split("+")
     settings = dict(word.split("=", 1) for word in words)
     behaviour = Behaviour(
-        status=int(what) if what.isdigit() else 200,
+        status=int(what) if is_number(what) else 200,
         fault=cast(Fault, what) if what in get_args(Fault) else None,
         latency_s=float(settings.pop("latency", 0)),
         retry_after=settings.pop("retry_after", None),
@@ -98,7 +100,7 @@ def _behaviour(step: str) -> Behaviour:
         token_delay_s=float(settings.pop("token_delay", 0)),
         calls_tool=what == "tool",
     )
-    known = what.isdigit() or what in (*get_args(Fault), "ok", "tool")
+    known = is_number(what) or what in (*get_args(Fault), "ok", "tool")
     if settings or not known:
         raise ValueError(f"the simulated provider does not know {step!r}")
     return behaviour

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from aiqueue.batch_views import BatchInfo, BatchResult
 from aiqueue.errors import BatchNotFound, FieldError, ValidationError
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.texts import is_number
 from serve.callers import RETRY_KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import JsonObject, Operation, answer
 from serve.routes.shared import json_response
@@ -163,7 +164,7 @@ def _number(request: Request, name: str, default: int, most: int) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS or int(text) > most:
+    if not is_number(text) or len(text) > _MAX_DIGITS or int(text) > most:
         raise ValidationError([FieldError(name, f"must be a number from 0 to {most}")])
     return int(text)
 

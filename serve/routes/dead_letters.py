@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from aiqueue.errors import JOB_ERRORS, DeadLetterNotFound, FieldError, JobNotFound, ValidationError
 from aiqueue.models import ModelName
+from aiqueue.texts import is_number
 from aiqueue.views import JobInfo
 from serve.openapi import JsonObject, Operation, answer, json_body, path_parameter
 from serve.routes.shared import adapter_of, json_response, parse_body, parse_job_id
@@ -186,7 +187,7 @@ class _Query:
         text = self._given.get(name, "")
         if not text:
             return otherwise
-        if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and least <= int(text) <= most):
+        if not (is_number(text) and len(text) <= _MAX_DIGITS and least <= int(text) <= most):
             raise _wrong(name, f"must be a whole number from {least} to {most}")
         return int(text)
 

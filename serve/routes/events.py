@@ -12,6 +12,7 @@ from aiqueue.client.event_stream import EventStream, Gap
 from aiqueue.client.listeners import EVENTS, AnyEvent, JobEvent
 from aiqueue.errors import FieldError, JobNotFound, QueueUnavailable, ValidationError
 from aiqueue.protocol import END_STATES
+from aiqueue.texts import is_number
 from aiqueue.views import JobInfo, encode_json
 from serve.callers import only_value
 from serve.event_views import event_data, event_name
@@ -141,7 +142,7 @@ def _cursor(request: Request) -> int | None:
     text = header or request.query_params.get("after", "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+    if not (is_number(text) and len(text) <= _MAX_DIGITS):
         where = "Last-Event-ID" if header else "after"
         raise ValidationError([FieldError(where, "must be the number of an event, as in the `id` of this stream")])
     return int(text)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from aiqueue.client.schedule_models import ScheduleBody, ScheduleInfo, ScheduleRunInfo
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import FieldError, ValidationError
+from aiqueue.texts import is_number
 from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import JsonObject, Operation, answer, json_body
 from serve.routes.shared import adapter_of, json_response, parse_body
@@ -104,7 +105,7 @@ async def run_schedule(request: Request) -> Response:
 async def next_runs(request: Request) -> Response:
     """Tell the coming runs, 10 unless `count` (1 to 100) says otherwise."""
     text = request.query_params.get("count", str(_DEFAULT_NEXT))
-    count = int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else 0
+    count = int(text) if is_number(text) and len(text) < 4 else 0
     if not 1 <= count <= MAX_NEXT:
         raise ValidationError([FieldError("count", f"must be a number from 1 to {MAX_NEXT}")])
     return json_response(NextRuns(await _schedules(request).next_runs(_chosen(request), count)))

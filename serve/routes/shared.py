@@ -20,6 +20,7 @@ from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import FieldError, JobNotFound, ValidationError
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
+from aiqueue.texts import is_number
 from aiqueue.validation import field_errors
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
 from serve.openapi import Operation
@@ -166,6 +167,6 @@ def _in_batch(error: FieldError) -> FieldError:
     """Turn ``jobs.3.messages`` into field ``messages`` of job 3."""
     head, _, rest = error.field.partition(".")
     position, _, field = rest.partition(".")
-    if head != "jobs" or not position.isdigit():
+    if head != "jobs" or not is_number(position):
         return error
     return FieldError(field or "payload", error.message, int(position))

@@ -48,7 +48,7 @@ def main() -> int:
 def _kind(violation: str) -> str:
     """Return a violation without what differs from seed to seed."""
     rule, _, details = violation.partition(": ")
-    return rule if not rule.endswith("raised") else re.sub(r"[0-9a-f]{12}|\d+", "#", f"{rule}: {details}")[:90]
+    return rule if not rule.endswith("raised") else re.sub(r"[0-9a-f]{12}|[0-9]+", "#", f"{rule}: {details}")[:90]
 
 
 def _show(report: Report, *, trace: bool) -> int:

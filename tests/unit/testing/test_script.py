@@ -24,7 +24,7 @@ def test_a_models_name_says_what_to_do(model: str, steps: tuple[Behaviour, ...])
     assert steps_of(model) == steps
 
 
-@pytest.mark.parametrize("model", ["sim:", "sim:explode", "sim:ok+speed=3"])
+@pytest.mark.parametrize("model", ["sim:", "sim:explode", "sim:ok+speed=3", "sim:²", "sim:5\u0660\u0660"])
 def test_words_that_are_not_known_are_refused(model: str) -> None:
     with pytest.raises(ValueError, match="does not know"):
         steps_of(model)
