@@ -11,7 +11,7 @@ from aiqueue.batch_views import BatchInfo, BatchResult, GraphInfo, batch_info, g
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.headers import DEFAULT_SCOPE, scoped_key
 from aiqueue.errors import StartError
-from aiqueue.ids import ids_from, new_id, new_job_ids
+from aiqueue.ids import id_of, ids_from, new_id, new_job_ids
 from aiqueue.models import BatchOptions, GraphOptions
 from aiqueue.orchestrator import mapping
 from aiqueue.orchestrator.graphs import Graph, chain_in_parts, check_fan_in, graph_in_parts
@@ -152,13 +152,17 @@ class AsyncAIJobOrchestrator:
         """Undo ``pause_batch_job``."""
         return await self._ask(batch_id, "resume")
 
-    async def retry_failed(self, batch_id: str, *, idempotency_key: str | None = None) -> BatchInfo:
+    async def retry_failed(
+        self, batch_id: str, *, idempotency_key: str | None = None, scope: str = DEFAULT_SCOPE
+    ) -> BatchInfo:
         """Start new jobs in the place of those that failed; ``retried`` in the answer says how many.
 
         Steps of a chain that did not run since one before them failed are started again too. A second call with the
-        same ``idempotency_key`` has the first one's answer, until the queue is restarted.
+        same ``idempotency_key`` has the first one's answer, until the queue is restarted. ``scope`` says whose key it
+        is. Raises BatchNotFound, and ValidationError for a key that is too long or holds control characters.
         """
-        token = f"{batch_id} {idempotency_key}" if idempotency_key else new_id("retry")
+        key = scoped_key(idempotency_key, scope)
+        token = id_of("retry", key, batch_id) if key else new_id("retry")  # clear: a key has no separator of words
         call = BatchCall(batch_id, "retry_failed", token=token)
         return batch_info(await self._adapter.session.transport.batch(call))
 

@@ -208,7 +208,9 @@ class WorkerLoop:
             return
         finally:
             self._undelivered.difference_update((outcome.job_id, outcome.attempt) for outcome in call.outcomes)
-        self._failures.clear()
+        if self._failures:  # of others: they are sent again while these are taken
+            for outcome in call.outcomes:
+                self._failures.pop((outcome.job_id, outcome.attempt), None)
         if agreement != self._agreement:
             return
         await self._obey(reply, agreed=call.running is not None)

@@ -110,8 +110,9 @@ async def resume_batch(request: Request) -> Response:
 async def retry_batch(request: Request) -> Response:
     """Start new jobs in the place of those that failed; `retried` says how many."""
     key = idempotency_key(request.headers)
-    token = f"{caller_scope(request.headers)} {key}" if key else None
-    return json_response(await orchestrator_of(request).retry_failed(id_of(request), idempotency_key=token))
+    scope = caller_scope(request.headers)
+    info = await orchestrator_of(request).retry_failed(id_of(request), idempotency_key=key, scope=scope)
+    return json_response(info)
 
 
 def action(

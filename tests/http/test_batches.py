@@ -11,6 +11,7 @@ import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import InvalidRequest
+from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat, settings
 from tests.http.conftest import fields_of, is_problem, served
@@ -136,6 +137,8 @@ async def test_a_retry_that_is_sent_again_with_its_key_retries_nothing_more(
     await ended(http, path)  # these fail as well
     assert (await http.post(f"{path}/retry-failed", headers=key)).json()["retried"] == 3
     assert len(system.provider.calls) == 6
+    same = await AsyncAIJobOrchestrator(await system.client()).retry_failed(path.split("/")[-1], idempotency_key="once")
+    assert (same.retried, len(system.provider.calls)) == (3, 6)  # in Python it is the same key
     other = key | {"X-API-Key": "of another caller"}
     assert (await http.post(f"{path}/retry-failed", headers=other)).json()["retried"] == 3
 

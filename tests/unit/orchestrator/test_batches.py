@@ -286,6 +286,25 @@ async def test_failed_jobs_are_retried_in_their_places(
     assert len(system.provider.calls) == 9
 
 
+async def test_the_key_of_a_retry_is_of_its_batch_and_its_caller(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    system.provider.behave = fail_rows(0)
+    await system.work()
+    for batch_id in ("a", "a b"):
+        await orchestrator._adapter.submit_jobs(rows(1), batch_id=batch_id)
+        assert (await orchestrator.wait_batch(batch_id)).failed == 1
+    for batch_id, key, scope in (("a b", "c", "x"), ("a", "b c", "x"), ("a", "b c", "y"), ("a", "x:b c", "y")):
+        retry = await orchestrator.retry_failed(batch_id, idempotency_key=key, scope=scope)
+        assert (retry.retried, (await orchestrator.wait_batch(batch_id)).failed) == (1, 1)
+        again = await orchestrator.retry_failed(batch_id, idempotency_key=key, scope=scope)
+        assert (again.retried, again.status) == (1, "failed")
+    assert len(system.provider.calls) == 6
+    for bad in ("k" * 256, "a\nb", "\ud83d"):
+        with pytest.raises(ValidationError, match="idempotency_key"):
+            await orchestrator.retry_failed("a", idempotency_key=bad)
+
+
 async def test_a_batch_goes_on_after_a_crash_and_nothing_runs_twice(
     system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome
 from aiqueue.testing.jobs import POOL
+from aiqueue.worker.loop import _MOST_FAILURES
 from tests.tools.turns import turns, until
 from tests.unit.worker.conftest import System
 from tests.unit.worker.test_agreement import by_hand
@@ -106,6 +107,23 @@ async def test_an_outcome_on_which_the_queue_always_fails_keeps_no_other_from_it
     async with system.worker():
         ends = await system.ended(*names)
     assert ends == ["failed", *["completed"] * (jobs - 1)]
+
+
+async def test_an_outcome_on_which_the_queue_always_fails_is_replaced_while_others_are_taken(system: System) -> None:
+    real, failed_alone = system.transport.exchange, 0
+
+    async def failing(call: ExchangeCall) -> ExchangeReply:
+        nonlocal failed_alone
+        if any(outcome.job_id == "bad" and outcome.result for outcome in call.outcomes):
+            failed_alone += len(call.outcomes) == 1
+            raise ZeroDivisionError("the queue can't take this one")
+        return await real(call)
+
+    system.transport.exchange = failing  # type: ignore[method-assign]
+    await system.queue.submit("bad", *(f"good-{number}" for number in range(200)))
+    async with system.worker():
+        assert await system.ended("bad") == ["failed"]
+    assert failed_alone == _MOST_FAILURES
 
 
 async def test_an_outcome_that_cant_be_encoded_fails_its_job_and_no_other(system: System) -> None:
