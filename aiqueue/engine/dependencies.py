@@ -64,11 +64,7 @@ class Links:
         self.on_error = _merged(self.on_error, on_error)
         self._missing = _merged(self._missing, missing)
         self._children = _merged(self._children, children)
-        if not self._needed.keys().isdisjoint(needed):
-            few, many = sorted((self._needed, needed), key=len)
-            for job_id in few.keys() & many.keys():
-                few[job_id] += many[job_id]
-        self._needed = _merged(self._needed, needed)
+        self._needed = _summed(self._needed, needed)
 
     def await_job(self, job_id: str, children: Sequence[str]) -> None:
         """Let jobs that were just taken wait for a live one."""
@@ -131,15 +127,38 @@ class Links:
         del self._missing[child]
         return True
 
-    def fingerprint(self) -> dict[str, int]:
+    def fingerprint(self) -> dict[str, object]:
         """Return what a restart must bring back."""
-        return dict(self._missing)
+        waits: dict[str, list[str]] = {}  # only jobs that still wait: the others are skipped when a parent ends
+        ended = ((parent.id, children) for parent, children in self.freed)
+        for parent, children in (*self._children.items(), *ended):
+            for child in children:
+                if child in self._missing:
+                    waits.setdefault(child, []).append(parent)
+        return {
+            "missing": dict(self._missing),
+            "waits": {child: sorted(parents) for child, parents in waits.items()},
+            "needed": dict(self._needed),
+            "needs": dict(self.needs),
+            "on_error": dict(self.on_error),
+        }
 
 
 def _merged(one: dict[str, _T], other: dict[str, _T]) -> dict[str, _T]:
     """Return the larger mapping, updated with the smaller one."""
     few, many = (one, other) if len(one) < len(other) else (other, one)
     many.update(few)
+    return many
+
+
+def _summed(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """Return the larger mapping, with the counts of the smaller one added."""
+    few, many = (one, other) if len(one) < len(other) else (other, one)
+    if many.keys().isdisjoint(few):
+        many.update(few)
+        return many
+    for key, count in few.items():
+        many[key] = many.get(key, 0) + count
     return many
 
 

@@ -284,10 +284,16 @@ class SimulatedClient:
         await self.made.wait_batch(graph.graph_id)
 
     async def fan_in(self) -> None:
-        """Submit a job that waits for anybody's."""
-        job_id = await self.made.fan_in_job([self._some_job()], chat("{{results}}"), on_error="include")
-        self.promises.accepted("fan-in", job_id)
-        await self.adapter.wait(job_id)
+        """Submit jobs that wait for anybody's, all for the same ones, and cancel the first of several."""
+        needed = sorted({self._some_job() for _ in range(3)})
+        made = []
+        for _ in range(self.world.draws.randint(1, 3)):
+            made.append(await self.made.fan_in_job(needed, chat("{{results}}"), on_error="include"))
+            self.promises.accepted("fan-in", made[-1])
+        if len(made) > 1:
+            await self.adapter.cancel_job(made[0])
+        for job_id in made:
+            await self.adapter.wait(job_id)
 
     # --- the rest ---
 

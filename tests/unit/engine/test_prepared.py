@@ -272,3 +272,20 @@ def test_needs_that_have_ended_before_are_met_in_the_step_that_accepts() -> None
     queue.do(changed(command, ended={f"d{n}": "completed" for n in range(50)}))
     assert not queue.engine.core.links.freed, "each turn would write down all of them"
     assert queue.claim() == ["g0"]
+
+
+@given(counts=st.lists(st.integers(1, 4), min_size=2, max_size=4))
+def test_graphs_that_need_the_same_jobs_all_hold_them(counts: list[int]) -> None:
+    queue = QueueHarness(changed(POLICY, most_at_once=2))
+    names = [f"d{n}" for n in range(max(counts))]
+    queue.submit(*names)
+    for at, count in enumerate(counts):
+        made = replace(header(batch_id=f"b{at}"), needs=tuple(map(Need, names[:count])), on_error="include")
+        queue.do(prepared(queue.engine, SubmitGroup([submission(f"f{at}", made)], batch=BatchSpec(f"b{at}", "graph"))))
+    before = queue.engine.fingerprint()
+    queue.restart()
+    assert queue.engine.fingerprint() == before
+    for at in range(len(counts)):
+        assert queue.engine.core.links.is_needed("d0")
+        queue.cancel(f"f{at}")
+    assert not any(map(queue.engine.core.links.is_needed, names))
