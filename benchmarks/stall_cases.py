@@ -7,8 +7,9 @@ import asyncio
 from msgspec.structs import replace
 
 from aiqueue.batch_protocol import ResultsCall
+from aiqueue.engine.schedule_records import SchedulesCall, ScheduleSpec
 from aiqueue.errors import RateLimited
-from aiqueue.ids import new_job_ids
+from aiqueue.ids import new_id, new_job_ids
 from aiqueue.protocol import BatchSpec, EventsCall, Need, Outcome, Submission, SubmitGroup
 from aiqueue.testing.jobs import completed, final, group, header
 from benchmarks.stall_groups import GROUP_CASES
@@ -171,6 +172,24 @@ async def _pages_after_retry(stage: Stage, size: int) -> Steps:
         await stage.service.batches.results(ResultsCall(BATCH, at * 100, 100))
 
 
+async def _schedules_due(stage: Stage, size: int, *, line: str = "@hourly", passed_s: float = 3_600.0) -> Steps:
+    made = header()
+    specs = (
+        ScheduleSpec(new_id("schedule"), f"schedule {number}", line, made, PAYLOAD, "Europe/London")
+        for number in range(size)
+    )
+    added = await asyncio.gather(*(stage.service.schedules.answer(SchedulesCall("add", spec=spec)) for spec in specs))
+    assert all(reply.schedules for reply in added), added
+    yield
+    stage.clock.advance(passed_s)
+    await stage.until(lambda: all(schedule.state.fired for schedule in stage.service._engine.core.schedules))
+    await stage.quiet()
+
+
+def _schedules_after_downtime(stage: Stage, size: int) -> Steps:
+    return _schedules_due(stage, size, line="*/5 * * * *", passed_s=3 * 86_400.0)
+
+
 CASES = (
     Case("seal", _seal),
     Case("seal with a delay", _seal_with_a_delay),
@@ -188,6 +207,8 @@ CASES = (
     Case("statistics of many models", _statistics, 9_500),
     Case("live chains, 2.5 s", _live_chains, 50_000),
     Case("100 jobs beside parked readers", _parked_readers, 3_900),
+    Case("schedules due at once", _schedules_due, 1_000),
+    Case("schedules after three days down", _schedules_after_downtime, 1_000),
     Case("retry a batch that failed", _retry, 100_000),
     Case("20 pages after a retry", _pages_after_retry, 100_000),
 )

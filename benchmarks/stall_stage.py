@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,10 +25,15 @@ _T = TypeVar("_T")
 
 
 class JumpingClock(SteadyClock):
-    """A clock that can be put forward."""
+    """A clock that can be put forward, and the machine's with it: as if time had passed."""
+
+    def __init__(self) -> None:
+        self._passed = 0.0
+        super().__init__(wall=lambda: time.time() + self._passed)
 
     def advance(self, seconds: float) -> None:
-        """Put it forward."""
+        """Put both forward."""
+        self._passed += seconds
         self._offset += seconds
 
 
