@@ -20,18 +20,31 @@ from aiqueue.errors import FieldError, ValidationError
 _REFUSED = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _find_refused = re.compile(f"[{_REFUSED}\ud800-\udfff]").search
 PATTERN = f"^[^{_REFUSED}]*$"  #: the same for JSON Schema, whose texts have no surrogates
+PATH_PATTERN = rf"^(?!\.*$)[^/{_REFUSED}]*$"  #: of a text that is a segment of a path
 
 
 @dataclass(frozen=True, slots=True)
 class TextBounds:
-    """How long a text may be, in characters. No such text is empty."""
+    """How long a text may be, in characters, and whether it is a segment of a path in the API. None is empty."""
 
     most: int
+    in_path: bool = False
 
     def field(self, **more: Any) -> FieldInfo:
         """Return the bounds for pydantic and OpenAPI. ``clean`` goes beside it, as an ``AfterValidator``."""
-        found: FieldInfo = Field(min_length=1, max_length=self.most, json_schema_extra={"pattern": PATTERN}, **more)
+        found: FieldInfo = Field(
+            min_length=1, max_length=self.most, json_schema_extra={"pattern": self.pattern}, **more
+        )
         return found
+
+    @property
+    def pattern(self) -> str:
+        """The characters that are allowed, for JSON Schema."""
+        return PATH_PATTERN if self.in_path else PATTERN
+
+    def clean(self, text: str) -> str:
+        """Return ``text``. Raises ValueError for a character that is not allowed."""
+        return in_path(text) if self.in_path else clean(text)
 
     def check(self, field: str, text: object) -> str:
         """Return ``text``. Raises ValidationError, which names ``field``."""
@@ -40,7 +53,7 @@ class TextBounds:
         if not 1 <= len(text) <= self.most:
             raise ValidationError([FieldError(field, f"must have 1 to {self.most} characters, not {len(text)}")])
         try:
-            return clean(text)
+            return self.clean(text)
         except ValueError as error:
             raise ValidationError([FieldError(field, str(error))]) from None
 
@@ -48,9 +61,10 @@ class TextBounds:
 TAG = TextBounds(64)  #: of a job or a batch; 32 of them
 MODEL = TextBounds(256)
 PROVIDER = TextBounds(64)  #: the name of an entry, also in the settings
-NAME = TextBounds(256)  #: of a batch, a chain, a graph or a schedule
+NAME = TextBounds(256)  #: of a batch, a chain or a graph
+SCHEDULE_NAME = TextBounds(256, in_path=True)
 STEP = r"^[\w-]{1,64}$"  #: the name of a step of a chain or a graph, as templates can write it
-BATCH_ID = TextBounds(128)  #: chosen by a caller in Python
+BATCH_ID = TextBounds(128, in_path=True)  #: chosen by a caller in Python
 RUN_ID = TextBounds(256)  #: of ``map``
 IDEMPOTENCY_KEY = TextBounds(255)
 CRON_EXPRESSION = TextBounds(256)
@@ -72,6 +86,23 @@ def clean(text: str) -> str:
     if found is not None:
         raise ValueError(f"holds the control character U+{ord(found[0]):04X} at place {found.start()}")
     return text
+
+
+def in_path(text: str) -> str:
+    """Return ``text``. Raises ValueError if it can't be a segment of a path, or holds a control character.
+
+    Servers and proxies take an encoded slash for a plain one, and clients remove segments of one or two dots.
+
+    >>> in_path("a.b c?")
+    'a.b c?'
+    >>> in_path("a/b")
+    Traceback (most recent call last):
+    ValueError: holds a slash, so no address of the HTTP API would lead to it
+    """
+    wrong = "holds a slash" if "/" in text else "" if text.strip(".") else "has only dots"
+    if wrong:
+        raise ValueError(f"{wrong}, so no address of the HTTP API would lead to it")
+    return clean(text)
 
 
 def check_step(field: str, name: object) -> str:

@@ -13,10 +13,11 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_val
 from aiqueue import cron, texts
 from aiqueue.engine.schedule_records import ScheduleRun, ScheduleView
 from aiqueue.levels import LEVELS, NUMERIC_ALIASES, AIJobPriority
-from aiqueue.models import JobOptions, JobPayload, Name, Text
+from aiqueue.models import JobOptions, JobPayload, Text
 from aiqueue.views import moment
 
 MAX_JITTER_MS = 86_400_000
+ScheduleName = Annotated[Text, texts.SCHEDULE_NAME.field(), AfterValidator(texts.SCHEDULE_NAME.clean)]
 
 
 class ScheduledJobOptions(JobOptions):
@@ -36,7 +37,7 @@ class ScheduleDefinition(BaseModel):
 
     model_config = JobOptions.model_config
 
-    name: Name = Field(description="unique among the schedules")
+    name: ScheduleName = Field(description="unique among the schedules")
     timezone: Annotated[Text, texts.TIMEZONE.field(), AfterValidator(texts.clean)] = Field(
         "UTC", description="IANA name, such as Europe/London"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -13,13 +12,12 @@ from starlette.responses import Response
 from aiqueue.batch_views import BatchInfo, BatchResult
 from aiqueue.errors import BatchNotFound, FieldError, ValidationError
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
-from aiqueue.texts import is_number
+from aiqueue.texts import BATCH_ID, is_number
 from serve.callers import RETRY_KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import JsonObject, Operation, answer
 from serve.routes.shared import json_response
 from serve.streams import StreamResponse
 
-_ID = re.compile(r"[a-z][a-z-]{0,15}-[0-9a-f-]{36}")
 _PAGE, _MOST = 500, 1_000
 _MAX_DIGITS = 9
 _FORMATS = ("json", "jsonl")
@@ -43,16 +41,17 @@ def orchestrator_of(request: Request) -> AsyncAIJobOrchestrator:
 
 
 def id_of(request: Request) -> str:
-    """Return the id in the path. What does not look like one is nobody's, and needs no question."""
+    """Return the id in the path. Raises BatchNotFound for what can't be one, without asking the queue."""
     text: str = request.path_params["batch_id"]
-    if not _ID.fullmatch(text):
-        raise BatchNotFound(text[:64])
-    return text
+    try:
+        return BATCH_ID.check("batch_id", text)
+    except ValidationError:
+        raise BatchNotFound(text[:64]) from None
 
 
 def id_parameter(description: str) -> JsonObject:
     """Return the part of an operation that describes the id in its path."""
-    schema = {"type": "string", "pattern": f"^{_ID.pattern}$"}
+    schema: JsonObject = {"type": "string", "minLength": 1, "maxLength": BATCH_ID.most, "pattern": BATCH_ID.pattern}
     return {
         "parameters": [
             {"name": "batch_id", "in": "path", "required": True, "description": description, "schema": schema}
