@@ -32,6 +32,7 @@ from aiqueue.errors import (
     QueueFault,
     QueueFull,
     QueueUnavailable,
+    RecordUnreadable,
     ValidationError,
 )
 from aiqueue.protocol import Event, Refusal, SubmitGroup, SubmitReply
@@ -228,6 +229,8 @@ def _error_of(refusal: Refusal) -> AIQueueError:
         return BatchNotFound(refusal.message)
     if refusal.kind == DeadLetterNotFound.kind:
         return DeadLetterNotFound(refusal.message)
+    if refusal.kind == RecordUnreadable.kind:
+        return RecordUnreadable(refusal.message)
     if refusal.kind == ValidationError.kind:
         where = f"job {refusal.job_id}" if refusal.job_id else "jobs"
         return ValidationError([FieldError(where, refusal.message)])

@@ -10,6 +10,7 @@ from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsRep
 from aiqueue.engine import QueueEngine
 from aiqueue.engine.batch_records import StoredBatch, decode_stored_batch
 from aiqueue.engine.commands import Command, Steer
+from aiqueue.engine.states import JobState
 from aiqueue.errors import BatchNotFound
 from aiqueue.journal.base import Journal
 from aiqueue.protocol import BatchSpec, Event, Refusal, decode_spec
@@ -44,7 +45,7 @@ class BatchDesk:
     ) -> None:
         self._apply, self._engine, self._journal = apply, engine, journal
         self._commits, self._clock = commits, clock
-        self._pages, self._view_of = BatchPages(journal), look_ups.view
+        self._pages, self._view_of, self._reads = BatchPages(journal), look_ups.view, look_ups.reads
         self.retries = BatchRetries(apply, engine, journal, commits, self._pages, look_ups.decoded, self._find, holds)
         self._drops = drops
         self._rates = BatchRates()
@@ -85,15 +86,19 @@ class BatchDesk:
             self._forget(call.batch_id, heard)
 
     async def states(self, ids: Sequence[str]) -> list[str]:
-        """Return the states of jobs, in the order of ``ids``; empty for those unknown."""
+        """Return the states of jobs, in the order of ``ids``; empty for those unknown.
+
+        A job whose state can't be read is "failed", as ``get_jobs`` shows it. Raises where nothing can be read.
+        """
         live, dropping = self._engine.core.live, self._drops.under_way
         hides = self._drops.hides
         states = {job_id: "" if hides(job) else job.state.value for job_id in ids if (job := live.get(job_id))}
         await asyncio.shield(self._commits.settled())
         if ended := [job_id for job_id in ids if job_id not in states]:
-            states |= await asyncio.to_thread(self._journal.states, ended)
+            found, broken = await self._reads.states(ended)
+            states |= found | dict.fromkeys(broken, JobState.FAILED.value)
             if dropping := [*dropping, *self._drops.under_way]:
-                stored = await asyncio.to_thread(self._journal.jobs, ended, with_result=False)
+                stored, _ = await self._reads.jobs(ended, with_result=False)
                 states |= {job.id: "" for job in stored.values() if is_of_any(dropping, job.seq)}
         return [states.get(job_id, "") for job_id in ids]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence, Set
 
 from aiqueue.engine import QueueEngine
@@ -13,6 +14,8 @@ from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
 from aiqueue.protocol import SubmitGroup
 from aiqueue.service.commits import Committed
+
+_log = logging.getLogger(__name__)
 
 
 class Drops:
@@ -98,7 +101,13 @@ class Drops:
         if not ids and not keys:
             return []
         await asyncio.shield(self._settled())
-        seqs, numbers = await asyncio.to_thread(self._read, list(ids), list(keys))
+        try:
+            seqs, numbers = await asyncio.to_thread(self._read, list(ids), list(keys))
+        except Exception as error:  # whose row that is, and who is refused for it, the look-ups find out
+            _log.warning(
+                "rows of %d submits can't be read, so they wait for each batch dropped: %s", len(groups), error
+            )
+            return list(dropping)
         return [group for group in dropping if group.no in numbers or any(is_of(group, seq) for seq in seqs)]
 
     def _read(self, ids: Sequence[str], keys: Sequence[str]) -> tuple[list[int], set[int | None]]:

@@ -10,9 +10,11 @@ from typing import Any
 
 from aiqueue.engine import QueueEngine, Submit
 from aiqueue.engine.prepared import Prepared
+from aiqueue.errors import DeadLetterNotFound, QueueUnavailable, RecordUnreadable
 from aiqueue.journal.base import Journal
 from aiqueue.protocol import Refusal, SubmitGroup, SubmitReply
 from aiqueue.service import lookup
+from aiqueue.service.asked import Answer
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import key_of
@@ -109,9 +111,9 @@ class Intake:
         if has_batch:
             try:
                 taken, ended = await self._facts(groups)
+            except QueueUnavailable:
+                raise
             except Exception as error:
-                if len(groups) == 1:
-                    raise
                 _log.warning("facts about %d groups could not be read together: %s", len(groups), error)
                 return (await self._accept_known(groups))[0]  # there each of them fails alone
             if any(map(self._may_be_known, groups)):  # its repeat came meanwhile
@@ -120,19 +122,38 @@ class Intake:
             taken, ended = frozenset[str](), dict[str, str]()
         replies, committed = self._carry_out(Submit(groups, ended=ended, batches=taken))
         await asyncio.shield(committed)
-        return list(replies)
+        replies = list(replies)
+        if any(replies):
+            await self._look_up_repeats(groups, replies)
+        return replies
+
+    async def _look_up_repeats(self, groups: Sequence[SubmitGroup], replies: list[Refusal | None]) -> None:
+        """Accept groups of which a job behind the first one repeats a dead letter: that was not looked up yet."""
+        unread = [at for at, reply in enumerate(replies) if reply and reply.kind == DeadLetterNotFound.kind]
+        if unread:
+            answers, _ = await self._accept_known([groups[at] for at in unread])
+            _spread(replies, unread, answers)
 
     async def _accept_known(self, groups: Sequence[SubmitGroup]) -> tuple[list[Refusal | None], list[str]]:
-        """Accept groups that may be known; also return the first jobs of those whose keys were used before."""
+        """Accept groups that may be known; also return the first jobs of those whose keys were used before.
+
+        The error of a group is its own refusal: the others of the call are accepted, and their callers are to know. An
+        error of the queue is raised: the client sends the whole call again, and finds what was accepted.
+        """
         for group in groups:
             if group.maybe_known and group.jobs:
                 self._old.note(group)
         replies: list[Refusal | None] = []
         known: list[str] = []
         for answered in self._rounds.ask(groups):
-            answer = await answered
-            if answer.committed is not None:
-                await asyncio.shield(answer.committed)
+            try:
+                answer = await answered
+                if answer.committed is not None:
+                    await asyncio.shield(answer.committed)
+            except QueueUnavailable:
+                raise
+            except Exception as error:
+                answer = Answer(_refused(error))
             replies.append(answer.refusal)
             known.append(answer.known)
         return replies, known
@@ -179,6 +200,16 @@ class Intake:
 
     def _known_batches(self, ids: Iterable[str]) -> Set[str]:
         return {batch_id for batch_id in ids if self._journal.batch(batch_id) is not None}
+
+
+def _refused(error: Exception) -> Refusal:
+    """Return the refusal of a group that can't be looked up."""
+    _log.error("a submit can't be looked up and is refused: %s: %s", type(error).__name__, error)
+    return Refusal(
+        RecordUnreadable.kind,
+        f"The journal can't be read to see whether this was submitted before ({type(error).__name__}: {error}); "
+        "nothing of it was accepted now. Check the journal's disk, then submit it again",
+    )
 
 
 def _is_made_of_ids(group: SubmitGroup) -> bool:

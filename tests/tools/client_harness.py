@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.config import Settings
+from aiqueue.journal.base import Journal
 from aiqueue.testing.in_process import InProcessTransport, worker_beside
 from aiqueue.testing.jobs import settings
 from tests.tools.fake_provider import FakeProvider
@@ -16,8 +17,8 @@ from tests.tools.turns import until
 class ClientHarness:
     """Use as an async context manager. A worker runs from ``work`` on; clients are stopped at the end."""
 
-    def __init__(self, config: Settings | None = None) -> None:
-        self.queue = ServiceHarness(config or settings(retry_s=0.0, models=("model-a",)))
+    def __init__(self, config: Settings | None = None, journal: Journal | None = None) -> None:
+        self.queue = ServiceHarness(config or settings(retry_s=0.0, models=("model-a",)), journal)
         self.transport = InProcessTransport(self.queue.service)
         self.provider = FakeProvider()
         self._stack = AsyncExitStack()
