@@ -10,6 +10,7 @@ from rich.table import Table
 
 from aiqueue.cli.joining import Address, AsJson, JobId, Namespace, joined
 from aiqueue.cli.output import console, print_json
+from aiqueue.client.dead_letters import FASTEST, SLOWEST
 from aiqueue.views import JobInfo
 
 commands = typer.Typer()
@@ -54,7 +55,7 @@ def redrive(
     job_ids: Ids,
     model: Annotated[str | None, typer.Option(help="Another model of the same provider.")] = None,
     max_retries: Annotated[int | None, typer.Option(min=0, max=10)] = None,
-    per_second: Annotated[float | None, typer.Option(min=0.01, help="Not faster than this.")] = None,
+    per_second: Annotated[float | None, typer.Option(min=SLOWEST, max=FASTEST, help="Not faster than this.")] = None,
     address: Address = None,
     namespace: Namespace = None,
 ) -> None:

@@ -21,6 +21,7 @@ from aiqueue.views import JobInfo, job_info, readable_info
 _AT_ONCE = 50  # redriven together: their payloads are in memory at the same time
 _LOOKUP = 1_000  # jobs per call
 _MOST = 1_000  # of one page
+SLOWEST, FASTEST = 0.01, 10_000  #: jobs per second, of a redrive with a rate
 
 _T = TypeVar("_T")
 Submit = Callable[[SubmitGroup], Awaitable[str | None]]
@@ -90,9 +91,9 @@ class DeadLetterClient:
     ) -> list[str]:
         """Submit dead letters again, with a patch; return the new jobs' ids in order.
 
-        A redrive is a new job with ``redriven_from``. With ``per_second`` all are accepted at once, and the queue
-        starts them no faster than that. The same dead letter and patch twice gives the same new job (for 24 hours): a
-        call that got no answer can be repeated.
+        A redrive is a new job with ``redriven_from``. With ``per_second`` (0.01 to 10,000) all are accepted at once,
+        and the queue starts them no faster than that. The same dead letter and patch twice gives the same new job (for
+        24 hours): a call that got no answer can be repeated.
 
         Raises, before anything is submitted, DeadLetterNotFound if one is no dead letter, and RecordUnreadable if the
         journal can't read one; ValidationError for a patch that does not fit; IdempotencyConflict for one that was
@@ -100,8 +101,8 @@ class DeadLetterClient:
         this runs. Others may have been submitted by then: it is safe to repeat the call without that one.
         """
         validate_options({} if max_retries is None else {"max_retries": max_retries})
-        if per_second is not None and not per_second > 0:
-            raise ValidationError([FieldError("per_second", "must be above 0")])
+        if per_second is not None and not SLOWEST <= per_second <= FASTEST:
+            raise ValidationError([FieldError("per_second", f"must be {SLOWEST:g} to {FASTEST:,}")])
         for at in range(0, len(job_ids), _LOOKUP):
             _check_readable(await self._views(job_ids[at : at + _LOOKUP], with_payload=False))
         started: list[str] = []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from aiqueue.engine import batches, lists, prepared, successors
+from aiqueue.engine import batches, lists, prepared, soundness, successors
 from aiqueue.engine.cancellation import fail_where_closed
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
@@ -41,12 +41,15 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
     if not {header.level for header in headers.values()} <= core.levels:
         return _no_level(core)
     in_batch = group.batch is not None or bool(group.part_of)
+    is_usual = all(map(soundness.is_usual, headers.values()))
+    if not is_usual and (refusal := _refuse_unsound(core, fresh.values(), in_batch=in_batch)):
+        return refusal
     if in_batch and (refusal := batches.refusal_of(core, group, fresh, command)):
         return refusal
     if not in_batch and (taken := {header.batch_id for header in headers.values()} & core.groups.live.keys()):
         return Refusal(DuplicateBatch.kind, min(taken))  # its counts would be of jobs that are not its own
     repeats = any(header.redriven_from for header in headers.values())
-    if repeats and (refusal := successors.refusal_of(core, headers.values(), command)):
+    if repeats and (refusal := successors.refusal_of(core, turn, fresh.values(), command)):
         return refusal
     if full := _no_room(core, len(fresh), (job.header.level for job in fresh.values())):
         return full
@@ -82,6 +85,20 @@ def _accept_prepared(core: Core, turn: Turn, ready: Prepared, command: Submit) -
         else:
             prepared.accept(core, turn, ready, command)
     return refusal
+
+
+def _refuse_unsound(core: Core, jobs: Iterable[Submission], *, in_batch: bool) -> Refusal | None:
+    """Return a refusal if a restart would not load one of these jobs, or would let it wait for others."""
+    seen: JobHeader | None = None
+    for job in jobs:
+        if (header := job.header) is seen:
+            continue
+        seen = header
+        if fault := soundness.fault_in_header(header, len(core.levels)):
+            return Refusal(ValidationError.kind, fault, job.id)
+        if header.needs and not in_batch:
+            return Refusal(ValidationError.kind, "needs other jobs, which only jobs of a batch can", job.id)
+    return None
 
 
 def _no_level(core: Core) -> Refusal:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Sequence
 
-from aiqueue.engine import batches
+from aiqueue.engine import batches, soundness
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
 from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess
@@ -75,6 +75,8 @@ class Prepared:
                 return False
             self._link(job_id, header)
         if self._last is None or self._last[0] is not header:
+            if not soundness.is_usual(header) and soundness.fault_in_header(header, len(self._core.levels)):
+                return False
             header.created_at = now
             self._last = header, self._core.common(header), encode(header)
         _, common, row = self._last

@@ -54,21 +54,38 @@ def check_level(job_id: str, level: int, levels: int) -> None:
         raise ValueError(f"job {job_id}: its level is {level}, and must be 0 to {levels - 1}")
 
 
-def check_header(job_id: str, header: JobHeader, levels: int) -> None:
-    """Raise ValueError for a header that no accepted job can have; ``levels``: the number of levels."""
-    check_level(job_id, header.level, levels)
+def is_usual(header: JobHeader) -> bool:
+    """Return True for a header without times or needs whose numbers are sound: most are, and this is quick.
+
+    ``fault_in_header`` knows of the others. The ``|`` of numbers is as large as the largest, or negative if one is.
+    """
+    numbers = header.timeout_ms | header.max_retries | header.index | header.delay_ms | header.expires_in_ms
+    return 0 <= numbers < _MOST and not (header.run_at or header.expires_at or header.needs)
+
+
+def fault_in_header(header: JobHeader, levels: int) -> str:
+    """Return which level, time or number is impossible, empty if none is; ``levels``: the number of levels."""
+    if not 0 <= header.level < levels:
+        return f"its level is {header.level}, and must be 0 to {levels - 1}"
     for at in (header.created_at, header.run_at, header.expires_at):
         if not is_time(at):
-            raise ValueError(f"job {job_id}: its header has the time {at}")
+            return f"its header has the time {at}"
     if not 0 <= header.max_retries < _MOST or not 0 <= header.index < _MOST:
-        raise ValueError(f"job {job_id}: its header has {header.max_retries} retries and index {header.index}")
+        return f"its header has {header.max_retries} retries and index {header.index}"
     if not (
         0 <= header.timeout_ms < _MOST_MS and 0 <= header.delay_ms < _MOST_MS and 0 <= header.expires_in_ms < _MOST_MS
     ):
-        raise ValueError(
-            f"job {job_id}: its header has a timeout of {header.timeout_ms} ms, a delay of {header.delay_ms} ms and "
-            f"expires in {header.expires_in_ms} ms"
+        return (
+            f"its header has a timeout of {header.timeout_ms} ms, a delay of {header.delay_ms} ms and expires in "
+            f"{header.expires_in_ms} ms"
         )
+    return ""
+
+
+def check_header(job_id: str, header: JobHeader, levels: int) -> None:
+    """Raise ValueError for a header that no accepted job can have; ``levels``: the number of levels."""
+    if fault := fault_in_header(header, levels):
+        raise ValueError(f"job {job_id}: {fault}")
     if header.needs and (header.on_error not in _ON_ERROR or any(need.job_id == job_id for need in header.needs)):
         raise ValueError(f"job {job_id}: it needs itself, or its on_error is {header.on_error!r}")
 

@@ -14,8 +14,8 @@ from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import decode_progress, encode_progress
 from aiqueue.engine.soundness import end_in
 from aiqueue.engine.states import JobState
-from aiqueue.errors import DeadLetterNotFound, IdempotencyConflict
-from aiqueue.protocol import JobHeader, Refusal, Submission
+from aiqueue.errors import DeadLetterNotFound, IdempotencyConflict, ValidationError
+from aiqueue.protocol import Refusal, Submission
 
 DELETED = "-"  #: in place of a successor's id, in a row that is kept because a live job needs its error
 
@@ -40,17 +40,21 @@ def with_successor(progress: bytes, job_id: str) -> bytes:
     return encode_progress(decoded)
 
 
-def refusal_of(core: Core, headers: Iterable[JobHeader], command: Submit) -> Refusal | None:
-    """Return why jobs with these headers can't repeat the dead letters that they name; None if they can."""
-    for header in headers:
-        if not (repeated := header.redriven_from):
+def refusal_of(core: Core, turn: Turn, jobs: Iterable[Submission], command: Submit) -> Refusal | None:
+    """Return why jobs can't repeat the dead letters that they name; None if they can."""
+    repeats: dict[str, str] = {}  # by dead letter: the job that repeats it
+    written = {row[0]: row[2] for row in turn.rows.states}  # by groups before this one in the same command
+    for job in jobs:
+        if not (repeated := job.header.redriven_from):
             continue
-        _, state, progress = command.repeated.get(repeated, (0, "", b""))
-        successor = _successor_in(progress)
+        if (other := repeats.setdefault(repeated, job.id)) != job.id:
+            return Refusal(ValidationError.kind, f"repeats dead letter {repeated}, as job {other} does", job.id)
+        seq, state, progress = command.repeated.get(repeated, (0, "", b""))
+        successor = _successor_in(written.get(seq, progress))
         if state != JobState.DEAD_LETTER or successor is None:
             return Refusal(DeadLetterNotFound.kind, repeated)
         if successor in core.live:  # a redrive has given it one, under another key
-            return Refusal(IdempotencyConflict.kind, header.idempotency_key, successor)
+            return Refusal(IdempotencyConflict.kind, job.header.idempotency_key, successor)
     return None
 
 

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from aiqueue.client.dead_letters import FASTEST, SLOWEST
 from aiqueue.errors import JOB_ERRORS, DeadLetterNotFound, FieldError, JobNotFound, ValidationError
 from aiqueue.models import ModelName
 from aiqueue.texts import is_number
@@ -43,7 +44,7 @@ class RedriveBody(RedrivePatch):
 
     job_ids: list[UUID] = Field(min_length=1, max_length=MAX_IDS)
     per_second: float | None = Field(
-        None, ge=0.01, le=10_000, description="start no more than so many a second; without it all at once"
+        None, ge=SLOWEST, le=FASTEST, description="start no more than so many a second; without it all at once"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from aiqueue.errors import JobNotFound, ProviderServerError, ValidationError
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.providers.base import ProviderRequest
-from aiqueue.testing.jobs import chat
+from aiqueue.testing.jobs import chat, failed
 from tests.tools.client_harness import ClientHarness
 
 
@@ -84,6 +85,30 @@ async def test_a_patch_that_does_not_fit_is_refused(harness: ClientHarness) -> N
         with pytest.raises(ValidationError):
             await client.dead_letters.redrive([job_id], **patch)
     assert (await client.get_stats()).total_jobs == 1
+
+
+@pytest.mark.parametrize("rate", [math.nan, -1.0, 0.0, 1e-300, 1e-14, 0.009, 10_001.0, math.inf])
+async def test_a_redrive_at_a_rate_out_of_range_is_refused_and_submits_nothing(
+    harness: ClientHarness, rate: float
+) -> None:
+    await harness.work()
+    client = await harness.client()
+    jobs = [await dead_letter(harness, client, max_retries=0) for _ in range(2)]
+    with pytest.raises(ValidationError, match=r"per_second: must be 0\.01 to 10,000"):
+        await client.dead_letters.redrive(jobs, per_second=rate)
+    assert (await client.get_stats()).total_jobs == 2
+
+
+@pytest.mark.parametrize(("rate", "second"), [(0.01, "scheduled"), (10_000.0, "queued")])
+async def test_a_redrive_at_the_slowest_or_fastest_rate_is_there_after_a_restart(
+    harness: ClientHarness, rate: float, second: str
+) -> None:
+    client = await harness.client()
+    jobs = [await client.submit_job(chat(), {"max_retries": 0}) for _ in range(2)]
+    await harness.queue.exchange(*map(failed, await harness.queue.claim(2)), slots=0)
+    redriven = await client.dead_letters.redrive(jobs, per_second=rate)
+    await harness.crash()
+    assert [(await harness.queue.view(job_id)).status for job_id in redriven] == ["queued", second]
 
 
 async def test_pages_go_on_where_the_last_one_ended(harness: ClientHarness) -> None:
