@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.console import Console
 
@@ -15,9 +14,9 @@ from aiqueue.batch_views import BatchInfo
 from aiqueue.cli.batch_progress import follow, line_of
 from aiqueue.cli.joining import Address, AsJson, Namespace, joined
 from aiqueue.cli.output import print_json
-from aiqueue.errors import FieldError, ValidationError
 from aiqueue.levels import AIJobPriority
 from aiqueue.orchestrator import AIJobOrchestrator
+from aiqueue.orchestrator.rows import json_lines
 
 commands = typer.Typer()
 _group = typer.Typer(help="Many jobs at once: submit, status, results, cancel, retry-failed.", no_args_is_help=True)
@@ -193,9 +192,4 @@ def _print(info: BatchInfo, *, as_json: bool) -> None:
 
 
 def _stdin_rows() -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(sys.stdin, start=1):
-        if line.strip():
-            try:
-                yield msgspec.json.decode(line, type=dict)
-            except (ValueError, RecursionError) as error:
-                raise ValidationError([FieldError(f"stdin:{number}", f"is no payload: {error}")]) from None
+    return json_lines(sys.stdin.buffer, "stdin")

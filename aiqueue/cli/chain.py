@@ -118,7 +118,7 @@ def _show(info: GraphInfo, *, as_json: bool) -> None:
 def _read(file: Path) -> Any:
     try:
         steps = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValidationError([FieldError(str(file), f"is not JSON: {error}")]) from None
     if not isinstance(steps, list | dict):
         raise ValidationError([FieldError(str(file), "is neither a list of steps nor a graph of named ones")])

@@ -139,10 +139,19 @@ def _answer(info: JobInfo) -> str:
 
 def _text(prompt: str | None) -> str:
     """Return the prompt, read from stdin if it is ``-``."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _read_stdin() if prompt == "-" else prompt
     if not text or not text.strip():
         raise ValidationError([FieldError("prompt", 'is missing: aiqueue submit "Why?", or - for stdin, or --file')])
     return text
+
+
+def _read_stdin() -> str:
+    """Return the text on stdin without a byte order mark. Raises ValidationError for bytes that are no text."""
+    try:
+        return sys.stdin.read().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        message = f"on stdin is not in {error.encoding}, the encoding of this terminal: byte {error.start}"
+        raise ValidationError([FieldError("prompt", message)]) from None
 
 
 def _only_file(file: Path, **given: object) -> Path:

@@ -45,7 +45,7 @@ def read_payload(path: Path) -> dict[str, Any]:
     """Return the payload in a JSON file. Raises ValidationError if there is none."""
     try:
         payload = json.loads(path.read_bytes())
-    except ValueError as error:  # also what is no UTF-8
+    except (ValueError, RecursionError) as error:  # also what is no UTF-8
         raise ValidationError([FieldError(str(path), f"is not JSON: {error}")]) from None
     if not isinstance(payload, dict):
         raise ValidationError([FieldError(str(path), "is not a JSON object, the payload of one job")])

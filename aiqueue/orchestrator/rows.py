@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from itertools import islice
 from os import PathLike
@@ -28,6 +29,7 @@ class Chunked(ABC):
 AnyRows = Rows | AsyncIterable[AnyPayload] | Chunked
 
 CHUNK = 1_000
+_WIDE = "has the encoding UTF-16 or UTF-32: save the file as UTF-8"
 
 
 def read_rows(rows: Rows) -> Iterator[AnyPayload]:
@@ -80,13 +82,28 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise ValidationError([FieldError("jobs", f"can't read {path}: {error.strerror}")]) from None
     with file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                payload = msgspec.json.decode(line)
-            except (ValueError, RecursionError) as error:
-                raise ValidationError([FieldError(f"{path}:{number}", f"is not JSON: {error}")]) from None
-            if not isinstance(payload, dict):
-                raise ValidationError([FieldError(f"{path}:{number}", "is not a JSON object, the payload of one job")])
-            yield payload
+        yield from json_lines(file, str(path))
+
+
+def json_lines(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
+    """Yield the payloads in lines of UTF-8; empty lines and byte order marks are passed over.
+
+    Raises ValidationError with ``name``, that of the file, and the number of the line.
+    """
+    for number, line in enumerate(lines, start=1):
+        line = line.removeprefix(BOM_UTF8)  # of any line: files are joined
+        if not line.strip():
+            continue
+        try:
+            payload = msgspec.json.decode(line)
+        except (ValueError, RecursionError) as error:
+            wrong = _WIDE if _is_wide(line) else f"is not JSON: {error}"
+            raise ValidationError([FieldError(f"{name}:{number}", wrong)]) from None
+        if not isinstance(payload, dict):
+            raise ValidationError([FieldError(f"{name}:{number}", "is not a JSON object, the payload of one job")])
+        yield payload
+
+
+def _is_wide(line: bytes) -> bool:
+    """Return True for a line in UTF-16 or UTF-32: it has that mark, or zero bytes, of which JSON has none."""
+    return line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in line[:4]

@@ -94,7 +94,7 @@ class Terminal:
     def __init__(self, queue: Beside) -> None:
         self._queue = queue
 
-    def __call__(self, *command: str, stdin: str = "") -> Result:
+    def __call__(self, *command: str, stdin: str | bytes = "") -> Result:
         """Return what ``aiqueue`` with these arguments prints, and its exit code."""
         return CliRunner().invoke(app, list(command), input=stdin, obj=self._queue.join)
 

@@ -48,9 +48,16 @@ def test_a_file_is_submitted_followed_and_its_results_are_lines(aiqueue: Termina
 def test_lines_can_come_from_stdin(aiqueue: Terminal, rows: Path) -> None:
     sent = aiqueue("batch", "submit", "-", "--detach", "--json", stdin=rows.read_text())
     assert json.loads(sent.stdout)["total"] == 5
-    for line in ("[1]", '{"a":' * 100_000):
+    for line, wrong in (("[1]", "is not a JSON object"), ('{"a":' * 100_000, "is not JSON")):
         bad = aiqueue("batch", "submit", "-", stdin=f"{line}\n")
-        assert (bad.exit_code, "stdin:1: is no payload" in bad.stderr) == (2, True)
+        assert (bad.exit_code, f"stdin:1: {wrong}" in bad.stderr) == (2, True)
+
+
+def test_lines_from_stdin_may_begin_with_a_byte_order_mark_and_are_utf_8(aiqueue: Terminal, rows: Path) -> None:
+    sent = aiqueue("batch", "submit", "-", "--detach", "--json", stdin="\ufeff" + rows.read_text())
+    assert json.loads(sent.stdout)["total"] == 5
+    bad = aiqueue("batch", "submit", "-", stdin=rows.read_text().encode("utf-16"))
+    assert (bad.exit_code, "stdin:1: has the encoding UTF-16" in bad.stderr) == (2, True)
 
 
 def test_a_batch_is_paused_resumed_and_cancelled(aiqueue: Terminal, rows: Path) -> None:

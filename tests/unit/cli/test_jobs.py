@@ -47,6 +47,13 @@ def test_a_dash_reads_the_prompt_from_stdin(aiqueue: Terminal, queue: Beside) ->
     assert aiqueue("submit", "--wait", "-", stdin="From a pipe").stdout == "From a pipe\n"
 
 
+def test_a_prompt_from_stdin_loses_its_byte_order_mark_and_is_text(aiqueue: Terminal, queue: Beside) -> None:
+    queue.add_worker()
+    assert aiqueue("submit", "--wait", "-", stdin="\ufeffFrom Windows").stdout == "From Windows\n"
+    bad = aiqueue("submit", "-", stdin="größe".encode("utf-16"))
+    assert (bad.exit_code, "prompt: on stdin is not in utf-8" in bad.stderr) == (2, True)
+
+
 def test_a_file_holds_the_whole_payload(aiqueue: Terminal, queue: Beside, tmp_path: Path) -> None:
     queue.add_worker()
     file = tmp_path / "job.json"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from aiqueue.cli.payloads import Request, payload_of
+from aiqueue.cli.payloads import Request, payload_of, read_payload
 from aiqueue.errors import ValidationError
 from aiqueue.models import AIJobType
 from aiqueue.protocol import ProviderEntry
@@ -48,3 +51,18 @@ def test_what_is_not_clear_is_asked_for_with_the_choices(
 ) -> None:
     with pytest.raises(ValidationError, match=expected):
         payload_of(request_, providers)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_one_payload_may_be_in_any_encoding_of_json(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({"prompt": "größe"}, ensure_ascii=False), encoding=encoding)
+    assert read_payload(path) == {"prompt": "größe"}
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"{"])
+def test_a_file_that_is_not_json_is_refused_by_its_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "job.json"
+    path.write_bytes(content)
+    with pytest.raises(ValidationError, match=r"job\.json: is not JSON"):
+        read_payload(path)
