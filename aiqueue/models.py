@@ -44,9 +44,9 @@ StepName = Annotated[Text, Field(pattern=texts.STEP)]
 _encode = msgspec.json.Encoder().encode
 
 MAX_BATCH_JOBS = 10_000
+_MAX_WAIT_MS = 366 * 86_400_000
 MAX_COUNT = 2**31 - 1  #: of whatever is counted and has no smaller limit; larger numbers fit no message to the queue
 _METADATA = "kept with the job, not interpreted; as JSON it may have limits.max_metadata_bytes, 16 KiB by default"
-_MAX_WAIT_MS = 366 * 86_400_000
 
 
 class AIJobType(StrEnum):

@@ -67,6 +67,7 @@ STEP = r"^[\w-]{1,64}$"  #: the name of a step of a chain or a graph, as templat
 BATCH_ID = TextBounds(128, in_path=True)  #: chosen by a caller in Python
 RUN_ID = TextBounds(256)  #: of ``map``
 IDEMPOTENCY_KEY = TextBounds(255)
+SCOPE = TextBounds(128)  #: whose key it is
 CRON_EXPRESSION = TextBounds(256)
 TIMEZONE = TextBounds(128)
 MAX_TAGS = 32

@@ -5,7 +5,7 @@ All errors are one tree: ``aiqueue.errors.ValidationError`` with a ``FieldError`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -146,6 +146,9 @@ class PayloadChecker:
 
     def check_in_parts(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> Parts[list[CheckedPayload]]:
         """As ``check_all``, in parts."""
+        if isinstance(payloads, str | bytes | Mapping | pydantic.BaseModel) or not isinstance(payloads, Iterable):
+            message = f"must be a list of payloads, not {type(payloads).__name__}: give a list, also for one"
+            raise ValidationError([FieldError("jobs", message)])
         pace = Pace(_PART)
         checked, errors, bad = [], list[FieldError](), 0
         too_large = True
@@ -198,9 +201,9 @@ def _offer(entry: ProviderEntry) -> str:
 
 
 def _json_of(payload: Mapping[str, Any] | Payload) -> bytes:
-    if isinstance(payload, pydantic.BaseModel):
-        return payload.model_dump_json(exclude_none=True, exclude_defaults=True, exclude_unset=False).encode()
     try:
+        if isinstance(payload, pydantic.BaseModel):
+            return payload.model_dump_json(exclude_none=True, exclude_defaults=True, exclude_unset=False).encode()
         return _encode(payload)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValidationError([FieldError("payload", f"is not JSON: {error}")]) from None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from aiqueue.client import paging
+from aiqueue.client import given, paging
 from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
@@ -175,12 +175,13 @@ class AsyncAIQueueAdapter:
 
     async def wait(self, job_id: str) -> JobInfo:
         """Wait until the job has ended, whoever submitted it. Raises JobNotFound."""
-        return (await self.wait_all([job_id]))[0]
+        return (await self.wait_all([given.job_id(job_id)]))[0]
 
     async def wait_all(self, job_ids: Sequence[str], on_end: Callable[[JobInfo], None] | None = None) -> list[JobInfo]:
         """Wait until all jobs have ended and return them in order; ``on_end`` is called as each one ends."""
+        ids = given.job_ids(job_ids)
         feed = self._started(self._feed)
-        futures = await feed.join(job_ids)
+        futures = await feed.join(ids)
         if on_end:
             for future in futures:
                 future.add_done_callback(
@@ -189,20 +190,21 @@ class AsyncAIQueueAdapter:
         try:
             return list(await asyncio.gather(*futures))
         finally:
-            for job_id, future in zip(job_ids, futures, strict=True):
+            for job_id, future in zip(ids, futures, strict=True):
                 feed.forget(job_id, future)
 
     async def get_job_status(self, job_id: str) -> JobInfo | None:
         """Return the job as it is on disk; None if it is not known."""
-        return (await self.get_jobs([job_id]))[0]
+        return (await self.get_jobs([given.job_id(job_id)]))[0]
 
     async def get_jobs(self, job_ids: Sequence[str]) -> list[JobInfo | None]:
         """Return many jobs in the order of ``job_ids``."""
-        views = await paging.get_jobs(self._transport, job_ids)
+        views = await paging.get_jobs(self._transport, given.job_ids(job_ids))
         return [readable_info(view) if view else None for view in views]
 
     async def cancel_job(self, job_id: str) -> Cancellation:
         """Stop a job: at once if it waits, through its worker if it runs. Raises JobNotFound."""
+        job_id = given.job_id(job_id)
         (reply,) = await self._transport.cancel([job_id])
         if not reply.status:
             raise JobNotFound(job_id)
@@ -267,9 +269,10 @@ class AsyncAIQueueAdapter:
         """Return an endless asynchronous iterator of events, with a ``Gap`` wherever the log no longer reaches back.
 
         ``after`` is the number of the last event already seen; None begins when the stream is opened or first asked.
-        ``names`` and ``job_id`` choose. Raises ValueError for an unknown name.
+        ``names`` and ``job_id`` choose. Raises ValidationError, also for an unknown name.
         """
-        shared, job_ids = self._started(self._feed).subscriptions, None if job_id is None else [job_id]
+        shared = self._started(self._feed).subscriptions
+        job_ids = None if job_id is None else [given.job_id(job_id)]
         return EventStream(self._transport, shared, after=after, names=names, job_ids=job_ids)
 
     def _listen(self) -> None:

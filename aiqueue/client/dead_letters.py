@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from aiqueue.client import paging
+from aiqueue.client import given, paging
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import DeadLetterNotFound, FieldError, RecordUnreadable, ValidationError
@@ -46,6 +46,7 @@ class DeadLetterClient:
         """Return dead letters, the newest first. ``reason`` is an error's kind (``timeout``, ``poison_job`` …)."""
         found: list[JobInfo] = []
         cursor: int | None = None
+        limit = given.number("limit", limit)
         while len(found) < limit:
             page, cursor = await self.page(
                 reason=reason, model=model, tag=tag, since=since, limit=limit - len(found), cursor=cursor
@@ -69,16 +70,17 @@ class DeadLetterClient:
 
         A page may be short where a filter is rare; only without a cursor there are no more.
         """
-        call = DeadLettersCall(kind=reason, model=model, tag=tag, since=since.timestamp() if since else 0.0)
-        call.limit = min(_MOST, limit)
+        call = DeadLettersCall(kind=given.text("reason", reason), model=given.text("model", model))
+        call.tag, call.since = given.text("tag", tag), 0.0 if since is None else given.moment("since", since)
+        call.limit = min(_MOST, given.number("limit", limit))
         if cursor is not None:
-            call.before_seq = cursor
+            call.before_seq = given.number("cursor", cursor)
         reply = await self._transport.list_dead_letters(call)
         return [readable_info(view) for view in reply.jobs], reply.before_seq or None
 
     async def inspect(self, job_id: str) -> tuple[JobInfo, bytes]:
         """Return a dead letter with all its attempts, and its payload (JSON). Raises DeadLetterNotFound."""
-        view = (await self._views([job_id], with_payload=True))[0]
+        view = (await self._views([given.job_id(job_id)], with_payload=True))[0]
         return job_info(view), view.payload
 
     async def redrive(
@@ -101,8 +103,9 @@ class DeadLetterClient:
         this runs. Others may have been submitted by then: it is safe to repeat the call without that one.
         """
         validate_options({} if max_retries is None else {"max_retries": max_retries})
-        if per_second is not None and not SLOWEST <= per_second <= FASTEST:
+        if per_second is not None and not _is_pace(per_second):
             raise ValidationError([FieldError("per_second", f"must be {SLOWEST:g} to {FASTEST:,}")])
+        job_ids = given.job_ids(job_ids)
         for at in range(0, len(job_ids), _LOOKUP):
             _check_readable(await self._views(job_ids[at : at + _LOOKUP], with_payload=False))
         started: list[str] = []
@@ -119,7 +122,7 @@ class DeadLetterClient:
 
     async def delete(self, job_ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
-        return await paging.delete_dead_letters(self._transport, job_ids)
+        return await paging.delete_dead_letters(self._transport, given.job_ids(job_ids))
 
     async def _views(self, job_ids: Sequence[str], *, with_payload: bool) -> list[JobView]:
         views = await paging.get_jobs(self._transport, job_ids, with_payload=with_payload)
@@ -145,6 +148,11 @@ class DeadLetterClient:
             header.batch_id = new_id("fan-in")
             batch = BatchSpec(header.batch_id, kind="fan_in")
         return SubmitGroup([Submission(new_job_ids(1)[0], header, payload)], batch=batch)
+
+
+def _is_pace(per_second: object) -> bool:
+    is_number = isinstance(per_second, int | float) and not isinstance(per_second, bool)
+    return is_number and SLOWEST <= per_second <= FASTEST
 
 
 def _check_readable(views: Sequence[JobView]) -> None:

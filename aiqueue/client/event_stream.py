@@ -15,10 +15,11 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
+from aiqueue.client import given
 from aiqueue.client.listeners import EVENTS, AnyEvent, seen_event
 from aiqueue.client.subscriptions import Interest, Subscription, Subscriptions
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import QueueUnavailable, StartError
+from aiqueue.errors import FieldError, QueueUnavailable, StartError, ValidationError
 from aiqueue.ids import new_id
 from aiqueue.protocol import Event, EventsCall
 
@@ -52,16 +53,15 @@ class EventStream:
     ) -> None:
         """``after`` is the number of the last event already seen; None begins with what happens after ``open``.
 
-        ``names`` and ``job_ids`` choose; no names are all names, None is all jobs. Raises ValueError for an unknown
-        name.
+        ``names`` and ``job_ids`` choose; no names are all names, None is all jobs. Raises ValidationError, also for an
+        unknown name.
         """
-        if unknown := set(names) - EVENTS:
-            raise ValueError(f"unknown event {min(unknown)!r}; there are: {', '.join(sorted(EVENTS))}")
         self._transport, self._shared = transport, shared
         self._client_id = new_id("stream")  # for what it asks the log itself
-        self._after = after
-        self._names = frozenset(names)
-        self._subscription = Subscription(Interest(None if job_ids is None else frozenset(job_ids), self._names))
+        self._after = None if after is None else given.number("after", after)
+        self._names = _known(names)
+        jobs = None if job_ids is None else frozenset(given.job_ids(job_ids))  # the poll of all streams asks for them
+        self._subscription = Subscription(Interest(jobs, self._names))
         self._letting_go: weakref.finalize[..., EventStream] | None = None
         self._fetching: asyncio.Task[list[AnyEvent | Gap]] | None = None
         self._woken = asyncio.Event()
@@ -104,8 +104,11 @@ class EventStream:
         return fetching.result()
 
     def watch(self, job_ids: Iterable[str], also: Collection[str] = ()) -> None:
-        """From now on return only the events of these jobs, and those of the names in ``also``."""
-        self._shared.change(self._subscription, Interest(frozenset(job_ids), self._names, frozenset(also)))
+        """From now on return only the events of these jobs, and those of the names in ``also``.
+
+        Raises ValidationError for what is no id or no name.
+        """
+        self._shared.change(self._subscription, Interest(frozenset(given.job_ids(job_ids)), self._names, _known(also)))
         if self._fetching is not None and not self._fetching.done():
             self._fetching.cancel()  # an answer under way is not about these jobs; its cursor was not passed yet
             self._fetching = None
@@ -184,3 +187,14 @@ class EventStream:
             except Exception:  # a result that is none: it must not stop the stream for good
                 _log.exception("event stream: event %d can't be read", event.number)
         return seen
+
+
+def _known(names: object) -> frozenset[str]:
+    if not isinstance(names, Iterable):
+        raise ValidationError([FieldError("names", f"must be a list of names of events, not {type(names).__name__}")])
+    wanted = list(names)
+    for name in wanted:
+        if not isinstance(name, str) or name not in EVENTS:
+            message = f"unknown event {name!r:.70}; there are: {', '.join(sorted(EVENTS))}"
+            raise ValidationError([FieldError("names", message)])
+    return frozenset(wanted)

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from aiqueue import texts
+from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchOptions, GraphOptions, JobOptions
 from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload
@@ -43,9 +44,13 @@ def header_fields(options: JobOptions, *, owner: str, default_retries: int, batc
 def scoped_key(key: str | None, scope: str) -> str:
     """Return an idempotency key as the queue keeps it, empty for none. A scope has no colon.
 
-    Raises ValidationError for a key that is too long or holds control characters.
+    Raises ValidationError for a key or a scope that is too long or holds control characters.
     """
-    return f"{scope}:{texts.IDEMPOTENCY_KEY.check('idempotency_key', key)}" if key else ""
+    if not key:
+        return ""
+    if ":" in texts.SCOPE.check("scope", scope):
+        raise ValidationError([FieldError("scope", "holds a colon, which ends the scope of a key")])
+    return f"{scope}:{texts.IDEMPOTENCY_KEY.check('idempotency_key', key)}"
 
 
 def callers_key(scoped: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aiqueue.errors import JobError, error_from
+from aiqueue.errors import FieldError, JobError, ValidationError, error_from
 from aiqueue.protocol import ANNOUNCED, RESTARTED, Event
 from aiqueue.results import JobResult
 from aiqueue.views import JobInfo, SlaCompliance, event_info, moment
@@ -123,6 +123,10 @@ class _Entry(NamedTuple):
     once: bool
 
 
+def _is_known(name: object) -> bool:
+    return isinstance(name, str) and (name in EVENTS or name in WILDCARDS)
+
+
 class Listeners:
     """Listeners by event name. One that raises is logged and does not stop the others.
 
@@ -137,11 +141,11 @@ class Listeners:
     def add(self, name: str, listener: Listener, *, once: bool = False) -> None:
         """Call ``listener`` for every event called ``name``, or whose group it is (the keys of ``WILDCARDS``).
 
-        ``once``: for the first one only. Raises ValueError for an unknown name.
+        ``once``: for the first one only. Raises ValidationError for an unknown name.
         """
-        if name not in EVENTS and name not in WILDCARDS:
+        if not _is_known(name):
             known = f"{', '.join(sorted(EVENTS))} and {', '.join(WILDCARDS)}"
-            raise ValueError(f"unknown event {name!r}; there are: {known}")
+            raise ValidationError([FieldError("name", f"unknown event {name!r:.70}; there are: {known}")])
         self._by_name.setdefault(name, []).append(_Entry(listener, once))
 
     def remove(self, name: str, listener: Listener) -> None:

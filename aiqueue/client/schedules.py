@@ -8,6 +8,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import pydantic
 
+from aiqueue.client import given
 from aiqueue.client.headers import DEFAULT_SCOPE, callers_key, header_fields, scoped_key
 from aiqueue.client.schedule_models import (
     ScheduleDefinition,
@@ -31,6 +32,7 @@ from aiqueue.errors import (
 )
 from aiqueue.ids import id_of, new_id, new_job_ids
 from aiqueue.levels import AIJobPriority
+from aiqueue.models import MAX_COUNT
 from aiqueue.protocol import JobHeader, Refusal
 from aiqueue.validation import Payload, PayloadChecker, field_errors
 
@@ -71,7 +73,7 @@ class ScheduleClient:
         the field, ScheduleExists for a name that is taken by another schedule, and IdempotencyConflict for a key that
         was used for another request.
         """
-        given = {
+        fields = {
             "name": name,
             "cron_expression": cron_expression,
             "enabled": enabled,
@@ -83,7 +85,7 @@ class ScheduleClient:
             "options": {} if options is None else options,
         }
         try:
-            definition = ScheduleDefinition.model_validate(given)
+            definition = ScheduleDefinition.model_validate(fields)
         except pydantic.ValidationError as error:
             raise ValidationError(field_errors(error)) from None
         return await self.put(payload, definition, idempotency_key=idempotency_key)
@@ -130,10 +132,11 @@ class ScheduleClient:
 
     async def next_runs(self, schedule: AnySchedule, count: int = 10) -> list[datetime]:
         """Return the next ``count`` runs (at most 100), in the schedule's time zone; none while it is paused."""
-        return schedule_info(await self._get(schedule, count)).next_runs[:count]
+        return schedule_info(await self._get(schedule, given.number("count", count, most=MAX_COUNT))).next_runs[:count]
 
     async def history(self, schedule: AnySchedule, limit: int = 50) -> list[ScheduleRunInfo]:
         """Return the last runs, at most 50, the newest first: what became of each tick, and how its job ended."""
+        limit = given.number("limit", limit)
         return history_of(await self._get(schedule, 0))[:limit]
 
     async def pause(self, schedule: AnySchedule) -> ScheduleInfo:
@@ -161,20 +164,27 @@ class ScheduleClient:
         """
         key = scoped_key(idempotency_key, scope)
         job_id = id_of("run", key) if key else new_job_ids(1)[0]
-        return (await self._call(SchedulesCall("run", str(schedule), job_id=job_id))).job_id
+        return (await self._call(SchedulesCall("run", _name_of(schedule), job_id=job_id))).job_id
 
     async def _get(self, schedule: AnySchedule, next_ticks: int, *, with_payload: bool = False) -> ScheduleView:
-        call = SchedulesCall("get", str(schedule), next_ticks=next_ticks, with_payload=with_payload)
+        call = SchedulesCall("get", _name_of(schedule), next_ticks=next_ticks, with_payload=with_payload)
         return _only(await self._call(call))
 
     async def _change(self, action: str, schedule: AnySchedule) -> ScheduleInfo:
-        return schedule_info(_only(await self._call(SchedulesCall(action, str(schedule), next_ticks=_SHOWN))))
+        return schedule_info(_only(await self._call(SchedulesCall(action, _name_of(schedule), next_ticks=_SHOWN))))
 
     async def _call(self, call: SchedulesCall) -> SchedulesReply:
         reply = await self._transport.schedules(call)
         if reply.refusal is not None:
             _refuse(reply.refusal)
         return reply
+
+
+def _name_of(schedule: AnySchedule) -> str:
+    name = given.text("schedule", schedule.schedule_id if isinstance(schedule, ScheduleInfo) else schedule)
+    if not name:
+        raise ValidationError([FieldError("schedule", "is empty: give a schedule's id or its name")])
+    return name
 
 
 def _only(reply: SchedulesReply) -> ScheduleView:

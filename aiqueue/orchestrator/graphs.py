@@ -63,6 +63,8 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     """
     if not steps:
         raise ValidationError([FieldError("steps", "is empty: a chain has at least one step")])
+    if isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Iterable):
+        raise ValidationError([FieldError("steps", f"must be a list of payloads, not {type(steps).__name__}")])
     names, payloads = [], []
     for at, step in enumerate(steps):
         named = isinstance(step, Mapping) and "payload" in step
@@ -98,6 +100,8 @@ def graph_in_parts(nodes: Mapping[str, Any]) -> Parts[Graph]:
     """
     if not nodes:
         raise ValidationError([FieldError("nodes", "is empty: give a mapping of names to nodes")])
+    if not isinstance(nodes, Mapping):
+        raise ValidationError([FieldError("nodes", f"must be a mapping of names to nodes, not {type(nodes).__name__}")])
     for name in nodes:
         check_step("nodes", name)
     _check_edges("nodes", map(_count_needs, nodes.values()))  # before each is looked at
@@ -173,14 +177,13 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
     if not isinstance(node, Mapping) or "payload" not in node:
         errors.append(FieldError(where, 'is no node: give {"payload": …, "depends_on": [names]}'))
         return []
-    if unknown := sorted(set(node) - _NODE_FIELDS):
+    if unknown := sorted(map(str, set(node) - _NODE_FIELDS)):
         errors.append(FieldError(f"{where}.{unknown[0]}", "is not a field of a node"))
     if _on_error(node) not in ON_ERROR:
         errors.append(FieldError(f"{where}.on_error", f"must be one of {_list(sorted(ON_ERROR))}"))
-    given = node.get("depends_on", node.get("dependsOn", ()))
-    if isinstance(given, str):
-        given = [given]
-    parents = dict.fromkeys(given)  # no list: looking each up in one takes the square of their number
+    parents = dict.fromkeys(
+        _depends_on(where, node, errors)
+    )  # no list: to look each up in one takes the square of them
     for parent in parents:
         if parent not in nodes:
             errors.append(FieldError(f"{where}.depends_on", f"unknown node {parent!r}; there are: {_list(nodes)}"))
@@ -190,6 +193,17 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
         if wrong := _fault_of(wanted, nodes, len(parents)):
             errors.append(FieldError(f"{where}.payload.{field}", f"{wanted} {wrong}"))
     return [parent for parent in parents if parent in nodes]
+
+
+def _depends_on(where: str, node: Mapping[str, Any], errors: list[FieldError]) -> list[str]:
+    """Return the names of the nodes that a node says it needs; note what is no name."""
+    given = node.get("depends_on", node.get("dependsOn", ()))
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Iterable) or not all(isinstance(name, str) for name in given):
+        errors.append(FieldError(f"{where}.depends_on", "must be a list of names of nodes"))
+        return []
+    return list(given)
 
 
 def _fault_of(wanted: Reference, nodes: Mapping[str, Any], count: int) -> str:

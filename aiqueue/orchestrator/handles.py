@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pydantic
 
+from aiqueue.client import given
 from aiqueue.client.schedule_models import ScheduleDefinition
 from aiqueue.engine.dependencies import ON_ERROR
 from aiqueue.errors import FieldError, ValidationError
@@ -53,21 +54,23 @@ def schedule_of(
     name: str | Mapping[str, Any], cron_expression: str, rules: Mapping[str, Any]
 ) -> tuple[ScheduleDefinition, str | None]:
     """Return a schedule from its name and line, or from one dict of all, and its idempotency key."""
-    given = dict(name) if isinstance(name, Mapping) else {"name": name}
-    given |= ({"cron_expression": cron_expression} if cron_expression else {}) | dict(rules)
-    key = given.pop("idempotency_key", None)
+    fields = dict(name) if isinstance(name, Mapping) else {"name": name}
+    fields |= ({"cron_expression": cron_expression} if cron_expression else {}) | dict(rules)
+    key = fields.pop("idempotency_key", None)
     try:
-        return ScheduleDefinition.model_validate(given), key
+        return ScheduleDefinition.model_validate(fields), key
     except pydantic.ValidationError as error:
         raise ValidationError(field_errors(error)) from None
 
 
-def check_inputs(job_ids: Sequence[str], on_error: str) -> None:
-    """Raise ValidationError for what can't be fanned in."""
-    if isinstance(job_ids, str) or not job_ids:
-        raise ValidationError([FieldError("job_ids", "is empty or no list: a fan-in is over at least one job")])
-    if on_error not in ON_ERROR:
+def checked_inputs(job_ids: object, on_error: object) -> list[str]:
+    """Return the ids of what is fanned in. Raises ValidationError for what can't be."""
+    ids = given.job_ids(job_ids)
+    if not ids:
+        raise ValidationError([FieldError("job_ids", "is empty: a fan-in is over at least one job")])
+    if not isinstance(on_error, str) or on_error not in ON_ERROR:
         raise ValidationError([FieldError("on_error", f"must be one of {', '.join(sorted(ON_ERROR))}")])
+    return ids
 
 
 def take_stop_flag(options: Options, stop_on_error: bool) -> tuple[Options, bool]:

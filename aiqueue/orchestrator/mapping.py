@@ -10,6 +10,7 @@ import msgspec
 
 from aiqueue import texts
 from aiqueue.batch_protocol import BatchCall
+from aiqueue.client import given
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
 from aiqueue.errors import BatchNotFound, FieldError, ValidationError
 from aiqueue.ids import id_of, new_id
@@ -22,6 +23,7 @@ from aiqueue.views import JobInfo
 Key = Callable[[Any], str]
 
 _PAGE = 500
+_LONGEST_KEY = 2**20  # characters: a key is hashed, and never sent
 _MOST_TRIES = 100  # of one row, over all runs
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -97,8 +99,8 @@ class Mapping:
         return ids, sorted(new)
 
     def _key_of(self, row: AnyPayload) -> str:
-        key = self._key(row)
         index = len(self._seen)
+        key = given.text("key", self._key(row), most=_LONGEST_KEY, at=index)
         if key in self._seen:
             message = f"key {key!r} is that of row {self._seen[key]} too: keys tell rows apart"
             raise ValidationError([FieldError("key", message, index)])
@@ -111,5 +113,8 @@ class Mapping:
 
 def _hash(row: Any) -> str:
     """Return a hash of a row's content: the same for the same input, whatever the order of its fields."""
-    plain = row.model_dump(mode="json", exclude_none=True) if hasattr(row, "model_dump") else row
-    return hashlib.blake2b(_encode(plain), digest_size=16).hexdigest()
+    try:
+        plain = row.model_dump(mode="json", exclude_none=True) if hasattr(row, "model_dump") else row
+        return hashlib.blake2b(_encode(plain), digest_size=16).hexdigest()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValidationError([FieldError("payload", f"is not JSON: {error}")]) from None

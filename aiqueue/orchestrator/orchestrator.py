@@ -8,11 +8,12 @@ from typing import Any
 
 from aiqueue.batch_protocol import BatchCall, ResultsCall, ResultsReply
 from aiqueue.batch_views import BatchInfo, BatchResult, GraphInfo, batch_info, graph_info, results_of
+from aiqueue.client import given
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.headers import DEFAULT_SCOPE, scoped_key
 from aiqueue.errors import StartError
 from aiqueue.ids import id_of, ids_from, new_id, new_job_ids
-from aiqueue.models import BatchOptions, GraphOptions
+from aiqueue.models import MAX_COUNT, BatchOptions, GraphOptions
 from aiqueue.orchestrator import mapping
 from aiqueue.orchestrator.graphs import Graph, chain_in_parts, check_fan_in, graph_in_parts
 from aiqueue.orchestrator.handles import (
@@ -20,7 +21,7 @@ from aiqueue.orchestrator.handles import (
     JobChain,
     JobGraph,
     Options,
-    check_inputs,
+    checked_inputs,
     for_batch,
     for_graph,
     schedule_of,
@@ -124,6 +125,7 @@ class AsyncAIJobOrchestrator:
         for those that have not ended, or stop at the first of them. ``after`` goes on where a ``BatchResult.after``
         left off.
         """
+        after = given.number("after", after)
         while True:
             reply = await self._results(batch_id, after, ordered=ordered, wait_s=_WAIT_S if wait else 0.0)
             moved, is_last = reply.after > after, reply.is_last
@@ -137,7 +139,8 @@ class AsyncAIJobOrchestrator:
         self, batch_id: str, after: int = 0, *, limit: int = _PAGE, ordered: bool = True
     ) -> tuple[list[BatchResult], int, bool]:
         """Return some results that are there, the cursor behind them, and whether no more will follow."""
-        reply = await self._results(batch_id, after, ordered=ordered, limit=limit)
+        limit = given.number("limit", limit, least=1, most=MAX_COUNT)
+        reply = await self._results(batch_id, given.number("after", after), ordered=ordered, limit=limit)
         return results_of(reply, after, ordered=ordered), reply.after, reply.is_last
 
     async def cancel_batch_job(self, batch_id: str) -> BatchInfo:
@@ -161,7 +164,7 @@ class AsyncAIJobOrchestrator:
         same ``idempotency_key`` has the first one's answer, until the queue is restarted. ``scope`` says whose key it
         is. Raises BatchNotFound, and ValidationError for a key that is too long or holds control characters.
         """
-        key = scoped_key(idempotency_key, scope)
+        batch_id, key = given.text("batch_id", batch_id), scoped_key(idempotency_key, scope)
         token = id_of("retry", key, batch_id) if key else new_id("retry")  # clear: a key has no separator of words
         call = BatchCall(batch_id, "retry_failed", token=token)
         return batch_info(await self._adapter.session.transport.batch(call))
@@ -226,7 +229,7 @@ class AsyncAIJobOrchestrator:
 
     async def get_graph_status(self, graph_id: str) -> GraphInfo:
         """Return how a chain or a graph stands, step by step. Raises BatchNotFound."""
-        transport = self._adapter.session.transport
+        transport, graph_id = self._adapter.session.transport, given.text("graph_id", graph_id)
         view = await transport.batch(BatchCall(graph_id))
         jobs: list[JobView] = []
         after, is_last = 0, False
@@ -258,10 +261,10 @@ class AsyncAIJobOrchestrator:
         """
         from aiqueue.orchestrator.ray_tasks import aggregate  # with Ray, a second to import
 
-        check_inputs(job_ids, on_error)
+        ids = checked_inputs(job_ids, on_error)
         async with asyncio.timeout(timeout):
-            await wait_for(self._adapter, job_ids, stop_on_error=on_error == "fail")
-            return await aggregate(self._namespace(), job_ids, fn, on_error=on_error)
+            await wait_for(self._adapter, ids, stop_on_error=on_error == "fail")
+            return await aggregate(self._namespace(), ids, fn, on_error=on_error)
 
     async def fan_in_job(
         self,
@@ -278,20 +281,20 @@ class AsyncAIJobOrchestrator:
 
         It waits in the queue for the others, whoever submitted them. ``idempotency_key`` as for a chain.
         """
-        check_inputs(job_ids, on_error)
-        check_fan_in(payload_template, len(job_ids))
-        needs = tuple(Need(job_id) for job_id in job_ids)
+        ids = checked_inputs(job_ids, on_error)
+        check_fan_in(payload_template, len(ids))
+        needs = tuple(map(Need, ids))
         linked = Linked("fan_in", new_job_ids(1), [payload_template], [needs], [on_error])
-        given = options_of(GraphOptions, for_graph(options), more)
+        wanted = options_of(GraphOptions, for_graph(options), more)
         key = scoped_key(idempotency_key, scope)
-        _, (job_id,) = await submit_linked(self._adapter.session, linked, given, key)
+        _, (job_id,) = await submit_linked(self._adapter.session, linked, wanted, key)
         return job_id
 
     async def result_ref(self, job_id: str) -> Any:
         """Return a Ray ObjectRef of a job's JobResult, for tasks of your own. It is there when the job has ended."""
         from aiqueue.orchestrator.ray_tasks import result_ref
 
-        return result_ref(self._namespace(), job_id)
+        return result_ref(self._namespace(), given.job_id(job_id))
 
     # --- helpers ---
 
@@ -320,16 +323,17 @@ class AsyncAIJobOrchestrator:
             [step.on_error for step in graph.steps],
             tuple(step.name for step in graph.steps),
         )
-        given = options_of(GraphOptions, for_graph(options), more)
-        return await submit_linked(self._adapter.session, linked, given, key)
+        wanted = options_of(GraphOptions, for_graph(options), more)
+        return await submit_linked(self._adapter.session, linked, wanted, key)
 
     async def _ask(self, batch_id: str, action: str) -> BatchInfo:
-        return batch_info(await self._adapter.session.transport.batch(BatchCall(batch_id, action)))
+        call = BatchCall(given.text("batch_id", batch_id), action)
+        return batch_info(await self._adapter.session.transport.batch(call))
 
     async def _results(
         self, batch_id: str, after: int, *, ordered: bool, limit: int = _PAGE, wait_s: float = 0.0
     ) -> ResultsReply:
-        call = ResultsCall(batch_id, after, limit, ordered, wait_s=wait_s)
+        call = ResultsCall(given.text("batch_id", batch_id), after, limit, ordered, wait_s=wait_s)
         return await self._adapter.session.transport.batch_results(call)
 
     def _namespace(self) -> str:

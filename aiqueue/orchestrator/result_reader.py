@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from aiqueue.client import paging
+from aiqueue.client import given, paging
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import JobError, JobNotFound
 from aiqueue.protocol import END_STATES, JobView
@@ -27,7 +27,11 @@ class ResultReader:
         self._wait = _LOOK_S[0]
 
     async def read(self, job_id: str) -> JobResult:
-        """Return the result of a job when it has ended. Raises the JobError that ended it, JobNotFound."""
+        """Return the result of a job when it has ended. Raises the JobError that ended it, JobNotFound.
+
+        Raises ValidationError for what is no id: all who wait share a look, which it would fail.
+        """
+        job_id = given.job_id(job_id)
         ended = self._waiting.get(job_id)
         if ended is None:
             ended = self._waiting[job_id] = asyncio.get_running_loop().create_future()

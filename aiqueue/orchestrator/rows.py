@@ -79,8 +79,10 @@ def shifted(error: ValidationError, by: int) -> ValidationError:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         file = path.open("rb")
-    except OSError as error:
-        raise ValidationError([FieldError("jobs", f"can't read {path}: {error.strerror}")]) from None
+    except (OSError, ValueError) as error:  # a path with a null character, or half of a surrogate pair
+        why = error.strerror if isinstance(error, OSError) else error
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise ValidationError([FieldError("jobs", f"can't read {shown}: {why}")]) from None
     with file:
         yield from json_lines(file, str(path))
 

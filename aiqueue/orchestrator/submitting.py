@@ -33,6 +33,10 @@ def options_of(model: type[Options], given: Mapping[str, Any] | Options | None, 
         return given
     if isinstance(given, pydantic.BaseModel):
         given = given.model_dump(exclude_unset=True)
+    if given is not None and not isinstance(given, Mapping):
+        raise ValidationError(
+            [FieldError("options", f"must be a dict or {model.__name__}, not {type(given).__name__}")]
+        )
     try:
         return model.model_validate({**(given or {}), **more})
     except pydantic.ValidationError as error:

@@ -1,0 +1,77 @@
+"""What callers of the Python client give, checked where it enters: ids, cursors, counts.
+
+Ids and cursors travel with those of other callers, or are asked for again and again, so a bad one must not get that
+far. What only has to be looked up may be any text: a journal may hold older ones than today's bounds allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from operator import index
+from typing import SupportsIndex
+from uuid import UUID
+
+from aiqueue.errors import FieldError, ValidationError
+from aiqueue.views import JobInfo
+
+MOST = 2**63 - 1  #: of a cursor: what the journal can count
+_LONGEST = 1_024
+
+
+def text(field: str, given: object, *, most: int = _LONGEST, at: int | None = None) -> str:
+    """Return a text to look something up by. ``at`` is its row in a list. Raises ValidationError."""
+    if not isinstance(given, str):
+        raise _wrong(field, f"must be a text, not {type(given).__name__}", at)
+    if len(given) > most:
+        raise _wrong(field, f"must have at most {most} characters, not {len(given)}", at)
+    if not given.isascii():
+        try:
+            given.encode()
+        except UnicodeEncodeError as error:
+            message = f"holds half of a surrogate pair at place {error.start}, which is no character"
+            raise _wrong(field, message, at) from None
+    return given
+
+
+def job_id(given: object, field: str = "job_id") -> str:
+    """Return a job's id, given as a text, as a UUID or as what a look-up or a wait returned. Raises ValidationError."""
+    if isinstance(given, JobInfo):
+        given = given.job_id
+    elif isinstance(given, UUID):
+        return str(given)
+    if not isinstance(given, str):
+        raise _wrong(field, f"must be the id of a job, which is a text, not {type(given).__name__}")
+    return text(field, given)
+
+
+def job_ids(given: object, field: str = "job_ids") -> list[str]:
+    """Return the ids in a list, or in any iterable; see ``job_id``. Raises ValidationError, which names the place."""
+    if isinstance(given, str | bytes | Mapping | JobInfo) or not isinstance(given, Iterable):
+        hint = "the ids of a graph are its values()" if isinstance(given, Mapping) else "give a list, also for one"
+        raise _wrong(field, f"must be a list of job ids, not {type(given).__name__}: {hint}")
+    return [job_id(each, f"{field}.{at}") for at, each in enumerate(given)]
+
+
+def number(field: str, given: object, *, least: int = 0, most: int = MOST) -> int:
+    """Return a whole number within bounds. Raises ValidationError."""
+    if isinstance(given, bool) or not isinstance(given, SupportsIndex):
+        raise _wrong(field, f"must be a whole number, not {type(given).__name__}")
+    found = index(given)
+    if not least <= found <= most:
+        raise _wrong(field, f"must be a whole number from {least} to {most}")
+    return found
+
+
+def moment(field: str, given: object) -> float:
+    """Return a time as seconds since the epoch; a time without a zone is this machine's. Raises ValidationError."""
+    if not isinstance(given, datetime):
+        raise _wrong(field, f"must be a datetime, not {type(given).__name__}")
+    try:
+        return given.timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        raise _wrong(field, f"is no time that this machine knows: {error}") from None
+
+
+def _wrong(field: str, message: str, at: int | None = None) -> ValidationError:
+    return ValidationError([FieldError(field, message, at)])
