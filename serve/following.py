@@ -83,20 +83,27 @@ class Follower:
 
     async def _show(self, job_id: str) -> None:
         """Follow a job and say how it is now."""
+        if not _is_id(job_id):  # no job's: it has no place in the poll that all streams share
+            self._pending.pop(job_id, None)
+            await self._say_unknown(job_id)
+            return
         await self._stream.open()
         since = await self._stream.newest()
         if job_id not in self._following:
             self._following[job_id] = since
             self._stream.watch(self._following, self._names)
-        info = await self._adapter.get_job_status(job_id) if _is_id(job_id) else None
+        info = await self._adapter.get_job_status(job_id)
         if self._pending.pop(job_id, ...) is ... or job_id not in self._following:
             return  # unsubscribed meanwhile
         if info is None:
             self._forget(job_id)
-            await self._send("job:error", JobUpdate(job_id, "", error=str(JobNotFound(job_id)), code=JobNotFound.kind))
+            await self._say_unknown(job_id)
             return
         self._following[job_id] = since
         await self._update(info)
+
+    async def _say_unknown(self, job_id: str) -> None:
+        await self._send("job:error", JobUpdate(job_id, "", error=str(JobNotFound(job_id)), code=JobNotFound.kind))
 
     async def _tell(self, item: AnyEvent | Gap) -> None:
         if isinstance(item, Gap):  # what was missed may be an end

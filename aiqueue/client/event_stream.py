@@ -108,7 +108,9 @@ class EventStream:
 
         Raises ValidationError for what is no id or no name.
         """
-        self._shared.change(self._subscription, Interest(frozenset(given.job_ids(job_ids)), self._names, _known(also)))
+        self._shared.change(
+            self._subscription, Interest(frozenset(map(given.job_id, job_ids)), self._names, _known(also))
+        )
         if self._fetching is not None and not self._fetching.done():
             self._fetching.cancel()  # an answer under way is not about these jobs; its cursor was not passed yet
             self._fetching = None

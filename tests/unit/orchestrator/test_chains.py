@@ -280,7 +280,7 @@ async def test_a_fan_in_over_what_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(ValidationError, match="needs job nobody, which is not known"):
         await orchestrator.fan_in_job(["nobody"], chat("{{results}}"))
-    with pytest.raises(ValidationError, match="is empty or no list"):
+    with pytest.raises(ValidationError, match="job_ids: is empty"):
         await orchestrator.fan_in_job([], chat("x"))
     with pytest.raises(ValidationError, match=r"there are {{results}} and {{results\[0\]}} to \[0\]"):
         await orchestrator.fan_in_job(["x"], chat("{{results[1].content}}"))
