@@ -151,8 +151,9 @@ class DeadLetterClient:
 
 
 def _is_pace(per_second: object) -> bool:
-    is_number = isinstance(per_second, int | float) and not isinstance(per_second, bool)
-    return is_number and SLOWEST <= per_second <= FASTEST
+    if isinstance(per_second, bool) or not isinstance(per_second, int | float):
+        return False
+    return SLOWEST <= per_second <= FASTEST
 
 
 def _check_readable(views: Sequence[JobView]) -> None:
