@@ -72,10 +72,7 @@ class Intake:
         """Return True if the group would take too long in the one step that accepts it. Batches come in parts."""
         if group.part_of or (group.batch is not None and group.batch.is_open):
             return False
-        count = len(group.jobs)
-        if group.batch is not None and count <= self.prepared_from:
-            count += sum([len(job.header.needs) for job in group.jobs])
-        return count > self.prepared_from
+        return len(group.jobs) > self.prepared_from or _size(group) > self.prepared_from
 
     async def _prepare(self, group: SubmitGroup) -> None:
         """Do beforehand what accepting the group takes that concerns it alone, some jobs in each turn of the loop."""
@@ -106,7 +103,39 @@ class Intake:
         return bool(group.jobs) and (bool(group.jobs[0].header.redriven_from) or self._old.may_hold(group))
 
     async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
-        """Accept groups that nobody has sent before."""
+        """Accept groups that nobody has sent before, some in each step."""
+        replies: list[Refusal | None] = []
+        commits: list[Committed] = []
+        for portion in self._portions(groups):
+            if replies:
+                await asyncio.sleep(0)
+            answers, committed = await self._accept_some(portion, later=bool(replies))
+            replies += answers
+            commits += [committed] if committed else []
+        for committed in commits:
+            await asyncio.shield(committed)
+        if any(replies):
+            await self._look_up_repeats(groups, replies)
+        return replies
+
+    def _portions(self, groups: Sequence[SubmitGroup]) -> Iterable[Sequence[SubmitGroup]]:
+        """Divide groups so that each portion has few jobs and needs; a group is never divided."""
+        if len(groups) == 1:
+            yield groups
+            return
+        first, count = 0, 0
+        for at, group in enumerate(groups):
+            more = _size(group)
+            if count and count + more > self.prepared_from:
+                yield groups[first:at]
+                first, count = at, 0
+            count += more
+        yield groups[first:]
+
+    async def _accept_some(
+        self, groups: Sequence[SubmitGroup], *, later: bool
+    ) -> tuple[list[Refusal | None], Committed | None]:
+        """Accept groups in one step. ``later``: the loop has turned since they were found to be new."""
         has_batch = any(group.batch is not None for group in groups)
         if has_batch:
             try:
@@ -115,17 +144,13 @@ class Intake:
                 raise
             except Exception as error:
                 _log.warning("facts about %d groups could not be read together: %s", len(groups), error)
-                return (await self._accept_known(groups))[0]  # there each of them fails alone
-            if any(map(self._may_be_known, groups)):  # its repeat came meanwhile
-                return (await self._accept_known(groups))[0]
+                return (await self._accept_known(groups))[0], None  # there each of them fails alone
         else:
             taken, ended = frozenset[str](), dict[str, str]()
+        if (has_batch or later) and any(map(self._may_be_known, groups)):  # its repeat came meanwhile
+            return (await self._accept_known(groups))[0], None
         replies, committed = self._carry_out(Submit(groups, ended=ended, batches=taken))
-        await asyncio.shield(committed)
-        replies = list(replies)
-        if any(replies):
-            await self._look_up_repeats(groups, replies)
-        return replies
+        return list(replies), committed
 
     async def _look_up_repeats(self, groups: Sequence[SubmitGroup], replies: list[Refusal | None]) -> None:
         """Accept groups of which a job behind the first one repeats a dead letter: that was not looked up yet."""
@@ -210,6 +235,14 @@ def _refused(error: Exception) -> Refusal:
         f"The journal can't be read to see whether this was submitted before ({type(error).__name__}: {error}); "
         "nothing of it was accepted now. Check the journal's disk, then submit it again",
     )
+
+
+def _size(group: SubmitGroup) -> int:
+    """Return how many jobs and needs it has. Only jobs of a batch have needs."""
+    count = len(group.jobs)
+    if group.batch is not None or group.part_of:
+        count += sum([len(job.header.needs) for job in group.jobs])
+    return count
 
 
 def _is_made_of_ids(group: SubmitGroup) -> bool:
