@@ -272,6 +272,7 @@ class JobView(Wire):
     result: bytes = b""
     payload: bytes = b""
     attempts: list[bytes] = []  #: AttemptRecords of the attempts after which the job went on
+    successor: str = ""  #: the job that was put in its place when it had failed
 
 
 class DeadLettersCall(Wire):

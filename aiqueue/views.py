@@ -74,6 +74,7 @@ class JobInfo(_View, omit_defaults=True):
     sla_compliance: SlaCompliance | None = None
     attempts: list[AttemptInfo] = []  #: those after which the job went on, the first one first
     redriven_from: str | None = None  #: the dead letter that this job repeats
+    successor: str | None = None  #: the job that was put in its place: by a redrive, or a retry of its batch
 
     def exception(self) -> JobError | None:
         """Return the error that waiting for this job would raise, if it has ended without a result."""
@@ -231,6 +232,7 @@ def job_info(view: JobView) -> JobInfo:
         sla_compliance=_compliance(sla_starts_at(header), view.finished_at, view.sla_ms) if completed else None,
         attempts=attempts,
         redriven_from=header.redriven_from or None,
+        successor=view.successor or None,
     )
 
 

@@ -121,7 +121,11 @@ class DeadLetterClient:
         return started
 
     async def delete(self, job_ids: Sequence[str]) -> list[str]:
-        """Forget dead letters; return the ids of those that were there."""
+        """Forget dead letters; return the ids of those that were there.
+
+        One whose redrive waits, runs or has completed is no dead letter any more but reads ``failed``, so that its id
+        and idempotency key go on standing for that work.
+        """
         return await paging.delete_dead_letters(self._transport, given.job_ids(job_ids))
 
     async def _views(self, job_ids: Sequence[str], *, with_payload: bool) -> list[JobView]:

@@ -311,7 +311,7 @@ def retry(core: Core, turn: Turn, command: Retry) -> Refusal | None:
     stored.errors, stored.first_errors = {}, []
     stored.total -= len(command.jobs)  # they take the places of others
     group.replaced |= seqs
-    turn.rows.states += successors.retried(turn, command.replaced)
+    turn.rows.states += successors.retried(turn, command.replaced, command.jobs)
     if command.metadata:
         keep_metadata(core, turn, command.jobs, command.metadata)
     _add(core, turn, group, command.jobs, command.ended, first_index=RETRIED)

@@ -161,8 +161,8 @@ class Retry:
     """Put new jobs into a batch in the place of some that did not complete. Reply: a Refusal, or None.
 
     ``number``, ``spec`` and ``stored`` are the batch as the journal has it, for one that has ended; ``replaced`` says
-    which jobs get a successor: seq, terminal state and Progress of each. ``metadata`` is that of all of these jobs,
-    where it is equal.
+    which jobs get a successor, in the order of ``jobs``: seq, terminal state and Progress. ``metadata`` is that of all
+    of these jobs, where it is equal.
     """
 
     number: int

@@ -87,7 +87,7 @@ class Progress(Wire):
     refusals: int = 0
     blamed: int = 0
     company: int = 0  #: of the lane's key
-    successor: str = ""  #: of a job that ended: the job that a redrive put in its place, or "-": it was deleted
+    successor: str = ""  #: of a job that ended: the job that was put in its place, or "-": it was deleted
 
 
 class AttemptRecord(Wire):

@@ -1,7 +1,7 @@
 """What runs in the place of a job that ended badly: one job at most, asked for by a redrive or by a retry of its batch.
 
-An ended job is not in memory. So a command brings its row as the journal has it, and that row says which job a redrive
-put in its place. A retry of a batch turns a dead letter into a failed job instead; its batch has the successor.
+An ended job is not in memory. So a command brings its row as the journal has it, and that row says which job was put
+in its place. A retry of a batch also turns a dead letter into a failed job, which can't be redriven.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ def has_successor(progress: bytes) -> bool:
         return bool(progress and decode_progress(progress).successor)
     except ValueError:
         return True
+
+
+def successor_of(progress: bytes) -> str:
+    """Return the job that runs in the place of an ended one; empty if there is none, or the row can't be decoded."""
+    successor = (_successor_in(progress) if progress else "") or ""
+    return "" if successor == DELETED else successor
 
 
 def with_successor(progress: bytes, job_id: str) -> bytes:
@@ -66,12 +72,16 @@ def note(turn: Turn, jobs: Iterable[Submission], command: Submit) -> None:
             turn.rows.states.append((seq, state, with_successor(progress, job.id), end_in(progress, turn.now)))
 
 
-def retried(turn: Turn, replaced: Sequence[tuple[int, str, bytes]]) -> list[StateRow]:
-    """Return new rows of the dead letters that a retry replaces: as FAILED jobs they can't be redriven."""
+def retried(turn: Turn, replaced: Sequence[tuple[int, str, bytes]], jobs: Sequence[Submission]) -> list[StateRow]:
+    """Return new rows of the jobs that a retry replaces, which name ``jobs``. Dead letters become FAILED jobs."""
     return [
-        (seq, JobState.FAILED.value, progress, end_in(progress, turn.now))
-        for seq, state, progress in replaced
-        if state == JobState.DEAD_LETTER
+        (
+            seq,
+            JobState.FAILED.value if state == JobState.DEAD_LETTER else state,
+            with_successor(progress, job.id),
+            end_in(progress, turn.now),
+        )
+        for (seq, state, progress), job in zip(replaced, jobs, strict=True)
     ]
 
 

@@ -81,21 +81,28 @@ class Mapping:
             await sender.send([chunk[at] for at in new], [ids[at] for at in new])
 
     async def _known(self, keys: list[str]) -> tuple[list[str], list[int]]:
-        """Return the ids of the rows' jobs, and which of those are to be submitted: new ones, and those that failed."""
+        """Return the ids of the rows' jobs, and which of those are to be submitted: new ones, and those that failed.
+
+        One that failed and has a successor, however that came, has not failed unless the successor has.
+        """
         ids = [self._id_of(key, 0) for key in keys]
+        tried = [0] * len(keys)
         open_ones, new = list(range(len(keys))), list[int]()
-        for tried in range(1, _MOST_TRIES):
-            infos = await self._adapter.get_jobs([ids[at] for at in open_ones])
-            new += [at for at, info in zip(open_ones, infos, strict=True) if info is None]
-            open_ones = [
-                at
-                for at, info in zip(open_ones, infos, strict=True)
-                if info is not None and info.status in END_STATES and info.status != "completed"
-            ]
+        for _ in range(_MOST_TRIES):
+            found = zip(open_ones, await self._adapter.get_jobs([ids[at] for at in open_ones]), strict=True)
+            open_ones = []
+            for at, info in found:
+                if info is None and ids[at] == self._id_of(keys[at], tried[at]):
+                    new.append(at)
+                elif info is None or (info.status in END_STATES and info.status != "completed"):
+                    open_ones.append(at)
+                    if info is not None and info.successor:  # a retry or a redrive has tried it again
+                        ids[at] = info.successor
+                    else:
+                        tried[at] += 1
+                        ids[at] = self._id_of(keys[at], tried[at])
             if not open_ones:
                 break
-            for at in open_ones:
-                ids[at] = self._id_of(keys[at], tried)
         return ids, sorted(new)
 
     def _key_of(self, row: AnyPayload) -> str:

@@ -25,6 +25,7 @@ from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.holds import Holds
 from aiqueue.service.lookup import ended_needs, needs_of
+from aiqueue.service.successors import Successors
 
 _AT_ONCE = 500
 _REMEMBERED = 1_000  # calls whose answers may be asked for again
@@ -80,6 +81,7 @@ class BatchRetries:
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
         self._pages, self._view_of, self._find = pages, view_of, find
         self._holds = holds
+        self._successors = Successors(engine, journal, commits.settled)
         self._under_way: dict[str, _UnderWay] = {}  # by batch
         self._asked: dict[str, _UnderWay] = {}  # by token of a call
         self._answers: dict[str, int] = {}  # by token, the last ones
@@ -176,13 +178,22 @@ class BatchRetries:
                 rows = [row for row in rows if not has_successor(row.progress)]  # redriven, or deleted, meanwhile
                 views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
-                jobs = [_again(view, ChainMap(own, heirs)) for view in views]
+                jobs = [_again(view, own[view.id]) for view in views]
+                await self._turn_to_successors(jobs, ChainMap(own, heirs))
                 found, ended = await self._facts(batch_id, jobs)
                 changed = {seq for commit in later for seq in (*commit.deletes, *(row[0] for row in commit.states))}
             if changed.isdisjoint(row.seq for row in rows):
                 replaced = [(row.seq, row.state, row.progress) for row in rows if row.id in own]
                 return _Part(found, replaced, jobs, ended, own)
             await asyncio.shield(self._commits.settled())
+
+    async def _turn_to_successors(self, jobs: Sequence[Submission], heirs: Mapping[str, str]) -> None:
+        """Let jobs need what runs in the place of those that failed: of this retry, an earlier one, or redriven."""
+        for job in jobs:
+            job.header.needs = _mapped(job.header.needs, heirs)
+        if last := await self._successors.last(needs_of(jobs)):
+            for job in jobs:
+                job.header.needs = _mapped(job.header.needs, last)
 
     async def _facts(self, batch_id: str, jobs: Sequence[Submission]) -> tuple[Found, dict[str, str]]:
         """Return the batch and the ended jobs that these ones need, both as they are in this turn of the loop."""
@@ -204,13 +215,16 @@ def _was_stopped(stored: StoredBatch) -> bool:
     return stored.phase in ("stopping", "cancelled") or bool(stored.reason)
 
 
-def _again(view: JobView, heirs: Mapping[str, str]) -> Submission:
+def _again(view: JobView, job_id: str) -> Submission:
     header = view.header
     header.redriven_from, header.idempotency_key = view.id, ""
     header.run_at = header.expires_at = 0.0
     header.delay_ms = header.expires_in_ms = 0
-    header.needs = tuple(Need(heirs.get(need.job_id, need.job_id), need.names) for need in header.needs)
-    return Submission(heirs[view.id], header, view.payload)
+    return Submission(job_id, header, view.payload)
+
+
+def _mapped(needs: Sequence[Need], others: Mapping[str, str]) -> tuple[Need, ...]:
+    return tuple(Need(others.get(need.job_id, need.job_id), need.names) for need in needs)
 
 
 def _taken_out(jobs: Sequence[Submission], metadata: bytes) -> bytes:

@@ -19,6 +19,7 @@ from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.look_ups import LookUps
 from aiqueue.service.portions import first_portion, portions
 from aiqueue.service.row_reads import rows_of
+from aiqueue.service.successors import Successors
 
 _log = logging.getLogger(__name__)
 _PAGE = 100  # rows read at once
@@ -30,11 +31,17 @@ class DeadLetters:
     """The dead letters of one journal."""
 
     def __init__(
-        self, journal: Journal, commits: CommitPipeline, look_ups: LookUps, *, is_needed: Callable[[str], bool]
+        self,
+        journal: Journal,
+        commits: CommitPipeline,
+        look_ups: LookUps,
+        successors: Successors,
+        *,
+        is_needed: Callable[[str], bool],
     ) -> None:
         self._journal, self._commits, self._reads = journal, commits, look_ups.reads
         self._view_of = look_ups.view
-        self._is_needed = is_needed  # by a job that has not ended
+        self._successors, self._is_needed = successors, is_needed  # by a job that has not ended
         self._deleting = asyncio.Lock()  # one after the other, so that the last of a list's jobs frees its key
 
     async def find(self, call: DeadLettersCall) -> DeadLettersReply:
@@ -79,8 +86,9 @@ class DeadLetters:
         """Forget dead letters; return the ids of those that were there. Jobs in other states are left alone.
 
         One that a live job needs is no dead letter any more but stays, as a failed job, until retention takes it: what
-        waits for it may go on after an error, and is given that error. One whose row can't be read stays; its error is
-        raised if no other was asked for.
+        waits for it may go on after an error, and is given that error. So does one whose successor lives or completed:
+        its id and its key go on standing for that work, which is not to be done again. One whose row can't be read
+        stays; its error is raised if no other was asked for.
         """
         async with self._deleting:
             return await self._delete(ids)
@@ -90,18 +98,21 @@ class DeadLetters:
             await asyncio.shield(self._commits.settled())
             with self._commits.watched() as later:
                 dead, keys = await self._stored(ids)
-                free = await self._free(keys, [job.seq for job in dead])
+                repeated = await self._successors.living([job.id for job in dead])
+                over = [job for job in dead if job.id not in repeated]
+                unused = {key: job_id for key, job_id in keys.items() if job_id not in repeated}
+                free = await self._free(unused, [job.seq for job in over])
             changed = {row[0] for commit in later for row in commit.states}
             if changed.isdisjoint(job.seq for job in dead):  # else a retry of their batch may run them again
                 break
         if dead:
-            needed = {job.seq for job in dead if self._is_needed(job.id)}
-            rows = Rows(deletes=[job.seq for job in dead if job.seq not in needed], free_keys=free)
-            rows.states += [
-                (job.seq, JobState.FAILED.value, with_successor(job.progress, DELETED), end_in(job.progress, _LONG_AGO))
-                for job in dead
-                if job.seq in needed
-            ]
+            needed = {job.id for job in over if self._is_needed(job.id)}
+            rows = Rows(deletes=[job.seq for job in over if job.id not in needed], free_keys=free)
+            for job in dead:
+                if job.id in repeated or job.id in needed:
+                    progress = job.progress if job.id in repeated else with_successor(job.progress, DELETED)
+                    ended_at = end_in(progress, _LONG_AGO)
+                    rows.states.append((job.seq, JobState.FAILED.value, progress, ended_at))
             await asyncio.shield(self._commits.append(Effects(rows=rows)))
         return [job.id for job in dead]
 

@@ -59,6 +59,7 @@ from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
 from aiqueue.service.shown_times import show_events
 from aiqueue.service.steps import Steps
+from aiqueue.service.successors import Successors
 from aiqueue.service.ticking import Ticker
 from aiqueue.service.worker_desk import WorkerDesk
 from aiqueue.views import Stats, moment
@@ -100,7 +101,8 @@ class QueueService:
             settings.retention, journal, self._commits, self._clock, lambda: len(live), holds.needed
         )
         self._look_ups = LookUps(self._engine, journal, self._commits.settled, drops)
-        self.dead_letters = DeadLetters(journal, self._commits, self._look_ups, is_needed=holds.needed)
+        successors = Successors(self._engine, journal, self._commits.settled)
+        self.dead_letters = DeadLetters(journal, self._commits, self._look_ups, successors, is_needed=holds.needed)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(
             self._apply, self._engine, journal, self._commits, self._clock, self._look_ups, holds, drops

@@ -17,7 +17,7 @@ from aiqueue.errors import AIQueueError, DeadLetterNotFound, ValidationError
 from aiqueue.journal.base import NO_LIMIT, StoredJob, StoredKey
 from aiqueue.protocol import BatchSpec, SubmitGroup, decode_header
 from aiqueue.testing.in_process import InProcessTransport
-from aiqueue.testing.jobs import failed, header, submission
+from aiqueue.testing.jobs import failed, group, header, submission
 from tests.property.test_batch_retries import InterruptedJournal
 from tests.tools.service_harness import ServiceHarness
 
@@ -43,9 +43,13 @@ class Interrupted(InterruptedJournal):
 
 
 class DeadLettersOfABatch:
-    """Two dead letters of one batch; no worker runs, so all that is accepted for them stays live."""
+    """Two dead letters of one batch; no worker runs, so all that is accepted for them stays live.
 
-    def __init__(self) -> None:
+    With ``keyed`` they are a list of one and one of two, each with a key, and not a batch.
+    """
+
+    def __init__(self, *, keyed: bool = False) -> None:
+        self._keyed = keyed
         self.journal = Interrupted()
         self.queue = ServiceHarness(journal=self.journal)
         self.client = AsyncAIQueueAdapter(InProcessTransport(self.queue.service))
@@ -59,8 +63,22 @@ class DeadLettersOfABatch:
         await self.client.start()
         one = header(batch_id="b", max_retries=0)
         jobs = [submission(name, replace(one, index=at)) for at, name in enumerate("ab")]
-        assert await self.queue.service.submit([SubmitGroup(jobs, batch=BatchSpec("b"))]) == [None]
-        await self.queue.exchange(*map(failed, await self.queue.claim(2)), slots=0)
+        if self._keyed:
+            assert await self.submit_again("a", "b") == ["", ""]
+        else:
+            assert await self.queue.service.submit([SubmitGroup(jobs, batch=BatchSpec("b"))]) == [None]
+        await self.queue.exchange(*map(failed, await self.queue.claim(4)), slots=0)
+
+    async def submit_again(self, alone: str, first: str) -> list[str]:
+        """Submit what has the keys under these ids; return the ids that each was answered with, if it is not new."""
+        plain = header(max_retries=0)
+        groups = [
+            group(submission(alone, replace(plain, idempotency_key="key:alone"))),
+            group(submission(first, replace(plain, idempotency_key="key:list")), submission(f"{first}2", plain)),
+        ]
+        reply = await self.queue.service.submit_and_linger(groups, 0.0)
+        assert reply.groups == [None, None]
+        return [reply.known.get(at, "") for at in range(2)]
 
     async def end(self) -> None:
         """Wait for the answers."""
@@ -99,11 +117,11 @@ class DeadLettersOfABatch:
 
     async def _delete(self) -> None:
         try:
-            deleted = await self.client.dead_letters.delete(["a"])
+            deleted = await self.client.dead_letters.delete(["a", "b", "b2"] if self._keyed else ["a"])
         except AIQueueError:
             return
         for job_id in deleted:
-            self.before_delete.setdefault(job_id, self.successors()[job_id])
+            self.before_delete.setdefault(job_id, self.successors().get(job_id, set()))
 
     def successors(self) -> dict[str, set[str]]:
         """Return the live jobs by the dead letter that they repeat."""
@@ -150,3 +168,34 @@ def test_a_dead_letter_has_one_live_successor_at_most_and_none_after_its_deletio
     first: list[str], plan: dict[int, str], then: list[str]
 ) -> None:
     asyncio.run(asyncio.wait_for(check(first, plan, then), 20))
+
+
+async def check_keys(first: Sequence[str], plan: dict[int, str], then: Sequence[str]) -> None:
+    """As ``check``, of jobs with keys; then send the same jobs again under other ids."""
+    jobs = DeadLettersOfABatch(keyed=True)
+    await jobs.begin()
+    for name in first:
+        await jobs.call(name)
+        await asyncio.wait(jobs.under_way)
+    jobs.journal.interrupt({moment: (lambda name=name: jobs.call(name)) for moment, name in plan.items()})
+    for name in then:
+        await jobs.call(name)
+    await jobs.end()
+    repeated = [bool(ids) for ids in jobs.successors().values()]
+    known = await jobs.submit_again("c", "d")
+    deleted = jobs.before_delete.keys()
+    await jobs.close()
+    assert known[0] == ("a" if repeated[0] or "a" not in deleted else ""), "the key of a job"
+    assert known[1] == ("b" if repeated[1] or not {"b", "b2"} <= deleted else ""), "the key of a list"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    first=st.lists(st.sampled_from(["redrive", "delete"]), max_size=3),
+    plan=st.dictionaries(st.integers(0, 30), st.sampled_from(["redrive", "delete"]), max_size=3),
+    then=st.lists(st.sampled_from(["redrive", "delete"]), min_size=1, max_size=3),
+)
+def test_the_key_of_a_dead_letter_is_free_after_its_deletion_only_if_no_redrive_of_it_lives(
+    first: list[str], plan: dict[int, str], then: list[str]
+) -> None:
+    asyncio.run(asyncio.wait_for(check_keys(first, plan, then), 20))

@@ -55,9 +55,9 @@ class History:
         last = {seq: (state, progress) for seq, state, progress, _ in rows.states}  # a commit may be made again
         for seq, (state, progress) in last.items():
             known_end = self.ends.get(seq)
-            if known_end and known_end[0] == "dead_letter" and state in ("failed", "dead_letter"):
+            if known_end and (state == known_end[0] or (known_end[0] == "dead_letter" and state == "failed")):
                 self._check_same_end(seq, known_end[1], progress)
-                self.ends[seq] = (state, progress)  # redriven, tried again, or deleted while a live job needs it
+                self.ends[seq] = (state, progress)  # redriven, tried again, or deleted and still needed
             elif known_end is not None and known_end != (state, progress):
                 self._world.violated("ended twice", "seq", seq, known_end[0], "then", state)
             if state == JobState.PROCESSING:
@@ -75,8 +75,9 @@ class History:
             self._check_order(rows.deletes)
 
     def _check_same_end(self, seq: int, known: bytes, progress: bytes) -> None:
+        state = self.ends[seq][0]
         if replace(decode_progress(progress), successor="") != replace(decode_progress(known), successor=""):
-            self._world.violated("ended twice", "seq", seq, "as a dead letter")
+            self._world.violated("ended twice", "seq", seq, "as", state)
 
     def _repeat(self, dead: str, successor: str) -> None:
         """See that no other job repeats the dead letter now."""

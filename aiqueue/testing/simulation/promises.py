@@ -45,9 +45,18 @@ class Promises:
         known_body, known = self.keys.get(key, (body, job_id))
         if known != job_id and known_body == body and known in self.history.seqs and not self.history.end_of(known):
             self.world.violated("key forgotten while its job lives", key, known[-12:], job_id[-12:])
-        if self.thrown_away.get(job_id, asked_at) < asked_at:
+        if known != job_id and known_body == body and self.world.clock_changed_at < 0 and self._is_repeated(known):
+            self.world.violated("key forgotten while a redrive of its job lives", key, known[-12:], job_id[-12:])
+        if self.thrown_away.get(job_id, asked_at) < asked_at and job_id not in self.history.seqs:
             self.world.violated("key names a job that is unknown", key, job_id[-12:])
         self.keys[key] = (body, job_id)
+
+    def _is_repeated(self, job_id: str) -> bool:
+        """Return True if what runs in the place of a job has not ended."""
+        history, last = self.history, job_id
+        while (successor := history.successors.get(last)) in history.seqs and successor is not None:
+            last = successor
+        return last != job_id and not history.end_of(last)
 
     def cancelled(self, batch_id: str, asked_at: float) -> None:
         """Note that a client was told that a batch is stopped."""

@@ -114,7 +114,9 @@ async def test_a_redrive_that_is_sent_again_after_its_dead_letter_was_deleted_is
 
     harness.transport._call = call  # type: ignore[assignment,method-assign]
     assert await redrive(client) == live(harness)
-    assert await client.get_job_status("d") is None
+    gone = await client.get_job_status("d")
+    assert gone is not None
+    assert (gone.status, [gone.successor]) == ("failed", live(harness))
 
 
 async def test_a_redrive_without_a_key_is_looked_at_too(harness: ClientHarness) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
-from aiqueue.errors import InvalidRequest, ValidationError
+from aiqueue.errors import InvalidRequest, ProviderServerError, ValidationError
 from aiqueue.models import BatchOptions
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
-from aiqueue.orchestrator.mapping import Mapping
+from aiqueue.orchestrator.mapping import Mapping, MapResult
 from aiqueue.orchestrator.submitting import PartSender
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
+from tests.tools.turns import until
 
 
 async def test_a_second_run_runs_only_what_is_new(system: ClientHarness, orchestrator: AsyncAIJobOrchestrator) -> None:
@@ -90,3 +91,73 @@ async def test_of_two_programs_that_begin_a_run_the_first_is_told(
     assert not [task for task in asyncio.all_tasks() if "_keep_open" in repr(task.get_coro())], "it says that it lives"
     assert len([each async for each in orchestrator.map(rows, run_id="r")]) == 2_500
     assert len(system.provider.calls) == 2_500
+
+
+class FailedRow:
+    """A run of two rows, of which ``!b`` is a dead letter; its provider is well again."""
+
+    def __init__(self, system: ClientHarness, client: AsyncAIQueueAdapter, made: AsyncAIJobOrchestrator) -> None:
+        self.system, self.client, self.made = system, client, made
+        self.dead = ""
+
+    async def map(self) -> list[MapResult]:
+        return [each async for each in self.made.map([chat("a"), chat("!b")], run_id="r", max_retries=0)]
+
+    async def repeat(self, how: str) -> None:
+        """Let the row fail, and put another job in its place."""
+
+        def fail(request: ProviderRequest) -> None:
+            if "!" in str(request.body):
+                raise ProviderServerError("Provider sim: 503", status=503)
+
+        self.system.provider.behave = fail
+        await self.system.work()
+        first = (await self.map())[1].job
+        assert first.status == "dead_letter"
+        self.dead = first.job_id
+        self.system.provider.behave = lambda request: None
+        self.system.provider.hold()
+        if how == "retry":
+            assert (await self.made.retry_failed(str(first.batch_id))).retried == 1
+        else:
+            await self.client.dead_letters.redrive([self.dead])
+        if how == "redrive, deleted":
+            await self.client.dead_letters.delete([self.dead])
+
+
+REPEATS = ["retry", "redrive", "redrive, deleted"]
+
+
+@pytest.mark.parametrize("how", REPEATS)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_row_that_a_retry_or_redrive_completed_is_not_run_again(
+    system: ClientHarness, client: AsyncAIQueueAdapter, orchestrator: AsyncAIJobOrchestrator, how: str, restarted: bool
+) -> None:
+    row = FailedRow(system, client, orchestrator)
+    await row.repeat(how)
+    (successor,) = system.queue.service._engine.core.live
+    system.provider.release()
+    await until(lambda: not system.queue.service._engine.core.live)
+    if restarted:
+        await system.crash()
+    again = await row.map()
+    assert [each.job.status for each in again] == ["completed", "completed"]
+    assert len(system.provider.calls) == 3
+    assert again[1].job.job_id == successor
+
+
+@pytest.mark.parametrize("how", REPEATS)
+async def test_a_row_that_a_retry_or_redrive_still_runs_is_waited_for(
+    system: ClientHarness, client: AsyncAIQueueAdapter, orchestrator: AsyncAIJobOrchestrator, how: str
+) -> None:
+    row = FailedRow(system, client, orchestrator)
+    await row.repeat(how)
+    (successor,) = system.queue.service._engine.core.live
+    again = asyncio.create_task(row.map())
+    feed = client._feed
+    assert feed is not None
+    await until(lambda: feed._waiting)
+    assert [*system.queue.service._engine.core.live] == [successor]
+    system.provider.release()
+    assert (await again)[1].job.job_id == successor
+    assert len(system.provider.calls) == 3

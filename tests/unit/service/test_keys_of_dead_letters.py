@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.journal.sqlite import SqliteJournal
-from aiqueue.protocol import SubmitReply
+from aiqueue.protocol import DeadLettersCall, SubmitReply
 from aiqueue.testing.jobs import completed, failed, group, header, submission
 from tests.tools.service_harness import ServiceHarness
 
@@ -75,6 +75,75 @@ async def test_the_key_of_another_list_stays(queue: ServiceHarness) -> None:
     assert await queue.service.dead_letters.delete(["b", "c", "d"]) == ["b", "c", "d"]
     assert (await submit(queue, "e", "f", key="scope:first")).known == {0: "a"}
     assert (await submit(queue, "e", "f", key="scope:second")).known == {}
+
+
+async def redrive(queue: ServiceHarness, job_id: str, successor: str) -> None:
+    """Submit a job in the place of a dead letter."""
+    again = replace(header(), max_retries=0, redriven_from=job_id, idempotency_key=f"scope:redrive:{job_id}")
+    assert await queue.service.submit([group(submission(successor, again))]) == [None]
+
+
+async def end(queue: ServiceHarness, job_id: str, *, well: bool) -> None:
+    """Let a worker run the only job there is."""
+    assert await queue.claim(4) == [job_id]
+    await queue.exchange(completed(job_id) if well else failed(job_id), slots=0)
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b"]])
+@pytest.mark.parametrize("when", ["waits", "runs", "completed", "repeated itself"])
+async def test_the_key_of_a_deleted_dead_letter_stays_while_its_redrive_lives_or_completed(
+    queue: ServiceHarness, ids: list[str], when: str
+) -> None:
+    await dead_letters(queue, *ids)
+    await redrive(queue, ids[-1], "again")
+    if when == "runs":
+        assert await queue.claim() == ["again"]
+    elif when != "waits":
+        await end(queue, "again", well=when == "completed")
+    if when == "repeated itself":
+        await redrive(queue, "again", "once more")
+    before = set(queue.service._engine.core.live)
+    assert await queue.service.dead_letters.delete(ids) == ids
+    reply = await submit(queue, *"xyz"[: len(ids)])
+    assert (reply.groups, reply.known) == ([None], {0: "a"})
+    assert set(queue.service._engine.core.live) == before
+    view = await queue.view(ids[-1])
+    assert (view.status, view.successor) == ("failed", "again"), "it says where its work went on"
+    reply = await queue.service.dead_letters.find(DeadLettersCall())
+    assert {each.id for each in reply.jobs} <= {"again"}, "it is no dead letter any more"
+
+
+async def test_the_key_of_a_deleted_dead_letter_stays_after_a_restart_while_its_redrive_lives() -> None:
+    queue = ServiceHarness()
+    await dead_letters(queue, "a")
+    await redrive(queue, "a", "again")
+    assert await queue.service.dead_letters.delete(["a"]) == ["a"]
+    queue = await queue.crashed()
+    assert (await submit(queue, "x")).known == {0: "a"}
+    await end(queue, "again", well=True)
+    assert (await submit(queue, "x")).known == {0: "a"}
+    await queue.service.close()
+
+
+async def test_the_id_of_a_deleted_dead_letter_is_not_new_while_its_redrive_lives(queue: ServiceHarness) -> None:
+    await submit(queue, "a")
+    await queue.exchange(*map(failed, await queue.claim()), slots=0)
+    await redrive(queue, "a", "again")
+    assert await queue.service.dead_letters.delete(["a"]) == ["a"]
+    again = submission("a", replace(header(), max_retries=0, idempotency_key="scope:list"))
+    assert await queue.service.submit([group(again, maybe_known=True)]) == [None]
+    assert [*queue.service._engine.core.live] == ["again"]
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b"]])
+async def test_the_key_of_a_deleted_dead_letter_is_free_when_its_redrive_failed_too(
+    queue: ServiceHarness, ids: list[str]
+) -> None:
+    await dead_letters(queue, *ids)
+    await redrive(queue, ids[-1], "again")
+    await end(queue, "again", well=False)
+    assert await queue.service.dead_letters.delete(ids) == ids
+    assert (await submit(queue, *"xyz"[: len(ids)])).known == {}
 
 
 async def forget(queue: ServiceHarness, *ids: str) -> None:
