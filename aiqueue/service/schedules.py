@@ -23,6 +23,7 @@ from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import digest_of_schedule, has_digest_of_schedule
 
 MAX_NEXT = 100  #: coming ticks that are told at once
+MAX_VIEWS = 100  #: schedules that are copied without letting the event loop do something else
 
 Apply = Callable[[Command], tuple[Any, Committed]]
 
@@ -105,7 +106,11 @@ class ScheduleDesk:
         else:
             chosen = sorted(schedules, key=lambda each: each.spec.name)
         # What is shown must be on disk; and as it is now, while it is.
-        views = [self._view(each, call.next_ticks if call.schedule else 0) for each in chosen]
+        views = []
+        for number, each in enumerate(chosen, start=1):
+            views.append(self._view(each, call.next_ticks if call.schedule else 0))
+            if number % MAX_VIEWS == 0:
+                await asyncio.sleep(0)
         if call.with_payload:
             for view, each in zip(views, chosen, strict=True):
                 view.spec = each.spec

@@ -109,3 +109,19 @@ def test_the_next_time_is_later_a_whole_second_and_the_same_however_one_asks(
     assert following == int(following)
     assert cron.next_after((asked + following) / 2) in (following, cron.next_after(following))
     assert cron.next_after(following - 0.5) == following
+
+
+@settings(max_examples=300)
+@given(
+    change=changes,
+    line=st.tuples(minutes, hours).map(lambda times: line_of(*times)),
+    seconds=st.sampled_from(["", "* ", "0,59 "]),
+    offset=st.floats(-2 * DAY_S, 2 * DAY_S),
+)
+def test_a_question_takes_few_searches_also_where_a_clock_is_changed(
+    change: tuple[str, str], line: str, seconds: str, offset: float
+) -> None:
+    asked = datetime.fromisoformat(change[1]).replace(tzinfo=ZoneInfo(change[0])).timestamp() + offset
+    cron = Cron(f"{seconds}{line}", change[0])
+    cron.next_after(asked)
+    assert cron.asked <= 62  # a minute of seconds, where they are shown again

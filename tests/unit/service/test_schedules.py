@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
-from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply, ScheduleView
+from aiqueue.engine.schedule_records import Schedule, SchedulesCall, SchedulesReply, ScheduleView
 from aiqueue.errors import DuplicateJob, JournalUnavailable, ScheduleNotFound, ValidationError
+from aiqueue.service.schedules import MAX_NEXT, MAX_VIEWS, ScheduleDesk
 from aiqueue.testing.jobs import completed
 from tests.tools.schedules import SCHEDULE, spec
 from tests.tools.service_harness import ServiceHarness
@@ -160,3 +162,36 @@ async def test_a_removed_schedule_is_answered_as_it_was_and_is_gone(queue: Servi
     (gone,) = (await ask(queue, "remove", "schedule 0")).schedules
     assert gone.spec.id == SCHEDULE
     assert (await ask(queue, "list", "")).schedules == []
+
+
+async def test_a_long_list_of_schedules_is_shown_some_at_a_time(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3 * MAX_VIEWS):
+        await add(queue, number=number)
+    shown: list[str] = []
+    view = ScheduleDesk._view
+
+    def counted(desk: ScheduleDesk, schedule: Schedule, next_ticks: int) -> ScheduleView:
+        shown.append(schedule.spec.id)
+        return view(desk, schedule, next_ticks)
+
+    monkeypatch.setattr(ScheduleDesk, "_view", counted)
+    listing = asyncio.create_task(queue.service.schedules.answer(SchedulesCall("list")))
+    seen = [0]
+    while not listing.done():
+        await asyncio.sleep(0)
+        seen.append(len(shown))
+    assert max(after - before for before, after in pairwise(seen)) <= MAX_VIEWS
+    assert len((await listing).schedules) == len(shown) == 3 * MAX_VIEWS
+
+
+async def test_many_coming_ticks_of_a_rare_line_are_told_in_as_few_searches(queue: ServiceHarness) -> None:
+    await add(queue, "0 0 * 2 sun#5", timezone="Europe/London")
+    schedule = queue.service._engine.core.schedules.find(SCHEDULE)
+    assert schedule is not None
+    assert schedule.cron is not None
+    before = schedule.cron.asked
+    (view,) = (await ask(queue, "get", next_ticks=MAX_NEXT)).schedules
+    assert len(view.next_ticks) == MAX_NEXT
+    assert schedule.cron.asked - before <= 2 * MAX_NEXT
