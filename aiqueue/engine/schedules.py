@@ -154,12 +154,15 @@ def note_ends(core: Core, turn: Turn) -> None:
     """Write down the ends of scheduled jobs among the rows of this turn. Called only while there are such jobs."""
     watched = core.schedules.watched
     ended = [(seq, state) for seq, state, _, _ in turn.rows.states if seq in watched and state in TERMINAL]
+    changed: dict[str, Schedule] = {}
     for seq, state in ended:
         schedule, run = watched.pop(seq)
         run.status, run.ended_at = str(state), turn.now + core.ahead_s
         schedule.running.pop(run.job_id, None)
+        changed[schedule.spec.id] = schedule
+    for schedule in changed.values():
         _save(core, turn, schedule)
-        core.schedules.refresh(schedule)  # what waited for it is due at once
+        core.schedules.refresh(schedule)  # what waited for the run is due at once
 
 
 def restore(core: Core, rows: tuple[str, bytes, bytes]) -> None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from aiqueue.cron import Cron
-from aiqueue.engine import Tick
+from aiqueue.engine import Exchange, Tick
 from aiqueue.engine.schedule_records import Schedule
 from aiqueue.engine.schedules import MAX_WAITING
-from aiqueue.testing.jobs import completed
-from tests.tools.queue_harness import POLICY
+from aiqueue.testing.jobs import POOL, completed
+from tests.tools.queue_harness import POLICY, WORKER
 from tests.tools.schedules import SCHEDULE, ScheduleHarness
 
 COUNT, MOST = 40, 100
@@ -133,6 +133,17 @@ def test_the_end_of_a_run_looks_at_its_schedule_alone(queue: Queue, monkeypatch:
     (claim,) = queue.exchange(slots=1).claims
     queue.exchange(completed(claim.id, claim.attempt), slots=0)
     assert looked == [f"{SCHEDULE[:-2]}{claim.id[-2:]}"]
+
+
+def test_many_runs_of_one_schedule_that_end_at_once_write_it_once(queue: Queue) -> None:
+    schedule = queue.add("* * * * *")
+    for number in range(MAX_WAITING):
+        queue.run_now(f"by hand {number}")
+    granted = queue.exchange(slots=1_000)
+    outcomes = [completed(job.id, job.attempt) for job in granted.claims]
+    effects = queue.do(Exchange(WORKER, POOL, 0, outcomes))
+    assert [row[0] for row in effects.rows.schedules] == [schedule]
+    assert {status for _, _, status in queue.history()} == {"completed"}
 
 
 def test_a_removed_schedule_is_due_no_more_and_a_paused_one_neither(queue: Queue) -> None:
