@@ -38,11 +38,10 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
         elif not same:
             return Refusal(DuplicateJob.kind, str(DuplicateJob(job.id)), job.id)
     headers = {id(job.header): job.header for job in fresh.values()}  # few: jobs submitted together share theirs
-    if not {header.level for header in headers.values()} <= core.levels:
-        return _no_level(core)
     in_batch = group.batch is not None or bool(group.part_of)
-    is_usual = all(map(soundness.is_usual, headers.values()))
-    if not is_usual and (refusal := _refuse_unsound(core, fresh.values(), in_batch=in_batch)):
+    usual, levels = soundness.is_usual, core.levels
+    unusual = [header for header in headers.values() if header.level not in levels or not usual(header)]
+    if unusual and (refusal := _refuse_unsound(core, fresh.values(), in_batch=in_batch)):
         return refusal
     if in_batch and (refusal := batches.refusal_of(core, group, fresh, command)):
         return refusal
