@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.config import RetentionConfig
+from aiqueue.errors import DeadLetterNotFound
 from aiqueue.ids import new_job_ids
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import Outcome
@@ -19,7 +21,7 @@ from tests.tools.client_harness import ClientHarness
 
 HOUR_S = 3_600.0
 KEY_S = 24 * HOUR_S
-STEPS = ["complete", "give up", "delete a dead letter", "others end"]
+STEPS = ["complete", "give up", "delete a dead letter", "others end", "redrive a dead letter"]
 HOURS = [HOUR_S, 11 * HOUR_S, 25 * HOUR_S]
 OPTIONS = {"idempotency_key": "key", "max_retries": 0}
 
@@ -34,6 +36,7 @@ class Keyed:
         self._ended: dict[str, float] = {}
         self._dead: list[str] = []
         self._some_completed = False
+        self._repeats: dict[str, str] = {}  # by dead letter: its redrive
         self.freed = False  #: by hand: the last that was kept of its jobs was deleted, and none of them had completed
 
     @property
@@ -57,11 +60,15 @@ class Keyed:
             self._some_completed = bool(await self._end(completed)) or self._some_completed
         elif step == "give up":
             self._dead += await self._end(failed)
+        elif step == "redrive a dead letter" and self._dead:
+            with suppress(DeadLetterNotFound):  # retention has taken it
+                self._repeats[self._dead[-1]] = (await self._client.dead_letters.redrive([self._dead[-1]]))[0]
         elif step == "others end":
             await queue.submit(*new_job_ids(2), level=AIJobPriority.URGENT)
             self._some_completed = bool(await self._end(completed, 2)) or self._some_completed  # some may have aged
         elif step == "delete a dead letter" and self._dead:
             deleted = await queue.service.dead_letters.delete([self._dead.pop()])
+            self._some_completed = self._some_completed or bool(queue.journal.jobs(deleted))  # by a redrive, maybe
             last = bool(deleted) and not queue.journal.jobs(self.ids)
             self.freed = self.freed or (last and not self._some_completed and not self._as_batch)
         await self._system.queue.forget_old()
@@ -80,11 +87,16 @@ class Keyed:
         left_s = max(self._ended.get(job_id, math.inf) for job_id in self.ids) + KEY_S - self._system.queue.clock.now()
         over = self.freed or left_s < 0
         again = await self.submit()
+        if again != self.ids:
+            live = self._system.queue.service._engine.core.live
+            assert left_s < 0 or not live.keys() & self._repeats.values(), "a redrive lives, and its key is free"
         assert (set(again) & set(self.ids) == set()) if over else (again == self.ids), f"{left_s} s are left"
         return not over
 
 
-@example(jobs=3, as_batch=False, max_jobs=1, max_age_s=HOUR_S, steps=[HOUR_S, *STEPS[3:], STEPS[1], STEPS[2]])
+@example(jobs=3, as_batch=False, max_jobs=1, max_age_s=HOUR_S, steps=[HOUR_S, STEPS[3], STEPS[1], STEPS[2]])
+@example(jobs=1, as_batch=False, max_jobs=4, max_age_s=KEY_S, steps=[STEPS[1], STEPS[4], STEPS[2]])
+@example(jobs=2, as_batch=False, max_jobs=4, max_age_s=KEY_S, steps=[STEPS[1], STEPS[4], STEPS[2], STEPS[1], STEPS[2]])
 @given(
     jobs=st.integers(1, 4),
     as_batch=st.booleans(),
