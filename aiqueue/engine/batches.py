@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 
-from aiqueue.engine import drops, successors
+from aiqueue.engine import drops, soundness, successors
 from aiqueue.engine.batch_ends import end_phase
 from aiqueue.engine.batch_records import StoredBatch, encode_batch
 from aiqueue.engine.cancellation import fail_where_closed, stop_job
@@ -34,6 +34,8 @@ def refusal_of(core: Core, group: SubmitGroup, fresh: Mapping[str, Submission], 
             return Refusal(BatchNotFound.kind, batch_id)
     elif fresh and (is_taken(core, batch_id) or batch_id in command.batches):
         return Refusal(DuplicateBatch.kind, batch_id)
+    if fresh and group.batch is not None and (fault := soundness.fault_in_spec(group.batch)):
+        return Refusal(ValidationError.kind, fault)
     if over := excess([len(needs) for job in fresh.values() if (needs := job.header.needs)]):
         return Refusal(ValidationError.kind, over)
     known = set(command.ended)

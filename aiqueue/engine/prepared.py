@@ -33,7 +33,8 @@ class Prepared:
     def __init__(self, core: Core, group: SubmitGroup) -> None:
         self._core, self.group = core, group
         self._batch_id = group.batch.id if group.batch is not None else ""
-        self.is_sound = not excess(len(job.header.needs) for job in group.jobs)
+        is_sound = group.batch is None or not soundness.fault_in_spec(group.batch)
+        self.is_sound = is_sound and not excess(len(job.header.needs) for job in group.jobs)
         self.jobs: dict[str, JobRecord] = {}  #: by id, in order; their seqs are those of acceptance
         self.headers: list[bytes] = []
         self.payloads: list[bytes] = []

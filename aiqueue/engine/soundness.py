@@ -9,7 +9,7 @@ from __future__ import annotations
 from aiqueue.engine.counters import Counters
 from aiqueue.engine.records import Progress, StoredRow, decode_progress
 from aiqueue.engine.states import MOVES, TERMINAL, JobState
-from aiqueue.protocol import JobHeader, decode_header
+from aiqueue.protocol import BatchSpec, JobHeader, decode_header
 
 _MOST_S = 1e13  #: seconds: far beyond any date or duration that can be said
 _MOST_MS = 2**53
@@ -79,6 +79,15 @@ def fault_in_header(header: JobHeader, levels: int) -> str:
             f"its header has a timeout of {header.timeout_ms} ms, a delay of {header.delay_ms} ms and expires in "
             f"{header.expires_in_ms} ms"
         )
+    return ""
+
+
+def fault_in_spec(spec: BatchSpec) -> str:
+    """Return which limit of a batch is impossible, empty if none is: with it no job, or each, would stop the batch."""
+    if not 0 <= spec.max_concurrency < _MOST:
+        return f"max_concurrency is {spec.max_concurrency}, and must be 0 (no limit) or more"
+    if not 0 <= spec.max_failed_ratio <= 1:
+        return f"max_failed_ratio is {spec.max_failed_ratio}, and must be 0 to 1"
     return ""
 
 

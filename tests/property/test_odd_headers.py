@@ -76,6 +76,8 @@ async def check(group: SubmitGroup, *, prepared: bool) -> None:
     prepared=st.booleans(),
 )
 @example(headers=[{"delay_ms": 2**62}], spec=None, shared=False, prepared=False)
+@example(headers=[{}], spec={"max_failed_ratio": math.nan}, shared=False, prepared=False)
+@example(headers=[{}, {}], spec={"max_concurrency": -1}, shared=False, prepared=True)
 @example(headers=[{"needs": (Need("earlier"),)}], spec=None, shared=False, prepared=False)
 def test_what_is_accepted_is_found_again_after_a_restart(
     headers: list[Fields], spec: Fields | None, shared: bool, prepared: bool
