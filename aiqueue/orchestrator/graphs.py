@@ -187,11 +187,11 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
     for parent in parents:
         if parent not in nodes:
             errors.append(FieldError(f"{where}.depends_on", f"unknown node {parent!r}; there are: {_list(nodes)}"))
-    found = _references(node["payload"], None, errors)
+    found = _references(node["payload"], None, errors, f"{where}.payload.")
     parents |= dict.fromkeys(step for _, wanted in found if (step := _step_of(wanted)) in nodes)
     for field, wanted in found:  # now that all that it needs is known: ``previous`` is the only one of them
         if wrong := _fault_of(wanted, nodes, len(parents)):
-            errors.append(FieldError(f"{where}.payload.{field}", f"{wanted} {wrong}"))
+            errors.append(FieldError(field, f"{wanted} {wrong}"))
     return [parent for parent in parents if parent in nodes]
 
 
@@ -211,23 +211,23 @@ def _fault_of(wanted: Reference, nodes: Mapping[str, Any], count: int) -> str:
     root, _, which = wanted.name.partition(".")
     if root == "steps":
         return "" if which in nodes else f"names no node; there are: {_list(nodes)}"
-    if root == "previous":
-        return (
-            ""
-            if count == 1
-            else f"is the only node that this one needs, but it needs {count}: write {{{{steps.NAME}}}}"
-        )
-    return "" if not which or int(which) < count else f"names no node: this one needs {count}, counted from 0"
+    if root == "previous" and count != 1:
+        return f"is the only node that this one needs, but it needs {count}: write {{{{steps.NAME}}}}"
+    if which and int(which) >= count:
+        return f"names no node: this one needs {count}, counted from 0"
+    return ""
 
 
-def _references(payload: Any, index: int | None, errors: list[FieldError]) -> list[tuple[str, Reference]]:
-    """Return the templates of a payload; note those that are none."""
+def _references(
+    payload: Any, index: int | None, errors: list[FieldError], where: str = ""
+) -> list[tuple[str, Reference]]:
+    """Return the templates of a payload, each with its field, which begins with ``where``; note those that are none."""
     if not isinstance(payload, Mapping):
         payload = payload.model_dump(exclude_none=True) if hasattr(payload, "model_dump") else {}
     try:
-        return references(payload)
+        return [(f"{where}{field}", wanted) for field, wanted in references(payload)]
     except ValidationError as error:
-        errors += [FieldError(item.field, item.message, index) for item in error.errors]
+        errors += [FieldError(f"{where}{item.field}", item.message, index) for item in error.errors]
         return []
 
 

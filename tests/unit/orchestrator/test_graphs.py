@@ -33,6 +33,13 @@ def test_an_error_of_each_step_names_some_steps_only() -> None:
     assert size_of(refused) < 500
 
 
+@pytest.mark.parametrize("template", ["{{steps[²]}}", "{{nobody}}", "{{steps.b}}", "{{previous}}", "{{results[0]}}"])
+def test_an_error_in_a_template_names_its_node(template: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        at_once(graph_in_parts({"a": {"payload": chat(template)}}))
+    assert [error.field for error in refused.value.errors] == ["nodes.a.payload.messages.0.content"]
+
+
 def full_graph(count: int) -> dict[str, Any]:
     """Return a graph in which each node needs all that come before it."""
     return {f"n{at}": {"payload": chat("x"), "depends_on": [f"n{n}" for n in range(at)]} for at in range(count)}
