@@ -263,7 +263,7 @@ def settle(core: Core, turn: Turn) -> None:
     The jobs that the last one freed come first: so few ends are under way at any time, however wide a graph is.
     """
     freed = core.links.freed
-    while core.groups.tripped or (freed and turn.left > 0):
+    while core.groups.tripped or ((freed or core.links.lost) and turn.left > 0):
         while core.groups.tripped:
             group, why = core.groups.tripped.pop()
             if group.stored.phase == "running":
@@ -275,6 +275,15 @@ def settle(core: Core, turn: Turn) -> None:
                 freed.pop()
             turn.left -= 1
             _parent_ended(core, turn, parent, child)
+        elif not freed and core.links.lost and turn.left > 0:
+            _end_lost(core, turn)
+
+
+def _end_lost(core: Core, turn: Turn) -> None:
+    """End one of the jobs that can't run since one that it needed had failed before it was accepted."""
+    job_id, failure = core.links.lost.popitem()
+    turn.left -= 1 + core.links.work_to_drop(job_id)
+    core.move(turn, core.live[job_id], JobState.FAILED, failure=failure)
 
 
 def _parent_ended(core: Core, turn: Turn, parent: Ended, child: str) -> None:

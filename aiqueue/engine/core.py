@@ -76,8 +76,9 @@ class Core(Publisher):
     @property
     def pending(self) -> bool:
         """Whether something has begun that the next ticks go on with."""
-        groups = self.groups
-        return bool(self.links.freed or groups.stopping or groups.sealing or self.lists or self.fail_fast.pending)
+        links, groups = self.links, self.groups
+        unheard = links.freed or links.lost
+        return bool(unheard or groups.stopping or groups.sealing or self.lists or self.fail_fast.pending)
 
     def common(self, header: JobHeader) -> Common:
         """Return what the jobs of ``header`` have in common; strings that many share are stored once."""

@@ -35,6 +35,8 @@ class Links:
         self._needed: dict[str, int] = {}  #: job, ended or not -> live jobs that need it
         #: Jobs that ended, and who has yet to hear of it, the last one first.
         self.freed: list[tuple[Ended, list[str]]] = []
+        #: Jobs of large groups that can't run since one that they needed had failed before, and why, to end in turn.
+        self.lost: dict[str, Failure] = {}
 
     def add(self, job_id: str, needs: Sequence[Need], on_error: str, live: Mapping[str, JobRecord]) -> bool:
         """Take a new or loaded job; tell whether it must wait."""
@@ -66,9 +68,20 @@ class Links:
         self._children = _merged(self._children, children)
         self._needed = _summed(self._needed, needed)
 
-    def await_job(self, job_id: str, children: Sequence[str]) -> None:
-        """Let jobs that were just taken wait for a live one."""
-        self._children.setdefault(job_id, []).extend(children)
+    def await_all(self, children: dict[str, list[str]]) -> None:
+        """Let jobs that were just taken wait for live ones. The mapping and its lists are this object's from now on."""
+        if self._children.keys().isdisjoint(children.keys()):
+            self._children = _merged(self._children, children)
+            return
+        for job_id, more in children.items():
+            known = self._children.setdefault(job_id, more)
+            if known is not more:
+                known += more
+
+    def lose(self, job_id: str, failure: Failure) -> None:
+        """A job can't run. It waits for nothing any more but its turn to end."""
+        self.lost[job_id] = failure
+        self._missing.pop(job_id, None)
 
     def hear(self, job_id: str, parents: Mapping[str, JobState]) -> None:
         """A job is loaded that did not start, and has yet to hear of the ends of those of ``parents`` that it needs."""
@@ -89,7 +102,7 @@ class Links:
 
     def waits(self, job_id: str) -> bool:
         """Tell whether jobs that this one needs have not ended."""
-        return job_id in self._missing
+        return job_id in self._missing or job_id in self.lost
 
     def ended(self, job: JobRecord) -> None:
         """A job has ended: note who waited for it."""
@@ -107,6 +120,7 @@ class Links:
                 del self._needed[need.job_id]
         self.on_error.pop(job_id, None)
         self._missing.pop(job_id, None)
+        self.lost.pop(job_id, None)
 
     def work_to_drop(self, job_id: str) -> int:
         """Return how many jobs without needs could be cancelled in the time it takes to let go of this one's needs."""
@@ -137,6 +151,7 @@ class Links:
                     waits.setdefault(child, []).append(parent)
         return {
             "missing": dict(self._missing),
+            "lost": dict(self.lost),
             "waits": {child: sorted(parents) for child, parents in waits.items()},
             "needed": dict(self._needed),
             "needs": dict(self.needs),

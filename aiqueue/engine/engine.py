@@ -35,7 +35,7 @@ from aiqueue.engine.gates import GateKey, StoredGate, decode_gate
 from aiqueue.engine.policy import EnginePolicy, GatePolicy
 from aiqueue.engine.prepared import Prepared
 from aiqueue.engine.publishing import Turn
-from aiqueue.engine.records import JobRecord, LaneKey, Progress, StoredRow, decode_progress
+from aiqueue.engine.records import JobRecord, LaneKey, Progress, StoredRow, decode_progress, failure_to_come
 from aiqueue.engine.retry import MAX_ASKED_S
 from aiqueue.engine.schedules import restore as restore_schedule
 from aiqueue.engine.states import JobState
@@ -131,7 +131,7 @@ class QueueEngine:
         core = self.core
         turn = Turn(now, core.policy.most_at_once)
         turn.reply = _HANDLERS[type(command)](core, turn, command)
-        if core.links.freed or core.groups.tripped:
+        if core.links.freed or core.groups.tripped or core.links.lost:
             batches.settle(core, turn)
         if core.groups.dirty or core.groups.finished:
             batches.write(core, turn)
@@ -250,6 +250,9 @@ class QueueEngine:
             stored = decode_progress(progress)
             soundness.check_progress(job_id, state, stored)
             _put_progress(job, state, stored)
+            if decoded.needs and (failure := failure_to_come(state, stored)):
+                self.core.links.lose(job_id, failure)
+                job.state = JobState.BLOCKED
             if stored.attempt:
                 job.run_at = min(stored.run_at, now + self._longest_wait_s(job))
                 self.core.started(job_id)

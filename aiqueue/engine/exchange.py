@@ -206,9 +206,9 @@ def tick(core: Core, turn: Turn, command: Tick) -> None:
     """Carry out a Tick."""
     core.leases.extend(command.pause_s, now=turn.now)
     core.groups.extend(command.pause_s, now=turn.now)
-    if core.links.freed:
+    if core.links.freed or core.links.lost:
         batches.settle(core, turn)
-    if not core.links.freed:  # what has happened has all its consequences before more happens
+    if not core.links.freed and not core.links.lost:  # what has happened has all its consequences before more happens
         _expire(core, turn)
         _end_hasty(core, turn)
         if core.groups:

@@ -13,18 +13,18 @@ failed needs the error names, and where a batch that stops at a failure stops.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from aiqueue.engine import batches, soundness
 from aiqueue.engine.commands import Submit
 from aiqueue.engine.core import Core
-from aiqueue.engine.dependencies import ON_ERROR, Ended, broken, excess
-from aiqueue.engine.effects import JobRows
+from aiqueue.engine.dependencies import ON_ERROR, broken, excess, failure_of
+from aiqueue.engine.effects import NOT_ENDED, JobRows
 from aiqueue.engine.publishing import Turn
-from aiqueue.engine.records import Common, JobRecord
+from aiqueue.engine.records import Common, JobRecord, Progress, encode_progress
 from aiqueue.engine.states import JobState
 from aiqueue.errors import DuplicateBatch, ValidationError
-from aiqueue.protocol import JobHeader, Need, Refusal, Submission, SubmitGroup, encode
+from aiqueue.protocol import Failure, JobHeader, Need, Refusal, Submission, SubmitGroup, encode
 
 
 class Prepared:
@@ -48,6 +48,7 @@ class Prepared:
         self.missing: dict[str, int] = {}  #: by job: how many others it needs
         self.children: dict[str, list[str]] = {}  #: by job of the group: those that need it
         self.outside: dict[str, list[str]] = {}  #: by job of others: those that need it
+        self.stand: Stand | None = None  #: how those others stand, once that was looked at
         self.keys: set[str] = set()  #: idempotency keys
         self._last: tuple[JobHeader, Common, bytes] | None = None  # of a list all jobs have one header
 
@@ -96,12 +97,43 @@ class Prepared:
 
     def _link(self, job_id: str, header: JobHeader) -> None:
         self.needs[job_id], self.on_error[job_id] = header.needs, header.on_error
-        parents = {need.job_id for need in header.needs}
+        parents = dict.fromkeys([need.job_id for need in header.needs])  # in order, unlike a set
         for need in header.needs:
             self.needed[need.job_id] = self.needed.get(need.job_id, 0) + 1
         for parent in parents:
             (self.children if parent in self.jobs else self.outside).setdefault(parent, []).append(job_id)
         self.missing[job_id] = len(parents)
+
+    def meet(self, ended: Mapping[str, str], most: int) -> Generator[None, None, None]:
+        """Note how the jobs outside ended that have; yield after each ``most`` needs.
+
+        ``ended``: by id, how they ended. The others are taken to be live: the step that accepts the group checks that.
+        """
+        stand, left = Stand(self), most
+        for needed, children in self.outside.items():
+            state = ended.get(needed)
+            if state is None:
+                stand.awaited[needed] = children
+            else:
+                stand.hear(needed, state, children)
+            left -= 1 + len(children)
+            if left <= 0:
+                yield
+                left = most
+        self.stand = stand
+
+    def stand_at(self, command: Submit) -> Stand:
+        """Return how the jobs outside stand, some of which have ended since that was looked at."""
+        if self.stand is None:
+            for _ in self.meet(command.ended, len(self.outside)):
+                pass
+        assert self.stand is not None
+        return self.stand
+
+    def ended_since(self) -> list[str]:
+        """Return the jobs outside that were taken to be live and are not, or not any more."""
+        awaited = self.stand.awaited if self.stand is not None else ()
+        return [job_id for job_id in awaited if job_id not in self._core.live]
 
     def rows(self, first: int) -> JobRows:
         """Return the jobs' rows; ``first``: the seq of the first one."""
@@ -120,10 +152,40 @@ class Prepared:
             return Refusal(DuplicateBatch.kind, min(taken)) if taken else None
         if batches.is_taken(self._core, self._batch_id) or self._batch_id in command.batches:
             return Refusal(DuplicateBatch.kind, self._batch_id)
-        for needed, children in self.outside.items():
-            if needed not in command.ended and needed not in self._core.live:
-                return Refusal(ValidationError.kind, f"needs job {needed}, which is not known", children[0])
+        stand = self.stand_at(command)
+        stand.gone = self.ended_since()
+        for needed in stand.gone:
+            if needed not in command.ended:
+                said = f"needs job {needed}, which is not known"
+                return Refusal(ValidationError.kind, said, self.outside[needed][0])
         return None
+
+
+class Stand:
+    """How the jobs stand that a group needs and that are not of it."""
+
+    def __init__(self, ready: Prepared) -> None:
+        self._on_error = ready.on_error
+        self.missing = dict(ready.missing)  #: by job of the group: how many that have not ended it needs
+        self.awaited: dict[str, list[str]] = {}  #: by job outside that has not ended: those that need it
+        self.gone: list[str] = []  #: those of them that have ended since
+        self.lost: dict[str, Failure] = {}  #: jobs of the group that can't run, and why
+        self.rows: dict[str, bytes] = {}  #: what is written of those
+
+    def hear(self, needed: str, ended_as: str, children: Iterable[str]) -> None:
+        """A job outside has ended. The first one without which a job can't run decides."""
+        state = JobState(ended_as)
+        for job_id in children:
+            if job_id in self.lost:
+                continue
+            if broken(self._on_error[job_id], state):
+                failure = self.lost[job_id] = failure_of(needed, ended_as)
+                self.rows[job_id] = encode_progress(Progress(failure=failure))
+                del self.missing[job_id]
+            elif self.missing[job_id] > 1:
+                self.missing[job_id] -= 1
+            else:
+                del self.missing[job_id]
 
 
 def prepared_of(group: SubmitGroup, command: Submit) -> Prepared | None:
@@ -144,23 +206,12 @@ def accept(core: Core, turn: Turn, ready: Prepared, command: Submit) -> None:
     group.join_all(ready.jobs.values())
     for job_id, header in ready.timed.items():
         core.note_times(ready.jobs[job_id], header)
-    core.links.add_all(ready.needs, ready.on_error, ready.missing, ready.children, ready.needed)
-    _join(core, ready, command)
+    stand = ready.stand_at(command)
+    for needed in stand.gone:
+        stand.hear(needed, command.ended[needed], stand.awaited.pop(needed))
+    core.links.add_all(ready.needs, ready.on_error, stand.missing, ready.children, ready.needed)
+    core.links.await_all(stand.awaited)
+    core.links.lost.update(stand.lost)
+    queued = JobState.QUEUED.value
+    turn.rows.states += [(ready.jobs[job_id].seq, queued, row, NOT_ENDED) for job_id, row in stand.rows.items()]
     batches.release(core, turn, group, ready.levels)
-
-
-def _join(core: Core, ready: Prepared, command: Submit) -> None:
-    """Let jobs of the group wait for jobs outside. Those that a failed one stops end in later turns."""
-    links = core.links
-    for needed, children in ready.outside.items():
-        if needed in core.live:
-            links.await_job(needed, children)
-            continue
-        state = JobState(command.ended[needed])
-        told = [job_id for job_id in children if broken(links.on_error[job_id], state)]
-        if told:
-            links.freed.append((Ended(needed, state), told[::-1]))
-        if len(told) < len(children):
-            for job_id in children:
-                if not broken(links.on_error[job_id], state):
-                    links.met(job_id)

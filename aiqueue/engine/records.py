@@ -90,6 +90,11 @@ class Progress(Wire):
     successor: str = ""  #: of a job that ended: the job that was put in its place, or "-": it was deleted
 
 
+def failure_to_come(state: str, progress: Progress) -> Failure | None:
+    """Return why a job is to fail in its turn, as its row says; None for nearly all: it may run."""
+    return progress.failure if state == JobState.QUEUED and not progress.attempt else None
+
+
 class AttemptRecord(Wire):
     """An attempt that was not the job's last one. The last one is in the job's own row."""
 

@@ -22,7 +22,7 @@ from aiqueue.service.drops import Drops
 from aiqueue.service.holds import Holds
 from aiqueue.service.old_ids import OldIds
 from aiqueue.service.rounds import Rounds
-from aiqueue.waiting import in_parts
+from aiqueue.waiting import Pace, Parts, in_parts
 
 _log = logging.getLogger(__name__)
 _PREPARED = 1_000  # jobs
@@ -195,15 +195,42 @@ class Intake:
         self._opened.append(opened)
         try:
             taken = await self._taken(groups)
-            needed = set[str]().union(*(self._needs_of(group) for group in groups if group.batch is not None))
+            ready = [found for group in groups if (found := self._prepared.get(id(group)))]
+            small = [group.jobs for group in groups if group.batch is not None and id(group) not in self._prepared]
+            needed = set[str]().union(*map(lookup.needs_of, small))
             ended = await lookup.ended_needs(needed, self._engine, self._journal, self._commits.settled, self._holds)
+            for each in ready:
+                ended |= await self._meet(each)
             return taken | opened, ended
         finally:
             self._opened = [other for other in self._opened if other is not opened]  # equal ones are others'
 
-    def _needs_of(self, group: SubmitGroup) -> Set[str]:
-        ready = self._prepared.get(id(group))
-        return ready.outside.keys() if ready is not None else lookup.needs_of(group.jobs)
+    async def _meet(self, ready: Prepared) -> dict[str, str]:
+        """Look up how the jobs outside a large group ended, and let it know. Accept it before the next await."""
+        ended: dict[str, str] = {}
+        with self._holds.hold(ready.outside.keys()):
+            looked_up = set[str]()
+            gone = await in_parts(self._not_live(ready.outside))
+            is_met = False
+            while gone or not is_met:
+                if gone:
+                    looked_up.update(gone)
+                    await asyncio.shield(self._commits.settled())
+                    ended |= await asyncio.to_thread(lookup.read_ended, self._journal, gone)
+                if not is_met:
+                    await in_parts(ready.meet(ended, self.prepared_from))
+                    is_met = True
+                gone = [job_id for job_id in ready.ended_since() if job_id not in looked_up]
+            return ended
+
+    def _not_live(self, job_ids: Iterable[str]) -> Parts[list[str]]:
+        pace, found = Pace(), list[str]()
+        for job_id in job_ids:
+            if not self._engine.knows(job_id):
+                found.append(job_id)
+            if pace.is_full():
+                yield
+        return found
 
     def _note_opened(self, groups: Sequence[SubmitGroup], replies: Sequence[Refusal | None]) -> None:
         for group, refusal in zip(groups, replies, strict=True):

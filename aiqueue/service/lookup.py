@@ -135,6 +135,10 @@ async def ended_needs(
         while missing := [job_id for job_id in asked - looked_up if not engine.knows(job_id)]:
             looked_up.update(missing)
             await asyncio.shield(settled())
-            states = await asyncio.to_thread(journal.states, missing)
-            ended |= {job_id: state for job_id, state in states.items() if state in TERMINAL}
+            ended |= await asyncio.to_thread(read_ended, journal, missing)
     return ended
+
+
+def read_ended(journal: Journal, job_ids: Sequence[str]) -> dict[str, str]:
+    """Return how those of the jobs ended that have."""
+    return {job_id: state for job_id, state in journal.states(job_ids).items() if state in TERMINAL}

@@ -27,8 +27,10 @@ from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import key_of
 from aiqueue.service.holds import Holds
 from aiqueue.service.portions import portions
+from aiqueue.waiting import in_parts
 
 _log = logging.getLogger(__name__)
+_MET = 1_000  # needs of a large group that are looked at in one turn
 _ROUND_BYTES = 8 * 2**20  # of payloads looked up at once
 _JOB_BYTES = 8_192  # what a job without a payload, or a need, counts for: 1,000 of them take some 10 ms of the loop
 
@@ -131,6 +133,7 @@ class Rounds:
     async def _round(self, asked: Sequence[Asked]) -> None:
         with self._commits.watched() as rows:
             asked, found = await self._look_up(asked)
+            await self._meet(asked, found)
             unsure = _names_in(rows, asked)
             deletes = any(each.deletes for each in rows)
         unsure |= _changed_in(rows, found.repeated)
@@ -153,6 +156,13 @@ class Rounds:
         if new:
             self._accept(new, found)
         self._put_back(again)
+
+    async def _meet(self, asked: Sequence[Asked], found: _Found) -> None:
+        """Let large groups know how the jobs outside ended that they need. What ends meanwhile is in a commit."""
+        for one in asked:
+            if one.is_large and (ready := self._prepared.get(id(one.group))):
+                ended = {job_id: state for job_id in one.needs if (state := found.needs.get(job_id, "")) in TERMINAL}
+                await in_parts(ready.meet(ended, _MET))
 
     async def _look_up(self, asked: Sequence[Asked]) -> tuple[Sequence[Asked], _Found]:
         """Return what the journal says. A group for which it can't be read fails, and is left out."""

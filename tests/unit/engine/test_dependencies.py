@@ -33,9 +33,11 @@ def linked(groups: list[list[list[str]]], *, together: bool) -> Links:
         missing = {job_id: len({need.job_id for need in each}) for job_id, each in needs.items()}
         needed = Counter(need.job_id for each in needs.values() for need in each)
         links.add_all(dict(needs), dict.fromkeys(needs, "fail"), missing, {}, dict(needed))
+        children: dict[str, list[str]] = {}
         for job_id, each in needs.items():
             for parent in {need.job_id for need in each}:
-                links.await_job(parent, [job_id])
+                children.setdefault(parent, []).append(job_id)
+        links.await_all(children)
     return links
 
 
