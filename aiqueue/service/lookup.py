@@ -10,7 +10,7 @@ from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
 from aiqueue.engine.soundness import check_level
 from aiqueue.engine.states import JobState
-from aiqueue.engine.successors import successor_of
+from aiqueue.engine.successors import DELETED
 from aiqueue.errors import DependencyFailed, RecordUnreadable
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, JobHeader, JobInput, JobView, Need, Submission, decode_header
@@ -44,7 +44,7 @@ def view_of(stored: StoredJob, sla_ms: tuple[int, ...], attempts: list[bytes] | 
         stored.result,
         stored.payload,
         attempts or [],
-        successor_of(stored.progress),
+        "" if progress.successor == DELETED else progress.successor,
     )
 
 
