@@ -85,7 +85,7 @@ async def test_a_subscription_shows_the_job_now_and_each_change(rig: Rig, server
 async def test_unsubscribed_and_unknown_jobs_and_events_by_name(rig: Rig, server: Server) -> None:
     first, second = await rig.adapter.submit_jobs([chat(), chat()])
     async with server.listener() as listener:
-        for job_id in (first, second, "nothing"):
+        for job_id in (first, second, "\ud800", "nothing"):
             await listener.client.emit("subscribe:job", job_id)
             heard = await listener.next()
         assert (heard[0], heard[1]["code"]) == ("job:error", "job_not_found")

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
-from aiqueue.errors import InvalidRequest, JobNotFound, QueueUnavailable
+from aiqueue.errors import InvalidRequest, JobNotFound, QueueUnavailable, ValidationError
 from aiqueue.orchestrator import result_reader
 from aiqueue.orchestrator.result_reader import ResultReader
 from aiqueue.testing.jobs import chat
@@ -65,3 +65,14 @@ async def test_a_queue_that_is_gone_is_told_to_all_and_asked_again_later(
     assert [type(end) for end in ends] == [QueueUnavailable] * 2
     await system.work()
     assert (await reader.read(ids[0])).text == "Hi there"
+
+
+async def test_a_reader_of_what_is_no_id_keeps_no_other_from_its_result(
+    system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    reader = ResultReader(system.transport)
+    reading = asyncio.ensure_future(reader.read(await client.submit_job(chat())))
+    with pytest.raises(ValidationError, match="job_id: holds half of a surrogate pair"):
+        await reader.read("\ud800")
+    await system.work()
+    assert (await reading).text == "Hi there"
