@@ -178,19 +178,18 @@ class BatchRetries:
                 rows = [row for row in rows if not has_successor(row.progress)]  # redriven, or deleted, meanwhile
                 views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
-                jobs = [_again(view, own[view.id]) for view in views]
-                await self._turn_to_successors(jobs, ChainMap(own, heirs))
-                found, ended = await self._facts(batch_id, jobs)
+                jobs = [_again(view, own[view.id], ChainMap(own, heirs)) for view in views]
+                with self._holds.hold(needs_of(jobs)):
+                    await self._turn_to_successors(jobs)
+                    found, ended = await self._facts(batch_id, jobs)
                 changed = {seq for commit in later for seq in (*commit.deletes, *(row[0] for row in commit.states))}
             if changed.isdisjoint(row.seq for row in rows):
                 replaced = [(row.seq, row.state, row.progress) for row in rows if row.id in own]
                 return _Part(found, replaced, jobs, ended, own)
             await asyncio.shield(self._commits.settled())
 
-    async def _turn_to_successors(self, jobs: Sequence[Submission], heirs: Mapping[str, str]) -> None:
-        """Let jobs need what runs in the place of those that failed: of this retry, an earlier one, or redriven."""
-        for job in jobs:
-            job.header.needs = _mapped(job.header.needs, heirs)
+    async def _turn_to_successors(self, jobs: Sequence[Submission]) -> None:
+        """Let jobs need what an earlier retry or a redrive put in the place of those that failed."""
         if last := await self._successors.last(needs_of(jobs)):
             for job in jobs:
                 job.header.needs = _mapped(job.header.needs, last)
@@ -215,11 +214,12 @@ def _was_stopped(stored: StoredBatch) -> bool:
     return stored.phase in ("stopping", "cancelled") or bool(stored.reason)
 
 
-def _again(view: JobView, job_id: str) -> Submission:
+def _again(view: JobView, job_id: str, heirs: Mapping[str, str]) -> Submission:
     header = view.header
     header.redriven_from, header.idempotency_key = view.id, ""
     header.run_at = header.expires_at = 0.0
     header.delay_ms = header.expires_in_ms = 0
+    header.needs = _mapped(header.needs, heirs)
     return Submission(job_id, header, view.payload)
 
 
