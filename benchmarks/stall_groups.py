@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from math import isqrt
 
 from msgspec.structs import replace
 
-from aiqueue.engine.dependencies import MAX_EDGES
+from aiqueue.engine.dependencies import MAX_EDGES, MAX_NEEDS
 from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.orchestrator.graphs import graph_in_parts
 from aiqueue.protocol import BatchSpec, Need, Submission, SubmitGroup
 from aiqueue.submit_format import encode_groups, receive_in_parts
 from aiqueue.testing.jobs import chat, header
 from aiqueue.waiting import in_parts
-from benchmarks.stall_stage import PAYLOAD, Case, Stage, Steps, jobs_of, steps_of
+from benchmarks.stall_stage import PAYLOAD, Case, Stage, Steps, jobs_of, parts_of, steps_of
 
 _CHAT = chat("Hello")
 
@@ -83,6 +84,52 @@ async def _cancel_in_a_full_graph(stage: Stage, size: int) -> Steps:
     await stage.no_live()
 
 
+def _over_others(name: str, ids: Sequence[str], each: int) -> SubmitGroup:
+    """Return a graph whose jobs need ``each`` of these jobs of others."""
+    jobs = [
+        Submission(
+            job_id,
+            replace(header(batch_id=name), index=at, needs=tuple(map(Need, needed)), on_error="fail"),
+            PAYLOAD,
+        )
+        for at, (job_id, needed) in enumerate(zip(new_job_ids(len(ids)), parts_of(ids, each), strict=False))
+    ]
+    return SubmitGroup(jobs, batch=BatchSpec(name, "graph"))
+
+
+async def _accept_over_others(stage: Stage, size: int) -> Steps:
+    ids = await stage.submit(size)
+    await stage.send(_over_others("first", ids, MAX_NEEDS - 1))
+    yield
+    await stage.send(_over_others("second", ids, MAX_NEEDS - 1))
+
+
+async def _accept_over_failed(stage: Stage, size: int) -> Steps:
+    ids = await stage.submit(size)
+    await stage.service.cancel(ids)
+    graph = _over_others("graph", ids, 2)
+    yield
+    await stage.send(graph)
+    await stage.no_live()
+
+
+async def _many_fan_ins_in_a_call(stage: Stage, size: int) -> Steps:
+    ids = await stage.submit(990)
+    made = [_over_others(f"fan-in-{at}", ids, len(ids)) for at in range(size // len(ids))]
+    yield
+    await stage.send(*made)
+
+
+async def _chain_beside_a_drop(stage: Stage, size: int) -> Steps:
+    await stage.open_batch(10_000)
+    chain = SubmitGroup(list(steps_of("chain", new_job_ids(size))), batch=BatchSpec("chain", "chain"))
+    yield
+    drop = asyncio.create_task(stage.steer("drop"))
+    await asyncio.sleep(0)
+    await stage.send(chain)
+    await drop
+
+
 GROUP_CASES = (
     Case("accept a chain", _accept_a_chain, 100_000),
     Case("accept a list with a key", _accept_a_list, 240_000),
@@ -90,4 +137,8 @@ GROUP_CASES = (
     Case("make a graph whose edges are all there can be", _make_a_full_graph, MAX_EDGES),
     Case("accept a graph whose edges are all there can be", _accept_a_full_graph, MAX_EDGES),
     Case("cancel its first job", _cancel_in_a_full_graph, MAX_EDGES),
+    Case("accept a second graph over the same jobs of others", _accept_over_others, MAX_EDGES - 10),
+    Case("accept a graph over cancelled jobs of others", _accept_over_failed, MAX_EDGES),
+    Case("many fan-ins in a call", _many_fan_ins_in_a_call, 400_000),
+    Case("accept a chain while a batch is dropped", _chain_beside_a_drop, 100_000),
 )
