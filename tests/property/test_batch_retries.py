@@ -98,7 +98,7 @@ class Batch:
         jobs = [submission(name, replace(one, index=at)) for at, name in enumerate(names)]
         for before, job in pairwise(jobs[:count] if chain else ()):
             job.header.needs, job.header.on_error = (Need(before.id),), "fail"
-        spec = BatchSpec("b", max_failed_ratio=(count + 0.5) / len(jobs))
+        spec = BatchSpec("b", max_failed_ratio=min(1.0, (count + 0.5) / len(jobs)))
         assert await self.queue.service.submit([SubmitGroup(jobs, batch=spec)]) == [None]
         claimed = await self.queue.claim(len(names))
         self.running = names[count:]
