@@ -24,6 +24,7 @@ from aiqueue.protocol import SubmitGroup
 from aiqueue.results import JobResult
 from aiqueue.validation import CheckedPayload, Payload, PayloadChecker, validate_options
 from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats, readable_info
+from aiqueue.waiting import in_parts
 
 _Part = TypeVar("_Part")
 
@@ -108,7 +109,7 @@ class AsyncAIQueueAdapter:
         checked = validate_options(options)
         if checked.job_id is not None and len(payloads) > 1:
             raise ValidationError([FieldError("options.job_id", "names one job, but several are submitted")])
-        bodies = self._started(self._checker).check_all(payloads)
+        bodies = await in_parts(self._started(self._checker).check_in_parts(payloads))
         if checked.job_id is None and (batch_id or checked.idempotency_key):
             return await self._accept_once(bodies, checked, batch_id=batch_id)
         group = self._prepare(bodies, checked, batch_id)
@@ -141,7 +142,7 @@ class AsyncAIQueueAdapter:
         With the same key and the same jobs and options it is the first batch, whose ids are returned; with the same key
         and others, IdempotencyConflict. ``scope``: as for ``submit_job``.
         """
-        bodies = self._started(self._checker).check_all(payloads)
+        bodies = await in_parts(self._started(self._checker).check_in_parts(payloads))
         if not bodies:
             raise ValidationError([FieldError("jobs", "is empty: a batch has at least one job")])
         ids = await self._accept_once(bodies, validate_options(options), idempotency_key, scope, prefix="batch")
@@ -149,7 +150,7 @@ class AsyncAIQueueAdapter:
 
     async def check_jobs(self, payloads: Sequence[AnyPayload]) -> None:
         """Raise what ``submit_jobs`` would raise of these payloads; submit nothing."""
-        self._started(self._checker).check_all(payloads)
+        await in_parts(self._started(self._checker).check_in_parts(payloads))
 
     async def submit_job_with_callback(
         self, payload: AnyPayload, options: AnyOptions = None, callback: Callable[[JobResult], Any] | None = None

@@ -14,7 +14,7 @@ from aiqueue.models import BatchBody, JobOptions, SubmitBody
 from aiqueue.views import Cancellation, JobInfo
 from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body, path_parameter
-from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_body, parse_job_id
+from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_batch, parse_body, parse_job_id
 
 _BAD_BODY = "The body is not valid JSON, or fields of it are wrong: `errors` names them. Nothing was enqueued."
 _TOO_LARGE = "The body or a payload is over its size limit. Nothing was enqueued."
@@ -68,7 +68,7 @@ async def submit_batch(request: Request) -> Response:
     key = idempotency_key(request.headers)
     adapter, raw = adapter_of(request), await request.body()
     try:
-        body = parse_body(BatchBody, raw)
+        body = await parse_batch(raw)
     except ValidationError as error:
         raise await _all_bad_jobs(adapter, raw, error) from None
     batch_id, job_ids = await adapter.submit_batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -19,13 +20,14 @@ from aiqueue.client.event_stream import EventStream
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import FieldError, JobNotFound, ValidationError
-from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
+from aiqueue.models import MAX_BATCH_JOBS, BatchBody, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.texts import is_number
 from aiqueue.validation import field_errors
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
 from serve.openapi import Operation
 
 BODY = "body"  #: the field's name where the body as a whole is wrong
+_PART = 100  # jobs of a batch that are validated at once
 
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -148,6 +150,26 @@ def parse_body(model: type[Model], raw: bytes) -> Model:
         raise ValidationError([_in_batch(replace(e, field=e.field.removeprefix(f"{BODY}."))) for e in found]) from None
     _check_numbers(raw)
     return body
+
+
+async def parse_batch(raw: bytes) -> BatchBody:
+    """Return a batch validated as by ``parse_body``; the event loop turns after each part of its jobs."""
+    try:
+        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        jobs = msgspec.json.decode(fields["jobs"], type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, KeyError, ValueError):
+        return parse_body(BatchBody, raw)  # which says what is wrong
+    if not _PART < len(jobs) <= MAX_BATCH_JOBS:
+        return parse_body(BatchBody, raw)
+    try:
+        body = parse_body(BatchBody, msgspec.json.encode(fields | {"jobs": jobs[:_PART]}))
+        found = list(body.jobs)
+        for at in range(_PART, len(jobs), _PART):
+            await asyncio.sleep(0)
+            found += parse_body(BatchBody, msgspec.json.encode({"jobs": jobs[at : at + _PART]})).jobs
+    except ValidationError:
+        return parse_body(BatchBody, raw)  # which finds all that is wrong, and where
+    return body.model_copy(update={"jobs": found})
 
 
 def _check_numbers(raw: bytes) -> None:
