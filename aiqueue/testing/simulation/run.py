@@ -223,7 +223,8 @@ class _Scenario:
         left = second > 20 or (second > 5 and not self._is_busy())
         core = service._engine.core
         for batch_id, group in list(core.groups.live.items()):
-            silent = group.is_open and left and group.spec.run != LATE_RUN
+            mapped = group.spec.run == LATE_RUN or (group.spec.run and self._is_busy())  # its first call may be late
+            silent = group.is_open and left and not mapped
             action = "drop" if silent else "resume" if group.stored.paused and second > 5 else ""
             if action:
                 await _try(transport.batch(BatchCall(batch_id, action)))
