@@ -288,6 +288,7 @@ class EventFeed:
                 else:
                     if view.id in self._waiting:
                         self._waiting.headers[view.id] = view.header
+                        self.accepted(view.id)  # a later look-up that missed it may have been answered first
                     if view.header.owner != self._client_id and view.id not in self._waiting.foreign:
                         watched.append(view.id)
         return watched

@@ -60,10 +60,12 @@ class Waits:
         return job_id in self.headers or job_id in self._accepted
 
     def accept(self, job_id: str) -> bool:
-        """Note that a job is on the queue's disk; return True if a look-up missed it before."""
+        """Note that a job was on the queue's disk; return True, once, if a look-up missed it before."""
         if job_id in self._futures:
             self._accepted.add(job_id)
-        return job_id in self._missed
+        missed = job_id in self._missed
+        self._missed.discard(job_id)
+        return missed
 
     def miss(self, job_id: str) -> None:
         """Note that a look-up did not find a job."""

@@ -213,6 +213,39 @@ async def test_a_job_that_was_deleted_while_nothing_was_heard_of_it_ends_the_wai
     await feed.stop()
 
 
+class Overtaken:
+    """A queue whose log has a gap, and whose answer to a first look-up comes after one to a later look-up.
+
+    In between the job ended and was deleted.
+    """
+
+    def __init__(self) -> None:
+        self._looked = self._polled = 0
+        self._deleted = asyncio.Event()
+
+    async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
+        self._looked += 1
+        if self._looked > 1:
+            self._deleted.set()
+            return [None]
+        await self._deleted.wait()
+        return [JobView("a", header(owner="client-a"), "processing", 0)]
+
+    async def events(self, call: EventsCall) -> EventsReply:
+        self._polled += 1
+        if self._polled > 1:
+            await asyncio.Event().wait()
+        return EventsReply([], call.after + 5, gap=True)
+
+
+async def test_a_job_that_a_late_answer_shows_after_it_was_deleted_ends_the_wait_for_it() -> None:
+    feed = EventFeed(Overtaken(), "client-a", after=0)  # type: ignore[arg-type]
+    (ended,) = await feed.join(["a"])
+    await end_within_reach(ended)
+    assert isinstance(ended.exception(), JobNotFound)
+    await feed.stop()
+
+
 class Silence(InProcessTransport):
     """A queue that a client hears nothing of between its submit and the answer.
 
