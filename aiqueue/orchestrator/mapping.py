@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from aiqueue import texts
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client import given
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
-from aiqueue.errors import BatchNotFound, FieldError, ValidationError
+from aiqueue.errors import BatchNotFound, FieldError, RecordUnreadable, ValidationError
 from aiqueue.ids import id_of, new_id
 from aiqueue.models import BatchOptions
 from aiqueue.orchestrator.rows import AnyRows, chunks_of
@@ -25,6 +26,8 @@ Key = Callable[[Any], str]
 _PAGE = 500
 _LONGEST_KEY = 2**20  # characters: a key is hashed, and never sent
 _MOST_TRIES = 100  # of one row, over all runs
+_MOST_LOOKS = 5  # at a job that can't be read: a disk that fails once may be read again, a broken row stays so
+_LOOK_AGAIN_S = 0.3
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -83,15 +86,18 @@ class Mapping:
     async def _known(self, keys: list[str]) -> tuple[list[str], list[int]]:
         """Return the ids of the rows' jobs, and which of those are to be submitted: new ones, and those that failed.
 
-        One that failed and has a successor, however that came, has not failed unless the successor has.
+        One that failed and has a successor, however that came, has not failed unless the successor has. One that can't
+        be read may have completed, so it is not tried again.
         """
         ids = [self._id_of(key, 0) for key in keys]
         tried = [0] * len(keys)
         open_ones, new = list(range(len(keys))), list[int]()
         for _ in range(_MOST_TRIES):
-            found = zip(open_ones, await self._adapter.get_jobs([ids[at] for at in open_ones]), strict=True)
+            found = zip(open_ones, await self._look_up([ids[at] for at in open_ones]), strict=True)
             open_ones = []
             for at, info in found:
+                if info is not None and _is_unread(info):
+                    continue
                 if info is None and ids[at] == self._id_of(keys[at], tried[at]):
                     new.append(at)
                 elif info is None or (info.status in END_STATES and info.status != "completed"):
@@ -105,6 +111,18 @@ class Mapping:
                 break
         return ids, sorted(new)
 
+    async def _look_up(self, ids: list[str]) -> list[JobInfo | None]:
+        """Return jobs; those that can't be read are looked up again, a few times."""
+        infos = await self._adapter.get_jobs(ids)
+        for _ in range(_MOST_LOOKS - 1):
+            unread = [at for at, info in enumerate(infos) if info is not None and _is_unread(info)]
+            if not unread:
+                break
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            for at, info in zip(unread, await self._adapter.get_jobs([ids[at] for at in unread]), strict=True):
+                infos[at] = info
+        return infos
+
     def _key_of(self, row: AnyPayload) -> str:
         index = len(self._seen)
         key = given.text("key", self._key(row), most=_LONGEST_KEY, at=index)
@@ -116,6 +134,11 @@ class Mapping:
 
     def _id_of(self, key: str, tried: int) -> str:
         return id_of(self._run_id, key, str(tried))
+
+
+def _is_unread(info: JobInfo) -> bool:
+    """Return True for a job that the queue could not read. One that it gave up as unreadable has a time of its end."""
+    return info.error is not None and info.error.kind == RecordUnreadable.kind and info.finished_at is None
 
 
 def _hash(row: Any) -> str:

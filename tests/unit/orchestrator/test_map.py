@@ -16,6 +16,7 @@ from aiqueue.orchestrator.mapping import Mapping, MapResult
 from aiqueue.orchestrator.submitting import PartSender
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
+from tests.tools.broken_journal import BrokenJournal
 from tests.tools.client_harness import ClientHarness
 from tests.tools.turns import until
 
@@ -161,3 +162,27 @@ async def test_a_row_that_a_retry_or_redrive_still_runs_is_waited_for(
     system.provider.release()
     assert (await again)[1].job.job_id == successor
     assert len(system.provider.calls) == 3
+
+
+@pytest.mark.parametrize("heals", [True, False])
+async def test_a_row_whose_job_can_not_be_read_is_not_run_again(monkeypatch: pytest.MonkeyPatch, heals: bool) -> None:
+    async def heal() -> None:
+        await until(lambda: journal.reads > 5)  # more than one look costs
+        journal.broken.clear()
+        journal.broken_states.clear()
+
+    monkeypatch.setattr("aiqueue.orchestrator.mapping._LOOK_AGAIN_S", 0.0)
+    journal = BrokenJournal()
+    async with ClientHarness(journal=journal) as system:
+        orchestrator = AsyncAIJobOrchestrator(await system.client())
+        await system.work()
+        payloads = [chat(str(number)) for number in range(3)]
+        first = [each.job async for each in orchestrator.map(payloads, run_id="r")]
+        for broken in (journal.broken, journal.broken_states):
+            broken.add(first[1].job_id)
+        healing = asyncio.create_task(heal()) if heals else None
+        again = [each.job async for each in orchestrator.map(payloads, run_id="r")]
+        assert [info.job_id for info in again] == [info.job_id for info in first]
+        assert [info.status for info in again] == ["completed", "completed" if heals else "failed", "completed"]
+        assert len(system.provider.calls) == 3
+        assert healing is None or healing.done()
