@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -13,7 +12,8 @@ from aiqueue import texts
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client import given
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
-from aiqueue.errors import BatchNotFound, FieldError, RecordUnreadable, ValidationError
+from aiqueue.client.look_ups import is_unread, look_up
+from aiqueue.errors import BatchNotFound, FieldError, ValidationError
 from aiqueue.ids import id_of, new_id
 from aiqueue.models import BatchOptions
 from aiqueue.orchestrator.rows import AnyRows, chunks_of
@@ -26,7 +26,6 @@ Key = Callable[[Any], str]
 _PAGE = 500
 _LONGEST_KEY = 2**20  # characters: a key is hashed, and never sent
 _MOST_TRIES = 100  # of one row, over all runs
-_MOST_LOOKS = 5  # at a job that can't be read: a disk that fails once may be read again, a broken row stays so
 _LOOK_AGAIN_S = 0.3
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -93,35 +92,26 @@ class Mapping:
         tried = [0] * len(keys)
         open_ones, new = list(range(len(keys))), list[int]()
         for _ in range(_MOST_TRIES):
-            found = zip(open_ones, await self._look_up([ids[at] for at in open_ones]), strict=True)
-            open_ones = []
-            for at, info in found:
-                if info is not None and _is_unread(info):
+            asked = [ids[at] for at in open_ones]
+            found = await look_up(self._adapter.session.transport, asked, retry_s=_LOOK_AGAIN_S)
+            looked_at, open_ones = open_ones, []
+            for at, view in zip(looked_at, found, strict=True):
+                if isinstance(view, Exception):
+                    raise view
+                if is_unread(view):
                     continue
-                if info is None and ids[at] == self._id_of(keys[at], tried[at]):
+                if view is None and ids[at] == self._id_of(keys[at], tried[at]):
                     new.append(at)
-                elif info is None or (info.status in END_STATES and info.status != "completed"):
+                elif view is None or (view.status in END_STATES and view.status != "completed"):
                     open_ones.append(at)
-                    if info is not None and info.successor:  # a retry or a redrive has tried it again
-                        ids[at] = info.successor
+                    if view is not None and view.successor:  # a retry or a redrive has tried it again
+                        ids[at] = view.successor
                     else:
                         tried[at] += 1
                         ids[at] = self._id_of(keys[at], tried[at])
             if not open_ones:
                 break
         return ids, sorted(new)
-
-    async def _look_up(self, ids: list[str]) -> list[JobInfo | None]:
-        """Return jobs; those that can't be read are looked up again, a few times."""
-        infos = await self._adapter.get_jobs(ids)
-        for _ in range(_MOST_LOOKS - 1):
-            unread = [at for at, info in enumerate(infos) if info is not None and _is_unread(info)]
-            if not unread:
-                break
-            await asyncio.sleep(_LOOK_AGAIN_S)
-            for at, info in zip(unread, await self._adapter.get_jobs([ids[at] for at in unread]), strict=True):
-                infos[at] = info
-        return infos
 
     def _key_of(self, row: AnyPayload) -> str:
         index = len(self._seen)
@@ -134,11 +124,6 @@ class Mapping:
 
     def _id_of(self, key: str, tried: int) -> str:
         return id_of(self._run_id, key, str(tried))
-
-
-def _is_unread(info: JobInfo) -> bool:
-    """Return True for a job that the queue could not read. One that it gave up as unreadable has a time of its end."""
-    return info.error is not None and info.error.kind == RecordUnreadable.kind and info.finished_at is None
 
 
 def _hash(row: Any) -> str:

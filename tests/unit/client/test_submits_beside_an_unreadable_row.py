@@ -16,6 +16,7 @@ from aiqueue.orchestrator.waiting import wait_for
 from aiqueue.testing.jobs import chat, completed
 from tests.tools.broken_journal import BrokenJournal
 from tests.tools.client_harness import ClientHarness
+from tests.tools.turns import until
 
 
 @pytest.fixture
@@ -77,3 +78,20 @@ async def test_each_that_waits_for_results_is_told_of_its_own_job(harness: Clien
     assert isinstance(unread, RecordUnreadable)
     assert not isinstance(read, BaseException)
     await wait_for(client, [bad, good], stop_on_error=False)
+
+
+async def test_a_wait_for_a_job_whose_row_can_not_be_read_for_a_moment_is_told_what_it_came_to(
+    harness: ClientHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiqueue.client.event_feed._RETRY_S", 0.0)
+    client = await harness.client()
+    job_id = await client.submit_job(chat())
+    await harness.queue.claim()
+    await harness.queue.exchange(completed(job_id), slots=0)
+    journal = broken(harness)
+    journal.broken, journal.broken_states = {job_id}, {job_id}
+    wait = asyncio.create_task(client.wait(job_id))
+    await until(lambda: journal.reads > 5)  # more than one look costs
+    journal.broken, journal.broken_states = set(), set()
+    info = await wait
+    assert (info.status, info.error) == ("completed", None)
