@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from aiqueue.engine.batch_records import decode_stored_batch
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import TERMINAL, JobState
@@ -70,8 +71,8 @@ class History:
             self._repeat(dead, successor)
         for seq in rows.deletes:
             self._delete(seq)
-
-        if rows.deletes and self.by_count:
+        drops = rows.dropped or any(decode_stored_batch(stored).dropped for _, stored, _ in rows.batch_states)
+        if rows.deletes and self.by_count and not drops:
             self._check_order(rows.deletes)
 
     def _check_same_end(self, seq: int, known: bytes, progress: bytes) -> None:
