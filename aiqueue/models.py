@@ -39,7 +39,7 @@ ProviderName = Annotated[
 Tag = Annotated[Text, texts.TAG.field(), AfterValidator(texts.clean)]
 Name = Annotated[Text, texts.NAME.field(), AfterValidator(texts.clean)]
 IdempotencyKey = Annotated[Text, texts.IDEMPOTENCY_KEY.field(), AfterValidator(texts.clean)]
-StepName = Annotated[Text, Field(pattern=texts.STEP)]
+StepName = Annotated[Text, Field(json_schema_extra={"pattern": texts.STEP}), AfterValidator(texts.step)]
 
 _encode = msgspec.json.Encoder().encode
 

@@ -106,13 +106,19 @@ def in_path(text: str) -> str:
     return clean(text)
 
 
+def step(name: object) -> str:
+    """Return the name of a step. Raises ValueError."""
+    if not isinstance(name, str) or not re.fullmatch(STEP, name) or name.endswith("\n"):
+        raise ValueError(f"must have 1 to 64 letters, digits, hyphens and underscores, not {repr(name)[:70]}")
+    return name
+
+
 def check_step(field: str, name: object) -> str:
     """Return the name of a step. Raises ValidationError, which names ``field``."""
-    if not isinstance(name, str) or not re.fullmatch(STEP, name) or name.endswith("\n"):
-        shown = repr(name)[:70]
-        message = f"must have 1 to 64 letters, digits, hyphens and underscores, not {shown}"
-        raise ValidationError([FieldError(field, message)])
-    return name
+    try:
+        return step(name)
+    except ValueError as error:
+        raise ValidationError([FieldError(field, str(error))]) from None
 
 
 def is_number(text: str) -> bool:

@@ -6,8 +6,12 @@ from typing import Any
 
 import pydantic
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from aiqueue import texts
 from aiqueue.client.schedule_models import ScheduleBody
+from aiqueue.errors import ValidationError
 from aiqueue.models import (
     MAX_BATCH_JOBS,
     PAYLOAD,
@@ -107,3 +111,26 @@ def unbounded(schema: Any, path: str = "") -> list[str]:
 )
 def test_every_number_has_a_bound_but_those_that_are_the_providers(model: type[pydantic.BaseModel]) -> None:
     assert set(unbounded(model.model_json_schema())) <= {".GenerationConfig.seed"}
+
+
+@given(name=st.text(st.characters(exclude_categories=["Cs"]), max_size=66))
+@example("\u00b2")
+@example("\u0928\u092e\u0938\u094d\u0924\u0947")
+@example("a\n")
+def test_a_step_may_have_the_same_names_over_http_as_in_python(name: str) -> None:
+    try:
+        texts.check_step("steps.0.name", name)
+    except ValidationError:
+        is_good = False
+    else:
+        is_good = True
+    for model, body in (
+        (ChainBody, {"steps": [{"name": name, "payload": chat()}]}),
+        (GraphBody, {"nodes": {name: {"payload": chat()}}}),
+    ):
+        try:
+            model.model_validate(body)
+        except pydantic.ValidationError:
+            assert not is_good, name
+        else:
+            assert is_good, name
