@@ -24,7 +24,8 @@ async def submit_fan_in(request: Request) -> Response:
     of them does not complete: `fail`, `skip` that one, or `include` its error. With an `Idempotency-Key` the request
     can be repeated safely for 24 hours: the answer is then the first job. `Location` is where to follow it.
     """
-    key, body = idempotency_key(request.headers), parse_body(FanInBody, await request.body())
+    key, scope = idempotency_key(request.headers), caller_scope(request.headers)
+    body = parse_body(FanInBody, await request.body())
     try:
         job_id = await orchestrator_of(request).fan_in_job(
             [str(job_id) for job_id in body.job_ids],
@@ -32,7 +33,7 @@ async def submit_fan_in(request: Request) -> Response:
             body.options,
             on_error=body.on_error,
             idempotency_key=key,
-            scope=caller_scope(request.headers),
+            scope=scope,
         )
     except ValidationError as error:
         raise _in_body(error) from None

@@ -50,9 +50,9 @@ async def submit_job(request: Request) -> Response:
     Callers are told apart by `Authorization` or `X-API-Key`: the same key of two callers makes two jobs.
     """
     body = parse_body(SubmitBody, await request.body())
-    options = _with_key(request, _options(body))
+    options, scope = _with_key(request, _options(body)), caller_scope(request.headers)
     try:
-        job_id = await adapter_of(request).submit_job(body.payload, options, scope=caller_scope(request.headers))
+        job_id = await adapter_of(request).submit_job(body.payload, options, scope=scope)
     except ValidationError as error:
         raise _in_payload(error) from None
     location = f"{request.scope.get('root_path', '')}/ai/jobs/{job_id}"

@@ -100,13 +100,15 @@ async def test_a_retry_of_a_batch_refuses_two_different_keys(rig: Rig) -> None:
     assert is_problem(refused, 400, "invalid_input")
 
 
-@pytest.mark.parametrize("name", [b"authorization", b"x-api-key"])
-async def test_a_request_of_two_callers_is_refused(rig: Rig, name: bytes) -> None:
-    refused = await post(rig, "/ai/jobs", {"payload": CHAT}, b"Bearer secret-a", b"Bearer secret-b", name=name)
+@pytest.mark.parametrize("name", ["Authorization", "X-API-Key"])
+@pytest.mark.parametrize(("path", "body"), CALLS)
+async def test_a_request_of_two_callers_is_refused(rig: Rig, path: str, body: dict[str, Any], name: str) -> None:
+    refused = await post(rig, path, body, b"Bearer secret-a", b"Bearer secret-b", name=name.encode())
     assert is_problem(refused, 400, "invalid_input")
+    assert refused.json()["errors"][0]["field"] == name
     assert "secret" not in refused.text
     assert await total(rig) == 0
-    assert (await post(rig, "/ai/jobs", {"payload": CHAT}, b"Bearer a", b"Bearer a", name=name)).status_code == 202
+    assert (await post(rig, path, body, b"Bearer a", b"Bearer a", name=name.encode())).is_success
 
 
 def test_a_caller_is_told_apart_by_each_byte_of_its_header() -> None:
