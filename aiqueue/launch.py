@@ -28,6 +28,7 @@ from aiqueue.presets import complete
 
 _log = logging.getLogger(__name__)
 _DRAIN_S = HttpConfig().drain_s
+_SLOW_START = "timed out during startup"  # said by Ray, in an Exception of no class of its own
 _GRACE_S = 5.0  # for running jobs, when the system stops
 
 
@@ -221,6 +222,13 @@ def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:
         raise StartError(
             f"no Ray answers at {address!r}. Start a system with `aiqueue up`; "
             "for a Ray that runs with tokens, set RAY_AUTH_MODE=token and give this user its token"
+        ) from error
+    except Exception as error:
+        if _SLOW_START not in str(error):
+            raise
+        raise StartError(
+            "Ray's processes were not up within 30 s, the limit of Ray itself: the machine has too much else to do, or "
+            "the disk of RAY_TMPDIR is slow. Try again"
         ) from error
     finally:
         os.umask(before)

@@ -19,22 +19,29 @@ from tests.tools.autoscaled_ray import processes_of
 
 _START_S, _END_S = 120.0, 60.0
 _URL = re.compile(r"HTTP +(http://[^ ]+)")
+_TOO_BUSY = "Ray's processes were not up within 30 s"
 
 
 class RunningUp:
     """One ``aiqueue up``. ``url`` is where it serves."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self._folder, self._log = folder, folder / "up.log"
+        self._folder, self._log, self._options = folder, folder / "up.log", options
+        self._process = self._begun()
+        while (url := self._served_at()) is None:
+            self.kill_everything()
+            self._process = self._begun()
+        self.url = url
+
+    def _begun(self) -> subprocess.Popen[bytes]:
         with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "aiqueue", "up", "--port=0", *options],
-                env={**os.environ, "RAY_TMPDIR": str(folder), "COLUMNS": "200"},
+            return subprocess.Popen(
+                [sys.executable, "-u", "-m", "aiqueue", "up", "--port=0", *self._options],
+                env={**os.environ, "RAY_TMPDIR": str(self._folder), "COLUMNS": "200"},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.url = self._served_at()
 
     @property
     def folder(self) -> str:
@@ -68,11 +75,15 @@ class RunningUp:
         """Return the processes that belong to it."""
         return processes_of(str(self._folder))
 
-    def _served_at(self) -> str:
+    def _served_at(self) -> str | None:
+        """Return its address; None if the machine was too busy for Ray, and it said so."""
         give_up_at = time.monotonic() + _START_S
         while not (found := _URL.search(self._log.read_text())):
+            has_ended = self._process.poll() is not None
             said = self._log.read_text()
-            assert self._process.poll() is None, said
+            if has_ended and _TOO_BUSY in said:
+                return None
+            assert not has_ended, said
             assert time.monotonic() < give_up_at, said
             time.sleep(0.1)
         return found[1]

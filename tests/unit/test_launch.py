@@ -76,3 +76,22 @@ def test_where_one_ray_runs_or_one_is_named_that_one_is_joined(
     assert launch._address(None, begin=True) == "local"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     assert launch._address(None, begin=False) == "10.0.0.2:6379"
+
+
+@pytest.mark.parametrize(
+    ("raised", "told", "message"),
+    [
+        ("The current node timed out during startup. This could happen because", StartError, "too much else to do"),
+        ("something else", RuntimeError, "something else"),
+    ],
+)
+def test_a_machine_that_is_too_busy_for_ray_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, raised: str, told: type[Exception], message: str
+) -> None:
+    def init(**_: object) -> None:
+        raise RuntimeError(raised)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(told, match=message):
+        launch.start(Settings(providers={"sim": {"kind": "simulated"}}), http=False)
