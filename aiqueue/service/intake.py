@@ -103,7 +103,7 @@ class Intake:
         return bool(group.jobs) and (bool(group.jobs[0].header.redriven_from) or self._old.may_hold(group))
 
     async def _accept(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
-        """Accept groups that nobody has sent before, some in each step."""
+        """Accept new groups, some in each step."""
         replies: list[Refusal | None] = []
         commits: list[Committed] = []
         for portion in self._portions(groups):

@@ -1,4 +1,4 @@
-"""Which job runs in the place of one that failed: its retry or redrive, that one's own if it failed too, and so on."""
+"""Finds the job that replaces a failed one: its retry or redrive, or the last in a row of them."""
 
 from __future__ import annotations
 

@@ -80,13 +80,14 @@ def test_the_next_time_is_a_later_whole_second_and_the_same_from_any_moment_befo
 @given(line=lines, after=moments)
 def test_the_days_of_a_month_are_worked_out_once(line: str, after: float) -> None:
     """However long the search: a month is one of 28, by its first weekday and its length."""
-    fields = Fields(line)
     chosen: list[tuple[int, int]] = []
-    choose = Fields._choose
-    try:
-        Fields._choose = lambda self, first, length: chosen.append((first, length)) or choose(self, first, length)  # type: ignore[method-assign, func-returns-value]
-        for _ in range(3):
-            fields.next_after(after)
-    finally:
-        Fields._choose = choose  # type: ignore[method-assign]
+
+    class Counted(Fields):
+        def _choose(self, first: int, length: int) -> set[int]:
+            chosen.append((first, length))
+            return super()._choose(first, length)
+
+    fields = Counted(line)
+    for _ in range(3):
+        fields.next_after(after)
     assert len(chosen) == len(set(chosen)) <= 28

@@ -1,4 +1,4 @@
-"""Whatever is given to the Python client, it is answered or refused by name, and nobody beside is held up.
+"""The Python client answers odd values or refuses them by name, and no other caller waits because of them.
 
 Every public method gets odd values in every place, while another caller of the same client waits for a job.
 """
