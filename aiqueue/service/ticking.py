@@ -27,6 +27,9 @@ class Ticker:
     ) -> None:
         self._engine, self._clock, self._faults, self._do = engine, clock, faults, tick
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = (
+            0.0  # by the loop's clock; kept here since a timer of uvloop's that is due at once has no `when`
+        )
         self.ticked_at = clock.now()
         self._closed = self._ticking = False
         self._under_way: deque[Committed] = deque(maxlen=_UNDER_WAY)
@@ -42,11 +45,12 @@ class Ticker:
             delay = _TICK_S  # or sooner: as soon as that commit is on disk
         delay = max(delay, self._faults.pause_s())
         loop = asyncio.get_running_loop()
+        rings_at = loop.time() + delay
         if self._timer is not None:
-            if self._timer.when() <= loop.time() + delay:
+            if self._rings_at <= rings_at:
                 return
             self._timer.cancel()
-        self._timer = loop.call_later(delay, self.tick)
+        self._timer, self._rings_at = loop.call_later(delay, self.tick), rings_at
 
     def close(self) -> None:
         """Tick no more."""

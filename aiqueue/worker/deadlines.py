@@ -50,6 +50,7 @@ class Deadlines:
     def __init__(self) -> None:
         self._open: dict[Deadline, None] = {}  # in order, so that they pass in the order they were opened
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0  # kept here since a timer of uvloop's that is due at once has no `when`
 
     def within(self, seconds: float, name: str) -> Deadline:
         """Return the deadline of the job called ``name`` that begins now."""
@@ -66,7 +67,7 @@ class Deadlines:
     def add(self, deadline: Deadline) -> None:
         """Watch it."""
         self._open[deadline] = None
-        if self._timer is None or deadline.due < self._timer.when():
+        if self._timer is None or deadline.due < self._rings_at:
             self._arm(deadline.due)
 
     def remove(self, deadline: Deadline) -> None:
@@ -76,7 +77,7 @@ class Deadlines:
     def _arm(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(due, self._look, due)
+        self._timer, self._rings_at = asyncio.get_running_loop().call_at(due, self._look, due), due
 
     def _look(self, due: float) -> None:
         self._timer = None

@@ -127,8 +127,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> Timer:
-        """As asyncio's; a dead node's callback is never run."""
+    ) -> Call | Timer:
+        """As uvloop's, on which actors run: what is due has no ``when``. A dead node's callback is never run."""
+        if when <= self.now:
+            return self.call_soon(callback, *args, context=context)
         timer = Timer(when)
         timer.context = copy_context() if context is None else context
         node = timer.context.get(_node)
@@ -138,8 +140,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> Timer:
-        """As asyncio's; a dead node's callback is never run."""
+    ) -> Call | Timer:
+        """As ``call_at``."""
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def create_task(  # type: ignore[override]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import uvloop
 
 from aiqueue.worker.deadlines import DeadlinePassed, Deadlines
 from tests.tools.turns import turns
@@ -109,3 +110,16 @@ async def test_of_several_the_one_that_is_longest_over_its_time_is_named() -> No
     with deadlines.within(20.0, "later"), deadlines.within(10.0, "first"):
         late_s, name = deadlines.longest_overrun(now=now + 25.0)
     assert (name, 14.0 < late_s <= 15.0) == ("first", True)
+
+
+def test_times_that_are_over_at_once_end_each_job_on_the_loop_of_actors() -> None:
+    """A timer of uvloop's that is due at once is another object than one that is not."""
+
+    async def run() -> list[object]:
+        deadlines = Deadlines()
+        times = [0.0, _SHORT, -1.0, 0.0]
+        return list(await asyncio.gather(*(forever(deadlines, seconds) for seconds in times), return_exceptions=True))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        ends = runner.run(run())
+    assert [type(end) for end in ends] == [DeadlinePassed] * 4
