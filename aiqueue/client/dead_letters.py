@@ -12,7 +12,7 @@ import msgspec
 from aiqueue.client import given, paging
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import DeadLetterNotFound, FieldError, RecordUnreadable, ValidationError
+from aiqueue.errors import DeadLetterNotFound, FieldError, IdempotencyConflict, RecordUnreadable, ValidationError
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload, validate_options
@@ -116,7 +116,7 @@ class DeadLetterClient:
             if per_second is not None:
                 for place, group in enumerate(groups, at):
                     group.jobs[0].header.delay_ms = round(place * 1_000 / per_second)
-            accepted = await asyncio.gather(*map(self._submit, groups))
+            accepted = await asyncio.gather(*map(self._submit_again, groups))
             started += [earlier or group.jobs[0].id for earlier, group in zip(accepted, groups, strict=True)]
         return started
 
@@ -152,6 +152,12 @@ class DeadLetterClient:
             header.batch_id = new_id("fan-in")
             batch = BatchSpec(header.batch_id, kind="fan_in")
         return SubmitGroup([Submission(new_job_ids(1)[0], header, payload)], batch=batch)
+
+    async def _submit_again(self, group: SubmitGroup) -> str | None:
+        try:
+            return await self._submit(group)
+        except IdempotencyConflict as error:
+            raise IdempotencyConflict(error.key, group.jobs[0].header.redriven_from) from None
 
 
 def _is_pace(per_second: object) -> bool:

@@ -104,11 +104,17 @@ class IdempotencyConflict(AIQueueError):
     kind = "idempotency_conflict"
     http_status = 422
 
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
+    def __init__(self, key: str, dead_letter: str = "") -> None:
+        super().__init__(key, dead_letter)
         self.key = key
+        self.dead_letter = dead_letter  #: the job whose redrive the key stands for: its caller has sent no key
 
     def __str__(self) -> str:
+        if self.dead_letter:
+            return (
+                f"dead letter {self.dead_letter} was redriven with other changes in the last 24 hours: its successor "
+                "is that job; redrive that one, once it is a dead letter itself"
+            )
         return f"idempotency key {self.key!r} was used with another body; send the same body, or another key"
 
 

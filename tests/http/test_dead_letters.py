@@ -117,6 +117,7 @@ async def test_another_patch_for_the_same_one_is_a_conflict(rig: Rig, dead: list
     await rig.http.post(f"/ai/dead-letters/{dead[0]}/redrive")
     other = await rig.http.post(f"/ai/dead-letters/{dead[0]}/redrive", json={"maxRetries": 9})
     assert is_problem(other, 422, "idempotency_conflict")
+    assert f"dead letter {dead[0]} was redriven with other changes" in other.json()["detail"]
 
 
 async def test_a_patch_changes_the_new_job(rig: Rig, dead: list[str]) -> None:
