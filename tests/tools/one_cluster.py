@@ -1,0 +1,24 @@
+"""Which tests need a cluster, and which process they go to where tests run in several."""
+
+from __future__ import annotations
+
+from xdist.scheduler import LoadFileScheduling
+
+_WITH_CLUSTER = tuple(f"tests/{folder}/" for folder in ("cluster", "crash", "faults", "gpu", "http", "notebooks"))
+
+
+def needs_cluster(nodeid: str) -> bool:
+    """Tell whether a test starts a Ray, or uses the one that tests share."""
+    return nodeid.startswith(_WITH_CLUSTER)
+
+
+class OneCluster(LoadFileScheduling):
+    """Tests with a cluster go to one process, the files of the others to whichever is free.
+
+    The largest group is begun first, and that is those with a cluster. They wait a lot. Two clusters at once would not:
+    what a test kills takes seconds of both cores to start again, and its limits are for a machine that is shared, not
+    for one that stands still.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cluster" if needs_cluster(nodeid) else super()._split_scope(nodeid)
