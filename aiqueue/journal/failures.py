@@ -22,6 +22,11 @@ def is_full(error: BaseException) -> bool:
     return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
 
 
+def is_write_error(error: BaseException) -> bool:
+    """Return True if the system refused a write. SQLite does not say why: a quota that is used up is one reason."""
+    return _code(error) == sqlite3.SQLITE_IOERR_WRITE
+
+
 def is_damage(error: BaseException) -> bool:
     """Return True if an error says that a page of the database is broken or can't be read."""
     code = _code(error)
@@ -34,7 +39,10 @@ def what_to_do(error: BaseException) -> str:
         return 'a page of its database is broken: stop the queue and mend it (docs/operations.md, "is damaged")'
     if is_full(error):
         return "make room on its disk, the queue goes on by itself"
-    return "see to its disk, the queue tries again and goes on by itself"
+    if _code(error) & 0xFF == sqlite3.SQLITE_BUSY:
+        return "another program holds its write lock: end that one, the queue tries again and goes on by itself"
+    disk = "disk (is a quota used up?)" if is_write_error(error) else "disk"
+    return f"see to its {disk}, the queue tries again and goes on by itself"
 
 
 def _code(error: BaseException) -> int:

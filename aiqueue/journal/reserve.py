@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 _BYTES = 8 * 2**20
+_PROBE_BYTES = 2**20  # more than a commit of running jobs' ends usually has
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _AGAIN_S = 1.0  # between two tries to have the room back
 
@@ -40,6 +41,18 @@ class Reserve:
         self._next_try_at = time.monotonic() + _AGAIN_S
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+    def fits_more(self) -> bool:
+        """Tell whether the disk takes more, by trying: a quota is seen by nothing else."""
+        probe = self._path.with_suffix(".probe")
+        try:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+        except OSError as error:
+            return error.errno not in _FULL
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
+        return True
 
     def _take(self) -> bool:
         try:

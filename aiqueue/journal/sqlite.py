@@ -34,7 +34,7 @@ from aiqueue.journal.base import (
     StoredKey,
 )
 from aiqueue.journal.connection import LOG_BYTES, connect
-from aiqueue.journal.failures import NOT_THE_DISK, is_damage, is_full
+from aiqueue.journal.failures import NOT_THE_DISK, is_damage, is_full, is_write_error
 from aiqueue.journal.head import Head, Mark, checksum_of
 from aiqueue.journal.live import LiveReader
 from aiqueue.journal.lock import lock
@@ -109,7 +109,7 @@ class SqliteJournal:
         except BaseException as error:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
-            if is_full(error):
+            if is_full(error) or (is_write_error(error) and not self._reserve.fits_more()):
                 self._reserve.release()  # the next try has that room
             if isinstance(error, (*NOT_THE_DISK, JournalRefused)):
                 self._check_owner()  # or these rows contradict those of the queue that took it

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from aiqueue.engine.effects import Rows
 from aiqueue.journal import reserve as reserve_module
+from aiqueue.journal import sqlite as sqlite_module
 from aiqueue.journal.reserve import Reserve
 from aiqueue.journal.sqlite import SqliteJournal
 
@@ -105,4 +108,39 @@ def test_the_note_of_a_fault_is_written_into_that_room_on_a_full_disk(
     journal.write_note(b"why")
     monkeypatch.undo()
     assert (journal.read_note(), file.exists()) == (b"why", False)
+    journal.close()
+
+
+@pytest.mark.parametrize(("code", "fits"), [(errno.EDQUOT, False), (errno.ENOSPC, False), (errno.EIO, True)])
+def test_what_a_quota_leaves_is_found_by_writing(
+    path: Path, code: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = Reserve(path)
+    assert reserve.fits_more()
+
+    def refuse(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert reserve.fits_more() is fits
+    assert [each.name for each in path.parent.iterdir()] == ["journal.db.reserve"]
+
+
+def test_a_write_that_a_quota_refuses_gives_the_room_to_what_runs(
+    path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite calls it an I/O error."""
+    journal = SqliteJournal(path)
+
+    def refuse(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+        raise error
+
+    monkeypatch.setattr(sqlite_module, "write_rows", refuse)
+    for fits, kept in ((True, True), (False, False)):
+        monkeypatch.setattr(Reserve, "fits_more", lambda _, fits=fits: fits)
+        with pytest.raises(sqlite3.OperationalError):
+            journal.commit(Rows(counters=b"counters"))
+        assert file.exists() is kept
     journal.close()

@@ -86,7 +86,9 @@ async def test_a_journal_that_another_queue_took_refuses_all_that_waits_and_all_
     [
         (sqlite3.SQLITE_CORRUPT, "a page of its database is broken: stop the queue and mend it"),
         (sqlite3.SQLITE_FULL, "make room on its disk"),
-        (sqlite3.SQLITE_IOERR_FSYNC, "see to its disk"),
+        (sqlite3.SQLITE_IOERR_FSYNC, "see to its disk,"),
+        (sqlite3.SQLITE_IOERR_WRITE, r"see to its disk \(is a quota used up\?\)"),
+        (sqlite3.SQLITE_BUSY, "another program holds its write lock"),
     ],
 )
 async def test_while_commits_fail_what_is_refused_says_what_can_be_done(code: int, advice: str) -> None:
