@@ -18,6 +18,7 @@ from aiqueue.protocol import encode
 from aiqueue.providers.registry import open_provider
 from aiqueue.scaling import WorkerReport
 from aiqueue.worker.loop import WorkerLoop
+from aiqueue.worker.name_look_ups import look_up_many_at_once
 from aiqueue.worker.runner import JobRunner, ProviderSet
 from aiqueue.worker.vitals import GarbageBetweenJobs, LoopLag, private_mb
 
@@ -30,6 +31,7 @@ class WorkerActor:
     """
 
     def __init__(self, settings_json: str, pool: str) -> None:
+        look_up_many_at_once()
         self._settings = SentSettings.model_validate_json(settings_json)
         self._pool = pool
         self._config = self._settings.pools[pool]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,6 +39,7 @@ class AIQueueAdapter:
         self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="aiqueue-listeners")
         self._listener_loop = asyncio.new_event_loop()  # of that thread, for listeners that are coroutine functions
         self._handed_over: dict[tuple[str, Listener], list[Listener]] = {}
+        self._process = os.getpid()
         self._thread.start()
 
     def start(self) -> None:
@@ -130,6 +132,12 @@ class AIQueueAdapter:
         if self._loop.is_closed():
             call.close()
             raise StartError("the adapter was stopped; make a new one")
+        if os.getpid() != self._process:
+            call.close()
+            raise StartError(
+                "the adapter belongs to the process that this one was forked from, and its thread stayed there; make a "
+                "new one here, or start processes with multiprocessing's 'spawn'"
+            )
         return asyncio.run_coroutine_threadsafe(call, self._loop)
 
     @property

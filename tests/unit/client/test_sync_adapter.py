@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -237,3 +239,24 @@ def test_an_adapter_is_a_context_manager_that_ends_its_thread() -> None:
     assert not adapter._thread.is_alive()
     with pytest.raises(StartError, match="stopped"):
         adapter.get_stats()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_is_told_to_make_an_adapter_of_its_own() -> None:
+    """The thread that would answer is not there."""
+    with AIQueueAdapter(inside := Inside()) as adapter:  # type: ignore[arg-type]
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            signal.alarm(round(WAIT_S))  # nothing else would end it
+            try:
+                adapter.get_stats()
+            except StartError as error:
+                os.write(theirs, str(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(theirs)
+        with open(ours, encoding="utf-8") as said:
+            assert "make a new one here" in said.read()
+        adapter._run(inside.system.__aexit__())
