@@ -51,7 +51,9 @@ def test_a_burst_brings_workers_and_its_end_takes_the_idle_ones_away(start: Star
 
 @pytest.mark.slow
 def test_a_new_manager_finds_the_workers_that_the_old_one_added(start: Start) -> None:
-    system = start(min_workers=1, default_workers=1, max_workers=2, scale_up_threshold=5, scale_down_cooldown_ms=60_000)
+    system = start(
+        min_workers=1, default_workers=1, max_workers=2, scale_up_threshold=5, scale_down_cooldown_ms=3_600_000
+    )
     events = PoolEvents(system)
     ids = system.adapter.submit_jobs([chat("slow", str(n)) for n in range(40)])
     events.wait_for("scaled-up", new_size=2)

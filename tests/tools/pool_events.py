@@ -31,7 +31,7 @@ class PoolEvents:
         with self._lock:
             return [data for seen, data in self.seen if seen == name]
 
-    def wait_for(self, name: str, limit_s: float = 60.0, **fields: Any) -> dict[str, Any]:
+    def wait_for(self, name: str, limit_s: float = 180.0, **fields: Any) -> dict[str, Any]:
         """Return the data of the first event of this name with these fields; wait for it."""
         found: list[dict[str, Any]] = []
 
@@ -46,7 +46,7 @@ class PoolEvents:
         return found[0]
 
 
-def eventually(condition: Callable[[], object], what: str, limit_s: float = 60.0) -> None:
+def eventually(condition: Callable[[], object], what: str, limit_s: float = 180.0) -> None:
     """Wait until ``condition`` holds: for what happens in other processes and tells nobody."""
     give_up_at = time.monotonic() + limit_s
     while not condition():
