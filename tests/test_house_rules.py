@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import TypeGuard
 
+from tests.house_rules.patterns import patterns_of, why_slow
 from tests.house_rules.report import report
 from tests.house_rules.sources import ROOT, FunctionNode, Source, called_name, is_in, python_files
 
@@ -213,6 +214,19 @@ def _takes_other_digits(node: ast.AST) -> TypeGuard[ast.expr]:
     if isinstance(node, ast.Attribute):
         return node.attr in ("isdigit", "isdecimal", "isnumeric")
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and "\\d" in node.value
+
+
+def test_no_pattern_takes_more_than_linear_time() -> None:
+    report(
+        (
+            f"{used.place}: {why}: {used.pattern[:60]}"
+            for source in python_files(*SHIPPED)
+            for used in patterns_of(source)
+            if (why := why_slow(used.pattern, used.flags, searched=used.searched))
+        ),
+        "A provider's header or a caller's text of 8,000 characters stops the event loop for seconds: write the "
+        "pattern so that each text matches in one way only.",
+    )
 
 
 # --- tests -----------------------------------------------------------------------------------------------------------

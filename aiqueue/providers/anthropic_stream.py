@@ -33,7 +33,8 @@ class MessageAssembly:
             case "content_block_delta" if event.get("index", 0) in self._blocks:
                 self._blocks[event.get("index", 0)].add(event.get("delta") or {})
             case "message_delta":
-                usage = (self._message.get("usage") or {}) | (event.get("usage") or {})
+                usage = self._message.get("usage") or {}
+                usage.update(event.get("usage") or {})  # in place: however many events come, none copies all before it
                 self._message |= {**(event.get("delta") or {}), "usage": usage}
             case "message_stop":
                 self.is_complete = bool(self._message)

@@ -45,7 +45,7 @@ class _Choice:
         self.texts: defaultdict[str, list[str]] = defaultdict(
             list
         )  # content, refusal, and what servers add of their own
-        self.calls: dict[int, dict[str, Any]] = {}
+        self.calls: dict[int, _Call] = {}
         self.finish_reason: str | None = None
 
     def add(self, choice: dict[str, Any]) -> None:
@@ -61,17 +61,32 @@ class _Choice:
 
     def _add_call(self, part: dict[str, Any]) -> None:
         index = part.get("index", len(self.calls))
-        call = self.calls.setdefault(index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
-        call["id"] = part.get("id") or call["id"]
-        function = part.get("function") or {}
-        for name in ("name", "arguments"):
-            call["function"][name] += function.get(name) or ""
+        self.calls.setdefault(index, _Call()).add(part)
 
     def whole(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self.role, "content": None}
         message |= {name: "".join(parts) for name, parts in self.texts.items()}
         if self.calls:
-            message["tool_calls"] = [call for _, call in sorted(self.calls.items())]
+            message["tool_calls"] = [call.whole() for _, call in sorted(self.calls.items())]
         elif message["content"] is None and "refusal" not in message:
             message["content"] = ""
         return {"index": index, "message": message, "finish_reason": self.finish_reason}
+
+
+class _Call:
+    def __init__(self) -> None:
+        self._id: object = None
+        self._parts: dict[str, list[str]] = {"name": [], "arguments": []}
+
+    def add(self, part: dict[str, Any]) -> None:
+        self._id = part.get("id") or self._id
+        function = part.get("function") or {}
+        for name, parts in self._parts.items():
+            text = function.get(name) or ""
+            if not isinstance(text, str):
+                raise TypeError(f"{name} of a tool call must be a text, not {type(text).__name__}")
+            parts.append(text)
+
+    def whole(self) -> dict[str, Any]:
+        function = {name: "".join(parts) for name, parts in self._parts.items()}
+        return {"id": self._id, "type": "function", "function": function}

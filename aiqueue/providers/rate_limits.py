@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 MAX_WAIT_S = 3_600.0  #: a provider that says more (or whose clock is wrong) is asked again after this long
+MAX_CHARS = 1_000  #: a header's value that is longer is no wait, and is not read
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "": 1.0}
 _ALL_DIGITS = re.compile(r"\s*[0-9]+(?:\.[0-9]*)?\s*")
-_NUMBER = re.compile(
-    r"\s*[+-]?[0-9]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?\s*"
-)  # float() takes 1_0 and other scripts' digits too
+# float() takes 1_0 and other scripts' digits too. One way only to match each text: no backtracking over long ones.
+_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 _RESET = re.compile(r"x-ratelimit-reset-(.+)|anthropic-ratelimit-(.+)-reset")
 
 
@@ -41,7 +41,7 @@ def asked_wait_s(headers: Mapping[str, str], *, now: float) -> float | None:
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return _bounded(milliseconds / 1_000)
-    text = headers.get("retry-after")
+    text = _short(headers.get("retry-after"))
     seconds = _number(text)
     if seconds is None:
         seconds = _seconds_until(text, now)
@@ -54,7 +54,7 @@ def duration_s(text: str) -> float | None:
     >>> duration_s("1h2m3.5s"), duration_s("20ms"), duration_s("soon")
     (3723.5, 0.02, None)
     """
-    parts = _DURATION.findall(text)
+    parts = _DURATION.findall(_short(text))
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         return None
     return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
@@ -72,28 +72,34 @@ def _until_reset_s(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[tuple[float, bool]]:
-    for name, text in headers.items():
-        found = _RESET.fullmatch(name.lower())
+    # httpx looks through all headers for each that is asked for, and servers may send thousands.
+    by_name = {name.lower(): _short(text) for name, text in headers.items()}
+    for name, text in by_name.items():
+        found = _RESET.fullmatch(name)
         if found is None:
             continue
         wait = duration_s(text) if found[1] else _seconds_until(text, now)
         if wait is not None:
-            yield wait, _number(headers.get(name.lower().replace("reset", "remaining"))) == 0
+            yield wait, _number(by_name.get(name.replace("reset", "remaining"))) == 0
+
+
+def _short(text: str | None) -> str:
+    return text if text and len(text) <= MAX_CHARS else ""
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        number = float(text if text and _NUMBER.fullmatch(text) else "")
-    except ValueError:
+    text = _short(text)
+    if not _NUMBER.fullmatch(text):
         return None
+    number = float(text)
     # Digits that overflow ask for a long wait, and are no date. 1e400, infinity and NaN ask for none.
-    return number if math.isfinite(number) or _ALL_DIGITS.fullmatch(text or "") else None
+    return number if math.isfinite(number) or _ALL_DIGITS.fullmatch(text) else None
 
 
-def _seconds_until(text: str | None, now: float) -> float | None:
+def _seconds_until(text: str, now: float) -> float | None:
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
-            moment = read(text or "")
+            moment = read(text)
             # A date without a zone is UTC in both formats, not local time.
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
         except (ValueError, OverflowError):

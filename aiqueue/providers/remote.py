@@ -201,12 +201,14 @@ def _read_object(content: bytes) -> dict[str, Any]:
 
 async def _lines_of(response: Any) -> AsyncIterator[bytes]:
     """Yield the lines of a stream. Not the SDK's: it ends lines at U+2028 and its like too, which JSON may contain."""
-    rest = b""
+    begun: list[bytes] = []  # of the line that has not ended yet: joined once, however many pieces it comes in
     async for piece in response.iter_bytes():
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line
-    yield rest
+        *ended, rest = piece.split(b"\n")
+        for end in ended:
+            yield b"".join([*begun, end])
+            begun.clear()
+        begun.append(rest)
+    yield b"".join(begun)
 
 
 def _cut(answer: ProviderAnswer) -> ProviderAnswer:
