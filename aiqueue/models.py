@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import msgspec
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -26,6 +25,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from aiqueue import texts
+from aiqueue.json_text import encode
 from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -40,8 +40,6 @@ Tag = Annotated[Text, texts.TAG.field(), AfterValidator(texts.clean)]
 Name = Annotated[Text, texts.NAME.field(), AfterValidator(texts.clean)]
 IdempotencyKey = Annotated[Text, texts.IDEMPOTENCY_KEY.field(), AfterValidator(texts.clean)]
 StepName = Annotated[Text, Field(json_schema_extra={"pattern": texts.STEP}), AfterValidator(texts.step)]
-
-_encode = msgspec.json.Encoder().encode
 
 MAX_BATCH_JOBS = 10_000
 _MAX_WAIT_MS = 366 * 86_400_000
@@ -180,7 +178,7 @@ class JobOptions(_Model):
         if texts.depth_of(value, texts.MAX_METADATA_DEPTH) > texts.MAX_METADATA_DEPTH:
             raise ValueError(f"may be nested {texts.MAX_METADATA_DEPTH} deep")
         if value:
-            _encode(value)  # refuses what pydantic lets pass: text that is no Unicode
+            encode(value)  # refuses what pydantic lets pass: text that is no Unicode
         return value
 
     @field_validator("priority", mode="before")

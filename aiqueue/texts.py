@@ -50,6 +50,7 @@ class TextBounds:
         """Return ``text``. Raises ValidationError, which names ``field``."""
         if not isinstance(text, str):
             raise ValidationError([FieldError(field, f"must be a text, not {type(text).__name__}")])
+        text = plain(text)
         if not 1 <= len(text) <= self.most:
             raise ValidationError([FieldError(field, f"must have 1 to {self.most} characters, not {len(text)}")])
         try:
@@ -72,6 +73,14 @@ CRON_EXPRESSION = TextBounds(256)
 TIMEZONE = TextBounds(128)
 MAX_TAGS = 32
 MAX_METADATA_DEPTH = 32
+
+
+def plain(text: str) -> str:
+    """Return a text as a plain ``str``, also one of a subclass, such as numpy's, or a member of an enum of texts.
+
+    What the queue is sent is encoded by exact type, and calls are shared: a single text of a subclass would fail them.
+    """
+    return text if type(text) is str else str.__str__(text)  # str(text) of such a member is "Class.NAME"
 
 
 def clean(text: str) -> str:
@@ -110,7 +119,7 @@ def step(name: object) -> str:
     """Return the name of a step. Raises ValueError."""
     if not isinstance(name, str) or not re.fullmatch(STEP, name) or name.endswith("\n"):
         raise ValueError(f"must have 1 to 64 letters, digits, hyphens and underscores, not {repr(name)[:70]}")
-    return name
+    return plain(name)
 
 
 def check_step(field: str, name: object) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import pydantic
 from pydantic_core import ErrorDetails
 
 from aiqueue import texts
 from aiqueue.errors import FieldError, PayloadTooLarge, ValidationError
+from aiqueue.json_text import encode
 from aiqueue.models import PAYLOAD, AIJobType, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
 from aiqueue.schema_limits import schema_faults
@@ -26,7 +26,6 @@ _PART = 100  # payloads that are checked at once
 _MAX_SHOWN = 100  # jobs of a batch whose errors are listed
 #: What pydantic puts into an error's path for the branch of a union it tried; ``list[…]``, ``literal[…]`` … too.
 _BRANCHES = frozenset({*AIJobType, "str", "int", "float", "bool", "none", "list", "dict"})
-_encode = msgspec.json.Encoder().encode
 _validate: Callable[[object], Payload] = PAYLOAD.validator.validate_python  # half a microsecond less per job
 _validate_shape: Callable[[object], object] = shape_of(PAYLOAD).validate_python
 
@@ -80,7 +79,7 @@ def _target_of(payload: Mapping[str, Any] | Payload) -> tuple[str, str, str]:
         except pydantic.ValidationError:
             pass  # wrong, or with a model among its values: the full validation tells
         else:
-            return str(payload["type"]), payload["provider"], payload["model"]
+            return payload["type"], payload["provider"], payload["model"]
     model = validate_job_payload(payload)
     return model.type.value, model.provider, model.model
 
@@ -111,16 +110,18 @@ class PayloadChecker:
         self._providers = {entry.name: entry for entry in welcome.providers}
         self._max_bytes = welcome.max_payload_bytes
         self._max_metadata = welcome.max_metadata_bytes
-        self._known: set[tuple[str, str, str]] = set()  #: targets that were found to exist
+        self._known: dict[tuple[str, str, str], tuple[str, str, str]] = {}  #: targets that exist, as plain texts
 
     def check(self, payload: Mapping[str, Any] | Payload) -> CheckedPayload:
         """Return what the queue must know of a payload, or raise ValidationError (PayloadTooLarge)."""
-        target = _target_of(payload)
-        if target not in self._known:
+        given = _target_of(payload)
+        target = self._known.get(given)
+        if target is None:
+            target = texts.plain(given[0]), texts.plain(given[1]), texts.plain(given[2])
             if error := self._unknown_target(*target):
                 raise ValidationError([error])
             if len(self._known) < _MAX_KNOWN:
-                self._known.add(target)
+                self._known[target] = target
         if self._providers[target[1]].kind == "llama_cpp" and (found := _too_much(payload)):
             raise ValidationError(found)
         encoded = _json_of(payload)
@@ -134,7 +135,7 @@ class PayloadChecker:
         """Return the metadata as it is stored, empty for none. Raises PayloadTooLarge."""
         if not options.metadata:
             return b""
-        encoded = _encode(options.metadata)
+        encoded = encode(options.metadata)
         if len(encoded) > self._max_metadata:
             message = f"has {len(encoded)} bytes as JSON, over the limit of {self._max_metadata}"
             raise PayloadTooLarge([FieldError("options.metadata", message)])
@@ -204,6 +205,6 @@ def _json_of(payload: Mapping[str, Any] | Payload) -> bytes:
     try:
         if isinstance(payload, pydantic.BaseModel):
             return payload.model_dump_json(exclude_none=True, exclude_defaults=True, exclude_unset=False).encode()
-        return _encode(payload)
+        return encode(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValidationError([FieldError("payload", f"is not JSON: {error}")]) from None

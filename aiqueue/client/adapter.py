@@ -106,7 +106,7 @@ class AsyncAIQueueAdapter:
         accepted if others were not: submit the rest again, or give the list a key (which is the whole list's) and send
         all of it again.
         """
-        checked = validate_options(options)
+        checked, batch_id = validate_options(options), given.text("batch_id", batch_id)
         if checked.job_id is not None and len(payloads) > 1:
             raise ValidationError([FieldError("options.job_id", "names one job, but several are submitted")])
         bodies = await in_parts(self._started(self._checker).check_in_parts(payloads))
@@ -321,7 +321,7 @@ class AsyncAIQueueAdapter:
         shared = header_fields(options, owner=self._client_id, default_retries=self._default_retries, batch_id=batch_id)
         metadata = self._started(self._checker).metadata_of(options)
         batch = batch_spec(batch_id, options, metadata) if batch_id else None
-        scoped = scoped_key(key or options.idempotency_key, scope)
+        scoped = scoped_key(key, scope) or scoped_key(options.idempotency_key, scope)
         if ids is None:
             ids = new_job_ids(len(payloads)) if options.job_id is None else [str(options.job_id)]
         group = group_of(payloads, ids, shared, key=scoped, batch=batch, metadata=metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
+from numbers import Real
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -103,8 +104,10 @@ class DeadLetterClient:
         this runs. Others may have been submitted by then: it is safe to repeat the call without that one.
         """
         validate_options({} if max_retries is None else {"max_retries": max_retries})
-        if per_second is not None and not _is_pace(per_second):
-            raise ValidationError([FieldError("per_second", f"must be {SLOWEST:g} to {FASTEST:,}")])
+        if per_second is not None:
+            if not _is_pace(per_second):
+                raise ValidationError([FieldError("per_second", f"must be {SLOWEST:g} to {FASTEST:,}")])
+            per_second = float(per_second)
         job_ids = given.job_ids(job_ids)
         for at in range(0, len(job_ids), _LOOKUP):
             _check_readable(await self._views(job_ids[at : at + _LOOKUP], with_payload=False))
@@ -161,9 +164,10 @@ class DeadLetterClient:
 
 
 def _is_pace(per_second: object) -> bool:
-    if isinstance(per_second, bool) or not isinstance(per_second, int | float):
+    if isinstance(per_second, bool) or not isinstance(per_second, Real):
         return False
-    return SLOWEST <= per_second <= FASTEST
+    pace: Any = per_second  # numpy's numbers are Real, but no int or float
+    return bool(SLOWEST <= pace <= FASTEST)
 
 
 def _check_readable(views: Sequence[JobView]) -> None:

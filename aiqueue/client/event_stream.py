@@ -22,6 +22,7 @@ from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, QueueUnavailable, StartError, ValidationError
 from aiqueue.ids import new_id
 from aiqueue.protocol import Event, EventsCall
+from aiqueue.texts import plain
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.3
@@ -194,7 +195,7 @@ class EventStream:
 def _known(names: object) -> frozenset[str]:
     if not isinstance(names, Iterable):
         raise ValidationError([FieldError("names", f"must be a list of names of events, not {type(names).__name__}")])
-    wanted = list(names)
+    wanted = [plain(name) if isinstance(name, str) else name for name in names]
     for name in wanted:
         if not isinstance(name, str) or name not in EVENTS:
             message = f"unknown event {name!r:.70}; there are: {', '.join(sorted(EVENTS))}"

@@ -1,18 +1,21 @@
 """What callers of the Python client give, checked where it enters: ids, cursors, counts.
 
 Ids and cursors travel with those of other callers, or are asked for again and again, so a bad one must not get that
-far. What only has to be looked up may be any text: a journal may hold older ones than today's bounds allow.
+far. A value of a subclass, such as numpy's, is returned as a plain one: nothing else can be encoded. What only has to
+be looked up may be any text: a journal may hold older ones than today's bounds allow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from math import isfinite
 from operator import index
 from typing import SupportsIndex
 from uuid import UUID
 
 from aiqueue.errors import FieldError, ValidationError
+from aiqueue.texts import plain
 from aiqueue.views import JobInfo
 
 MOST = 2**63 - 1  #: of a cursor: what the journal can count
@@ -23,6 +26,7 @@ def text(field: str, given: object, *, most: int = _LONGEST, at: int | None = No
     """Return a text to look something up by. ``at`` is its row in a list. Raises ValidationError."""
     if not isinstance(given, str):
         raise _wrong(field, f"must be a text, not {type(given).__name__}", at)
+    given = plain(given)
     if len(given) > most:
         raise _wrong(field, f"must have at most {most} characters, not {len(given)}", at)
     if not given.isascii():
@@ -39,7 +43,7 @@ def job_id(given: object, field: str = "job_id") -> str:
     if isinstance(given, JobInfo):
         given = given.job_id
     elif isinstance(given, UUID):
-        return str(given)
+        given = str(given)
     if not isinstance(given, str):
         raise _wrong(field, f"must be the id of a job, which is a text, not {type(given).__name__}")
     return text(field, given)
@@ -57,7 +61,10 @@ def number(field: str, given: object, *, least: int = 0, most: int = MOST) -> in
     """Return a whole number within bounds. Raises ValidationError."""
     if isinstance(given, bool) or not isinstance(given, SupportsIndex):
         raise _wrong(field, f"must be a whole number, not {type(given).__name__}")
-    found = index(given)
+    try:
+        found = index(given)  # a plain int, also of a subclass
+    except TypeError:  # of what has ``__index__`` for some values only: an array, numpy's bool
+        raise _wrong(field, f"must be a whole number, not {type(given).__name__}") from None
     if not least <= found <= most:
         raise _wrong(field, f"must be a whole number from {least} to {most}")
     return found
@@ -68,9 +75,12 @@ def moment(field: str, given: object) -> float:
     if not isinstance(given, datetime):
         raise _wrong(field, f"must be a datetime, not {type(given).__name__}")
     try:
-        return given.timestamp()
+        found = float(given.timestamp())
     except (ValueError, OverflowError, OSError) as error:
         raise _wrong(field, f"is no time that this machine knows: {error}") from None
+    if not isfinite(found):  # pandas' NaT is a datetime
+        raise _wrong(field, f"must be a time, not {given!r}")
+    return found
 
 
 def _wrong(field: str, message: str, at: int | None = None) -> ValidationError:

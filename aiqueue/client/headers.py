@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from aiqueue import texts
+from aiqueue.client import given
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchOptions, GraphOptions, JobOptions
 from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup
@@ -41,14 +42,15 @@ def header_fields(options: JobOptions, *, owner: str, default_retries: int, batc
     )
 
 
-def scoped_key(key: str | None, scope: str) -> str:
+def scoped_key(key: object, scope: object) -> str:
     """Return an idempotency key as the queue keeps it, empty for none. A scope has no colon.
 
     Raises ValidationError for a key or a scope that is too long or holds control characters.
     """
-    if not key:
+    if key is None or not given.text("idempotency_key", key):
         return ""
-    if ":" in texts.SCOPE.check("scope", scope):
+    scope = texts.SCOPE.check("scope", scope)
+    if ":" in scope:
         raise ValidationError([FieldError("scope", "holds a colon, which ends the scope of a key")])
     return f"{scope}:{texts.IDEMPOTENCY_KEY.check('idempotency_key', key)}"
 
@@ -65,7 +67,7 @@ def batch_spec(
 
     Raises ValidationError for an id that is too long or holds control characters.
     """
-    texts.BATCH_ID.check("batch_id", batch_id)
+    batch_id = texts.BATCH_ID.check("batch_id", batch_id)
     spec = BatchSpec(batch_id, kind, is_open=is_open, tags=options.tags, metadata=metadata)
     if isinstance(options, BatchOptions | GraphOptions):
         spec.name, spec.max_concurrency = options.name or "", options.max_concurrency or 0

@@ -14,6 +14,7 @@ import msgspec
 from aiqueue.errors import FieldError, JobError, ValidationError, error_from
 from aiqueue.protocol import ANNOUNCED, RESTARTED, Event
 from aiqueue.results import JobResult
+from aiqueue.texts import plain
 from aiqueue.views import JobInfo, SlaCompliance, event_info, moment
 
 _log = logging.getLogger(__name__)
@@ -123,10 +124,6 @@ class _Entry(NamedTuple):
     once: bool
 
 
-def _is_known(name: object) -> bool:
-    return isinstance(name, str) and (name in EVENTS or name in WILDCARDS)
-
-
 class Listeners:
     """Listeners by event name. One that raises is logged and does not stop the others.
 
@@ -138,15 +135,16 @@ class Listeners:
         self._by_name: dict[str, list[_Entry]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def add(self, name: str, listener: Listener, *, once: bool = False) -> None:
+    def add(self, name: object, listener: Listener, *, once: bool = False) -> None:
         """Call ``listener`` for every event called ``name``, or whose group it is (the keys of ``WILDCARDS``).
 
         ``once``: for the first one only. Raises ValidationError for an unknown name.
         """
-        if not _is_known(name):
+        known_name = plain(name) if isinstance(name, str) else ""
+        if known_name not in EVENTS and known_name not in WILDCARDS:
             known = f"{', '.join(sorted(EVENTS))} and {', '.join(WILDCARDS)}"
             raise ValidationError([FieldError("name", f"unknown event {name!r:.70}; there are: {known}")])
-        self._by_name.setdefault(name, []).append(_Entry(listener, once))
+        self._by_name.setdefault(known_name, []).append(_Entry(listener, once))
 
     def remove(self, name: str, listener: Listener) -> None:
         """Call ``listener`` no more; nothing happens if it was not there."""

@@ -13,7 +13,7 @@ from aiqueue.engine.dependencies import ON_ERROR, excess
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.protocol import Need
 from aiqueue.templates import Reference, references
-from aiqueue.texts import check_step, is_number
+from aiqueue.texts import check_step, is_number, plain
 from aiqueue.waiting import Pace, Parts
 
 _LISTED = 20  # names in one error
@@ -61,15 +61,17 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     Raises ValidationError: no step, a name twice or that is another step's place, a template that names what does not
     come before, too many needs.
     """
-    if not steps:
-        raise ValidationError([FieldError("steps", "is empty: a chain has at least one step")])
     if isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Iterable):
         raise ValidationError([FieldError("steps", f"must be a list of payloads, not {type(steps).__name__}")])
+    steps = list(steps)
+    if not steps:
+        raise ValidationError([FieldError("steps", "is empty: a chain has at least one step")])
     names, payloads = [], []
     for at, step in enumerate(steps):
         named = isinstance(step, Mapping) and "payload" in step
         name = step.get("name") if named and isinstance(step, Mapping) else None
-        names.append(_chosen(name, at) if name else str(at))
+        unnamed = name is None or (isinstance(name, str) and not name)
+        names.append(str(at) if unnamed else _chosen(name, at))
         payloads.append(step["payload"] if named and isinstance(step, Mapping) else step)
     on_error = "fail" if stop_on_error else "include"
     places = _places(names)
@@ -98,10 +100,10 @@ def graph_in_parts(nodes: Mapping[str, Any]) -> Parts[Graph]:
     What a template names need not stand in ``depends_on`` as well. Raises ValidationError: unknown names, cycles, too
     many needs.
     """
-    if not nodes:
-        raise ValidationError([FieldError("nodes", "is empty: give a mapping of names to nodes")])
     if not isinstance(nodes, Mapping):
         raise ValidationError([FieldError("nodes", f"must be a mapping of names to nodes, not {type(nodes).__name__}")])
+    if not nodes:
+        raise ValidationError([FieldError("nodes", "is empty: give a mapping of names to nodes")])
     for name in nodes:
         check_step("nodes", name)
     _check_edges("nodes", map(_count_needs, nodes.values()))  # before each is looked at
@@ -117,7 +119,7 @@ def graph_in_parts(nodes: Mapping[str, Any]) -> Parts[Graph]:
     places, steps = {name: at for at, name in enumerate(order)}, list[Step]()
     for name in order:
         needs = tuple(places[parent] for parent in needed[name])
-        steps.append(Step(name, nodes[name]["payload"], needs, _on_error(nodes[name])))
+        steps.append(Step(plain(name), nodes[name]["payload"], needs, _on_error(nodes[name])))
         if pace.is_full(1 + len(needs)):
             yield
     return Graph(steps)
@@ -257,7 +259,8 @@ def _chosen(name: object, at: int) -> str:
 
 
 def _on_error(node: Mapping[str, Any]) -> str:
-    return str(node.get("on_error", node.get("onError", "fail")))
+    policy = node.get("on_error", node.get("onError", "fail"))
+    return plain(policy) if isinstance(policy, str) else str(policy)
 
 
 def _list(names: Collection[str], count: int | None = None) -> str:

@@ -12,6 +12,7 @@ from aiqueue.client.schedule_models import ScheduleDefinition
 from aiqueue.engine.dependencies import ON_ERROR
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchOptions, GraphOptions
+from aiqueue.texts import plain
 from aiqueue.validation import field_errors
 
 Options = Mapping[str, Any] | BatchOptions | GraphOptions | None
@@ -63,14 +64,14 @@ def schedule_of(
         raise ValidationError(field_errors(error)) from None
 
 
-def checked_inputs(job_ids: object, on_error: object) -> list[str]:
-    """Return the ids of what is fanned in. Raises ValidationError for what can't be."""
+def checked_inputs(job_ids: object, on_error: object) -> tuple[list[str], str]:
+    """Return the ids of what is fanned in, and the policy. Raises ValidationError for what can't be."""
     ids = given.job_ids(job_ids)
     if not ids:
         raise ValidationError([FieldError("job_ids", "is empty: a fan-in is over at least one job")])
     if not isinstance(on_error, str) or on_error not in ON_ERROR:
         raise ValidationError([FieldError("on_error", f"must be one of {', '.join(sorted(ON_ERROR))}")])
-    return ids
+    return ids, plain(on_error)
 
 
 def take_stop_flag(options: Options, stop_on_error: bool) -> tuple[Options, bool]:

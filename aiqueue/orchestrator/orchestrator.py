@@ -139,8 +139,8 @@ class AsyncAIJobOrchestrator:
         self, batch_id: str, after: int = 0, *, limit: int = _PAGE, ordered: bool = True
     ) -> tuple[list[BatchResult], int, bool]:
         """Return some results that are there, the cursor behind them, and whether no more will follow."""
-        limit = given.number("limit", limit, least=1, most=MAX_COUNT)
-        reply = await self._results(batch_id, given.number("after", after), ordered=ordered, limit=limit)
+        limit, after = given.number("limit", limit, least=1, most=MAX_COUNT), given.number("after", after)
+        reply = await self._results(batch_id, after, ordered=ordered, limit=limit)
         return results_of(reply, after, ordered=ordered), reply.after, reply.is_last
 
     async def cancel_batch_job(self, batch_id: str) -> BatchInfo:
@@ -261,7 +261,7 @@ class AsyncAIJobOrchestrator:
         """
         from aiqueue.orchestrator.ray_tasks import aggregate  # with Ray, a second to import
 
-        ids = checked_inputs(job_ids, on_error)
+        ids, on_error = checked_inputs(job_ids, on_error)
         async with asyncio.timeout(timeout):
             await wait_for(self._adapter, ids, stop_on_error=on_error == "fail")
             return await aggregate(self._namespace(), ids, fn, on_error=on_error)
@@ -281,7 +281,7 @@ class AsyncAIJobOrchestrator:
 
         It waits in the queue for the others, whoever submitted them. ``idempotency_key`` as for a chain.
         """
-        ids = checked_inputs(job_ids, on_error)
+        ids, on_error = checked_inputs(job_ids, on_error)
         check_fan_in(payload_template, len(ids))
         needs = tuple(map(Need, ids))
         linked = Linked("fan_in", new_job_ids(1), [payload_template], [needs], [on_error])
@@ -333,7 +333,7 @@ class AsyncAIJobOrchestrator:
     async def _results(
         self, batch_id: str, after: int, *, ordered: bool, limit: int = _PAGE, wait_s: float = 0.0
     ) -> ResultsReply:
-        call = ResultsCall(given.text("batch_id", batch_id), after, limit, ordered, wait_s=wait_s)
+        call = ResultsCall(given.text("batch_id", batch_id), after, limit, bool(ordered), wait_s=wait_s)
         return await self._adapter.session.transport.batch_results(call)
 
     def _namespace(self) -> str:

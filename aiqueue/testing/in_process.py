@@ -113,7 +113,8 @@ class InProcessTransport:
     async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
         sent = protocol.decode_ids(protocol.encode(ids))
-        return list(await self._call("delete_dead_letters", self._service.dead_letters.delete(sent)))
+        deleted = await self._call("delete_dead_letters", self._service.dead_letters.delete(sent))
+        return protocol.decode_ids(protocol.encode(deleted))
 
     async def schedules(self, call: SchedulesCall) -> SchedulesReply:
         """Add, list, pause, resume, remove or run schedules."""
@@ -122,7 +123,9 @@ class InProcessTransport:
 
     async def get_states(self, ids: Sequence[str]) -> list[str]:
         """Return the states of jobs, in the order of ``ids``."""
-        return list(await self._call("get_states", self._service.batches.states(list(ids))))
+        sent = protocol.decode_ids(protocol.encode(ids))
+        states = await self._call("get_states", self._service.batches.states(sent))
+        return protocol.decode_ids(protocol.encode(states))
 
     async def batch(self, call: BatchCall) -> BatchView:
         """Do to a batch what the call says and return it."""
