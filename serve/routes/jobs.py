@@ -185,6 +185,6 @@ async def _all_bad_jobs(adapter: QueueAdapter, raw: bytes, error: ValidationErro
         await adapter.check_jobs(msgspec.json.decode(raw)["jobs"])
     except ValidationError as found:
         return ValidationError([*(item for item in error.errors if item.index is None), *found.errors])
-    except msgspec.MsgspecError:  # the form is worse than it seemed
+    except (msgspec.MsgspecError, RecursionError):  # the form is worse than it seemed
         pass
     return error

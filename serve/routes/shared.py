@@ -157,7 +157,7 @@ async def parse_batch(raw: bytes) -> BatchBody:
     try:
         fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         jobs = msgspec.json.decode(fields["jobs"], type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, KeyError, ValueError):
+    except (msgspec.MsgspecError, KeyError, ValueError, RecursionError):
         return parse_body(BatchBody, raw)  # which says what is wrong
     if not _PART < len(jobs) <= MAX_BATCH_JOBS:
         return parse_body(BatchBody, raw)
@@ -179,7 +179,7 @@ def _check_numbers(raw: bytes) -> None:
     """
     try:
         msgspec.json.decode(raw)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         where = str(error).split(" - at")[0]
         message = f"Invalid JSON: numbers must be finite and fit 64 bits; NaN and Infinity are none ({where})"
         raise ValidationError([FieldError(BODY, message)]) from None

@@ -177,7 +177,7 @@ class _Socket:
                 raise _Closed(TOO_BIG, f"a message may have {MAX_MESSAGE} bytes")
             try:
                 heard = _decode(raw)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 raise _Closed(POLICY, 'messages are JSON: {"event": "subscribe:job", "data": "<job id>"}') from None
             self._hear(heard)
 
