@@ -35,6 +35,7 @@ class Turn(Effects):
         self.now = now
         self.left = most  #: jobs that this turn may yet cancel, or tell of the end of one that they need
         self.counted = False  #: a counter changed, though no job did
+        self.repeated: dict[str, bytes] = {}  #: dead letters that jobs of this command repeat: their new Progress
 
 
 class Publisher:

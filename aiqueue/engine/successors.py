@@ -17,7 +17,8 @@ from aiqueue.engine.states import JobState
 from aiqueue.errors import DeadLetterNotFound, IdempotencyConflict, ValidationError
 from aiqueue.protocol import Refusal, Submission
 
-DELETED = "-"  #: in place of a successor's id, in a row that is kept because a live job needs its error
+#: In place of a successor's id: the job was deleted, and is kept as a live job needs its error; or its successor was.
+DELETED = "-"
 
 StateRow = tuple[int, str, bytes, float]
 
@@ -36,6 +37,11 @@ def successor_of(progress: bytes) -> str:
     return "" if successor == DELETED else successor
 
 
+def is_clear(progress: bytes) -> bool:
+    """Return False if the Progress of an ended job can't be decoded, and may name a successor."""
+    return _successor_in(progress) is not None
+
+
 def with_successor(progress: bytes, job_id: str) -> bytes:
     """Return the Progress of an ended job, changed to say what runs in its place; as it is if it can't be decoded."""
     try:
@@ -49,14 +55,13 @@ def with_successor(progress: bytes, job_id: str) -> bytes:
 def refusal_of(core: Core, turn: Turn, jobs: Iterable[Submission], command: Submit) -> Refusal | None:
     """Return why jobs can't repeat the dead letters that they name; None if they can."""
     repeats: dict[str, str] = {}  # by dead letter: the job that repeats it
-    written = {row[0]: row[2] for row in turn.rows.states}  # by groups before this one in the same command
     for job in jobs:
         if not (repeated := job.header.redriven_from):
             continue
         if (other := repeats.setdefault(repeated, job.id)) != job.id:
             return Refusal(ValidationError.kind, f"repeats dead letter {repeated}, as job {other} does", job.id)
-        seq, state, progress = command.repeated.get(repeated, (0, "", b""))
-        successor = _successor_in(written.get(seq, progress))
+        _, state, progress = command.repeated.get(repeated, (0, "", b""))
+        successor = _successor_in(turn.repeated.get(repeated, progress))
         if state != JobState.DEAD_LETTER or successor is None:
             return Refusal(DeadLetterNotFound.kind, repeated)
         if successor in core.live:  # a redrive has given it one, under another key
@@ -69,7 +74,8 @@ def note(turn: Turn, jobs: Iterable[Submission], command: Submit) -> None:
     for job in jobs:
         if repeated := job.header.redriven_from:
             seq, state, progress = command.repeated[repeated]
-            turn.rows.states.append((seq, state, with_successor(progress, job.id), end_in(progress, turn.now)))
+            turn.repeated[repeated] = new = with_successor(progress, job.id)
+            turn.rows.states.append((seq, state, new, end_in(progress, turn.now)))
 
 
 def retried(turn: Turn, replaced: Sequence[tuple[int, str, bytes]], jobs: Sequence[Submission]) -> list[StateRow]:

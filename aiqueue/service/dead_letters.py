@@ -11,7 +11,7 @@ from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.soundness import end_in
 from aiqueue.engine.states import JobState
-from aiqueue.engine.successors import DELETED, with_successor
+from aiqueue.engine.successors import DELETED, StateRow, with_successor
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, DeadLettersReply, header_of
 from aiqueue.service import lookup
@@ -19,7 +19,7 @@ from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.look_ups import LookUps
 from aiqueue.service.portions import first_portion, portions
 from aiqueue.service.row_reads import rows_of
-from aiqueue.service.successors import Successors
+from aiqueue.service.successors import Successors, links_among
 
 _log = logging.getLogger(__name__)
 _PAGE = 100  # rows read at once
@@ -87,8 +87,9 @@ class DeadLetters:
 
         One that a live job needs is no dead letter any more but stays, as a failed job, until retention takes it: what
         waits for it may go on after an error, and is given that error. So does one whose successor lives or completed:
-        its id and its key go on standing for that work, which is not to be done again. One whose row can't be read
-        stays; its error is raised if no other was asked for.
+        its id and its key go on standing for that work, which is not to be done again. So does a redrive that was
+        redriven, while the job that it repeats is kept: whoever deletes that job must find how its work goes on. One
+        whose row can't be read stays; its error is raised if no other was asked for.
         """
         async with self._deleting:
             return await self._delete(ids)
@@ -97,27 +98,33 @@ class DeadLetters:
         while True:
             await asyncio.shield(self._commits.settled())
             with self._commits.watched() as later:
-                dead, keys = await self._stored(ids)
+                dead, keys, repeats = await self._stored(ids)
                 repeated = await self._successors.living([job.id for job in dead])
                 over = [job for job in dead if job.id not in repeated]
+                before = await self._successors.before({job.id: repeats[job.id] for job in over if job.id in repeats})
                 unused = {key: job_id for key, job_id in keys.items() if job_id not in repeated}
                 free = await self._free(unused, [job.seq for job in over])
             changed = {row[0] for commit in later for row in commit.states}
-            if changed.isdisjoint(job.seq for job in dead):  # else a retry of their batch may run them again
+            if changed.isdisjoint(job.seq for job in (*dead, *before)):  # else one may run again, or was repeated
                 break
         if dead:
-            needed = {job.id for job in over if self._is_needed(job.id)}
-            rows = Rows(deletes=[job.seq for job in over if job.id not in needed], free_keys=free)
-            for job in dead:
-                if job.id in repeated or job.id in needed:
-                    progress = job.progress if job.id in repeated else with_successor(job.progress, DELETED)
-                    ended_at = end_in(progress, _LONG_AGO)
-                    rows.states.append((job.seq, JobState.FAILED.value, progress, ended_at))
+            links, ends = links_among(over, before)
+            needed = {job.id for job in over if self._is_needed(job.id)} - links
+            kept = repeated | links
+            rows = Rows(deletes=[job.seq for job in over if job.id not in kept | needed], free_keys=free)
+            failed = JobState.FAILED.value
+            rows.states = [
+                *(_row(job, failed, job.progress) for job in dead if job.id in kept),
+                *(_row(job, failed, with_successor(job.progress, DELETED)) for job in dead if job.id in needed),
+                *(_row(job, job.state, with_successor(job.progress, DELETED)) for job in ends),
+            ]
+            forgotten = {seq for commit in later for seq in commit.deletes}  # by retention, meanwhile
+            rows.states = [row for row in rows.states if row[0] not in forgotten]
             await asyncio.shield(self._commits.append(Effects(rows=rows)))
         return [job.id for job in dead]
 
-    async def _stored(self, ids: Sequence[str]) -> tuple[list[StoredJob], dict[str, str]]:
-        """Return the dead letters among jobs, without their headers; and the idempotency keys of these, with their ids.
+    async def _stored(self, ids: Sequence[str]) -> tuple[list[StoredJob], dict[str, str], dict[str, str]]:
+        """Return the dead letters among jobs, without headers; their ids by idempotency key; and what each repeats.
 
         If a header can't be decoded, its key is unknown and stays in use until retention deletes it.
         """
@@ -126,6 +133,7 @@ class DeadLetters:
         sizes = partial(self._journal.weights, with_payload=False, with_result=False)
         dead: list[StoredJob] = []
         keys: dict[str, str] = {}
+        repeats: dict[str, str] = {}
         for portion in await asyncio.to_thread(list, portions(asked, sizes)):
             stored, unread = await self._reads.jobs(portion, with_result=False)
             broken |= unread
@@ -134,9 +142,10 @@ class DeadLetters:
                     dead.append(job._replace(header=b"", metadata=b""))
                     header = header_of(job.header)
                     keys |= {header.idempotency_key: job.id} if header and header.idempotency_key else {}
+                    repeats |= {job.id: header.redriven_from} if header and header.redriven_from else {}
         if broken and not dead and len(states) <= len(broken):
             raise next(iter(broken.values()))
-        return dead, keys
+        return dead, keys, repeats
 
     async def _free(self, keys: Mapping[str, str], seqs: Sequence[int]) -> list[tuple[str, str]]:
         """Return the keys of jobs that were submitted alone, and of lists of which no other job is kept.
@@ -154,3 +163,7 @@ class DeadLetters:
         except Exception as error:
             _log.warning("the keys of lists of %d dead letters can't be read and stay in use: %s", len(seqs), error)
             return ()
+
+
+def _row(job: StoredJob, state: str, progress: bytes) -> StateRow:
+    return job.seq, state, progress, end_in(progress, _LONG_AGO)

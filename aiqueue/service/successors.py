@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
+from itertools import chain
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.states import JobState
-from aiqueue.engine.successors import successor_of
-from aiqueue.journal.base import Journal
+from aiqueue.engine.successors import is_clear, successor_of
+from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.service.commits import Committed
 from aiqueue.service.portions import portions
 from aiqueue.service.row_reads import read_each
@@ -29,37 +30,84 @@ class Successors:
 
         A row that can't be read or decoded names none.
         """
+        return (await self._follow(job_ids))[0]
+
+    async def living(self, job_ids: Collection[str]) -> set[str]:
+        """Return those jobs whose work is not to be done again: a successor lives or has completed, or may have.
+
+        It may have if a row on the way can't be read or decoded, or if the last successor is not kept: then retention
+        took it, as a deletion changes the row that names it.
+        """
+        last, unclear = await self._follow(job_ids)
+        states, _ = await asyncio.to_thread(read_each, self._journal.states, list(set(last.values())))
+        return unclear | {job_id for job_id, successor in last.items() if states.get(successor) not in _DONE}
+
+    async def before(self, repeated: Mapping[str, str]) -> list[StoredJob]:
+        """Return the jobs that name these as their successors; ``repeated``: by job, what it was to repeat.
+
+        One that can't be read or decoded is left out.
+        """
+        rows = await asyncio.to_thread(self._ended, set(repeated.values()))
+        return [job for job in rows.values() if repeated.get(successor_of(job.progress)) == job.id]
+
+    async def _follow(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
+        """Return the last successors that are known; and the jobs that may have another one behind that."""
         found: dict[str, str] = {}
+        unclear: set[str] = set()
         heads = {job_id: [job_id] for job_id in job_ids}  # jobs asked for, by the last one known to be in their place
         for _ in range(_MOST_STEPS):
             ended = [job_id for job_id in heads if not self._engine.knows(job_id)]
             if not ended:
-                break
+                return found, unclear
             await asyncio.shield(self._settled())
-            following = await asyncio.to_thread(self._following, ended)
+            following, unread = await asyncio.to_thread(self._following, ended)
+            unclear.update(chain.from_iterable(heads[job_id] for job_id in unread))
             step: dict[str, list[str]] = {}
             for job_id, successor in following.items():
                 step.setdefault(successor, []).extend(heads[job_id])
             for successor, asked in step.items():
                 found |= dict.fromkeys(asked, successor)
             heads = step
-        return found
+        return found, unclear.union(*heads.values())
 
-    async def living(self, job_ids: Collection[str]) -> set[str]:
-        """Return those jobs whose last successors live or have completed, or can't be read and may have."""
-        last = await self.last(job_ids)
-        states, unread = await asyncio.to_thread(read_each, self._journal.states, list(set(last.values())))
-        living = {job_id for job_id, state in states.items() if state not in _DONE} | unread.keys()
-        return {job_id for job_id, successor in last.items() if successor in living}
-
-    def _following(self, job_ids: Collection[str]) -> dict[str, str]:
-        """Return the successor of each job that ended without a result and has one."""
-        states, _ = read_each(self._journal.states, list(job_ids))
+    def _following(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
+        """Return the successor of each job that ended without a result and has one; and jobs that may have one."""
+        states, unread = read_each(self._journal.states, list(job_ids))
         failed = [job_id for job_id, state in states.items() if state in _DONE]
+        rows = self._ended(failed)
+        found = {job.id: successor for job in rows.values() if (successor := successor_of(job.progress))}
+        clear = {job.id for job in rows.values() if is_clear(job.progress)}
+        return found, unread.keys() | set(failed) - clear
+
+    def _ended(self, job_ids: Collection[str]) -> dict[str, StoredJob]:
+        """Return the rows of jobs that ended, as far as they can be read."""
         sizes = partial(self._journal.weights, with_payload=False, with_result=False)
         read = partial(self._journal.jobs, with_result=False)
-        found: dict[str, str] = {}
-        for portion in portions(failed, sizes):
+        found: dict[str, StoredJob] = {}
+        for portion in portions(list(job_ids), sizes):
             rows, _ = read_each(read, portion)
-            found |= {job.id: successor for job in rows.values() if (successor := successor_of(job.progress))}
+            found |= {job_id: job._replace(header=b"", metadata=b"") for job_id, job in rows.items()}
         return found
+
+
+def links_among(deleted: Iterable[StoredJob], before: Iterable[StoredJob]) -> tuple[set[str], list[StoredJob]]:
+    """Return which deleted jobs lead from a job to one of its successors; and the jobs that no longer have any.
+
+    ``before``: the jobs that name these as their successors.
+    """
+    gone = {job.id: job for job in deleted}
+    links: set[str] = set()
+    ends: list[StoredJob] = []
+    for first in before:
+        if first.id in gone:
+            continue
+        path: dict[str, None] = {}
+        heir = successor_of(first.progress)
+        while heir in gone and heir not in path:  # a damaged row might lead in a circle
+            path[heir] = None
+            heir = successor_of(gone[heir].progress)
+        if heir:
+            links |= path.keys()
+        else:
+            ends.append(first)
+    return links, ends

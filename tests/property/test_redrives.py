@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.engine import TERMINAL
+from aiqueue.engine.effects import Effects, Rows
 from aiqueue.errors import AIQueueError, DeadLetterNotFound, ValidationError
 from aiqueue.journal.base import NO_LIMIT, StoredJob, StoredKey
 from aiqueue.protocol import BatchSpec, SubmitGroup, decode_header
 from aiqueue.testing.in_process import InProcessTransport
-from aiqueue.testing.jobs import failed, group, header, submission
+from aiqueue.testing.jobs import completed, failed, group, header, submission
 from tests.property.test_batch_retries import InterruptedJournal
 from tests.tools.service_harness import ServiceHarness
 
@@ -199,3 +201,126 @@ def test_the_key_of_a_dead_letter_is_free_after_its_deletion_only_if_no_redrive_
     first: list[str], plan: dict[int, str], then: list[str]
 ) -> None:
     asyncio.run(asyncio.wait_for(check_keys(first, plan, then), 20))
+
+
+class Chain:
+    """A job with a key and its redrives, each of the one before; all that has ended may be deleted, forgotten, damaged.
+
+    Job 0 has the key. Only the last one that is a dead letter is redriven: the promises are about that.
+    """
+
+    def __init__(self, needed: Collection[int]) -> None:
+        self._needed = {f"job {at}" for at in needed}  # by jobs that have not ended
+        self.queue = ServiceHarness()
+        self.ids = ["job 0"]
+        self.is_whole = True  #: nothing was forgotten or damaged
+        self.over = False  #: job 0 is deleted, and its key is free
+
+    async def begin(self) -> None:
+        """Let job 0 fail."""
+        self._watch()
+        assert await self._submit("job 0") == ""
+        await self.work(well=False)
+
+    def _watch(self) -> None:
+        self.queue.service.dead_letters._is_needed = self._needed.__contains__
+
+    async def _submit(self, job_id: str, repeated: str = "") -> str | None:
+        """Submit a job; return the known one that it stands for, None if it was refused."""
+        key = f"redrive:{repeated}" if repeated else "key"
+        made = submission(job_id, replace(header(max_retries=0), redriven_from=repeated, idempotency_key=key))
+        reply = await self.queue.service.submit_and_linger([group(made)], 0.0)
+        return reply.known.get(0, "") if reply.groups == [None] else None
+
+    def states(self) -> dict[str, str]:
+        """Return the states of the jobs that are kept."""
+        return self.queue.memory.states(self.ids)
+
+    def _ended(self, positions: Iterable[int]) -> list[str]:
+        states = self.states()
+        ids = [self.ids[at] for at in positions if at < len(self.ids)]
+        return [job_id for job_id in ids if states.get(job_id, "queued") in TERMINAL]
+
+    async def work(self, *, well: bool) -> None:
+        """Let a worker run the last redrive, if that waits."""
+        while self.queue.ready():
+            claimed = await self.queue.claim()
+            await self.queue.exchange(*(completed(one) if well else failed(one) for one in claimed), slots=0)
+
+    async def redrive(self, *_: int) -> None:
+        """Redrive the last one that is a dead letter, unless one behind it was not."""
+        states = self.states()
+        if "completed" in states.values() or self.queue.service._engine.core.live:
+            return
+        dead = [job_id for job_id in self.ids if states.get(job_id) == "dead_letter"]
+        new = f"job {len(self.ids)}"
+        if dead and await self._submit(new, dead[-1]) == "":
+            self.ids.append(new)
+
+    async def fail(self, *_: int) -> None:
+        """Let the last redrive fail."""
+        await self.work(well=False)
+
+    async def restart(self, *_: int) -> None:
+        """Go on after a crash."""
+        self.queue = await self.queue.crashed()
+        self._watch()
+
+    async def delete(self, *positions: int) -> None:
+        """Delete dead letters; see that the key is free only if no redrive may yet be done, or was."""
+        done = {"completed", "queued"} & {*self.states().values()}
+        ids = [self.ids[at] for at in positions if at < len(self.ids)]
+        deleted = await self.queue.service.dead_letters.delete(ids)
+        if "job 0" in deleted:
+            key = self.queue.memory.keys(["key"])
+            assert key or not done, f"the key is free, but its work is {done}"
+            assert not key or done or not self.is_whole, "the key stays, but all that it stands for failed"
+            self.over = not key
+
+    async def forget(self, *positions: int) -> None:
+        """Delete jobs as retention does."""
+        seqs = [self.queue.memory._disk.seqs[job_id] for job_id in self._ended(positions)]
+        self.is_whole = self.is_whole and not seqs
+        await self.queue.service._commits.append(Effects(rows=Rows(deletes=seqs)))
+
+    async def damage(self, *positions: int) -> None:
+        """Make Progress unreadable."""
+        disk = self.queue.memory._disk
+        for job_id in self._ended(positions):
+            disk.states[disk.seqs[job_id]] = (disk.states[disk.seqs[job_id]][0], b"\xc1 no progress")
+            self.is_whole = False
+
+
+async def check_chain(acts: Sequence[tuple[str, list[int]]], needed: Collection[int]) -> None:
+    """Carry acts out, let what is left complete, then delete job 0."""
+    chain = Chain(needed)
+    await chain.begin()
+    completed_once = False
+    for name, positions in acts:
+        if name == "complete":
+            completed_once = completed_once or bool(chain.queue.service._engine.core.live)
+            await chain.work(well=True)
+        else:
+            await getattr(chain, name)(*positions)
+        if chain.over:
+            break
+    if not chain.over:
+        await chain.delete(0)
+    again = await chain._submit("again")
+    assert not completed_once or again == "job 0", "what completed runs again"
+    await chain.queue.service.close()
+
+
+_POSITIONS = st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True)
+_ACTS = ["redrive", "redrive", "fail", "fail", "complete", "delete", "delete", "forget", "damage", "restart"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    acts=st.lists(st.tuples(st.sampled_from(_ACTS), _POSITIONS), max_size=16),
+    needed=st.sets(st.integers(0, 4), max_size=2),
+)
+def test_what_a_redrive_of_a_redrive_completed_never_runs_again_under_the_first_key(
+    acts: list[tuple[str, list[int]]], needed: set[int]
+) -> None:
+    asyncio.run(asyncio.wait_for(check_chain(acts, needed), 20))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -191,3 +192,86 @@ async def test_a_key_that_can_not_be_read_keeps_no_dead_letter_from_its_deletion
     assert await queue.service.dead_letters.delete([*"abcd"]) == [*"abcd"]
     assert (await submit(queue, "e", key="scope:two")).known == {}, "the others' keys are free"
     await queue.service.close()
+
+
+async def chain(queue: ServiceHarness, *ids: str) -> None:
+    """Let a job with the key fail, and then each redrive of the one before."""
+    await dead_letters(queue, ids[0])
+    for before, again in itertools.pairwise(ids):
+        await redrive(queue, before, again)
+        await end(queue, again, well=False)
+
+
+@pytest.mark.parametrize("gone", [["b"], ["c"], ["b", "c"], ["c", "b"]])
+@pytest.mark.parametrize("needed", ["", "b", "c"])
+async def test_the_key_of_a_dead_letter_stays_when_a_redrive_between_it_and_the_completed_one_was_deleted(
+    queue: ServiceHarness, gone: list[str], needed: str
+) -> None:
+    await chain(queue, *"abcd")
+    queue.service.dead_letters._is_needed = lambda job_id: job_id == needed
+    for job_id in gone:
+        assert await queue.service.dead_letters.delete([job_id]) == [job_id]
+    assert {(await queue.view(job_id)).status for job_id in gone} == {"failed"}
+    await redrive(queue, "d", "e")
+    await end(queue, "e", well=True)
+    assert await queue.service.dead_letters.delete(["a"]) == ["a"]
+    assert (await submit(queue, "x")).known == {0: "a"}
+
+
+async def test_redrives_deleted_in_one_call_lead_on_to_the_last_one(queue: ServiceHarness) -> None:
+    await chain(queue, *"abcd")
+    assert await queue.service.dead_letters.delete(["b", "c"]) == ["b", "c"]
+    assert [(await queue.view(job_id)).successor for job_id in "abc"] == ["b", "c", "d"]
+    assert await queue.service.dead_letters.delete(["a", "d"]) == ["a", "d"]
+    assert (await submit(queue, "x")).known == {}
+
+
+@pytest.mark.parametrize("gone", [["b"], ["c", "b"], ["b", "c"], ["bc"], ["cb"]])
+async def test_the_key_of_a_deleted_dead_letter_is_free_when_its_redrives_were_deleted_too(
+    queue: ServiceHarness, gone: list[str]
+) -> None:
+    await chain(queue, *"abc"[: len("".join(gone)) + 1])
+    for ids in gone:
+        await queue.service.dead_letters.delete([*ids])
+    assert await queue.service.dead_letters.delete(["a"]) == ["a"]
+    assert (await submit(queue, "x")).known == {}
+
+
+async def test_a_dead_letter_whose_redrive_was_deleted_names_none(queue: ServiceHarness) -> None:
+    await chain(queue, *"abc")
+    assert await queue.service.dead_letters.delete(["b", "c"]) == ["b", "c"]
+    view = await queue.view("a")
+    assert (view.status, view.successor) == ("dead_letter", "")
+    assert not queue.journal.jobs(["b", "c"])
+
+
+async def test_a_dead_letter_whose_redrive_was_deleted_can_be_redriven_again(queue: ServiceHarness) -> None:
+    await chain(queue, "a", "b")
+    await queue.service.dead_letters.delete(["b"])
+    await redrive(queue, "a", "c")
+    assert (await queue.view("a")).successor == "c"
+
+
+async def test_the_key_of_a_dead_letter_stays_when_retention_has_taken_its_redrive(queue: ServiceHarness) -> None:
+    """Retention takes a redrive first if a live job needs what it repeats. How it ended is not known any more."""
+    await dead_letters(queue, "a")
+    await redrive(queue, "a", "b")
+    await end(queue, "b", well=True)
+    await forget(queue, "b")
+    assert await queue.service.dead_letters.delete(["a"]) == ["a"]
+    assert (await submit(queue, "x")).known == {0: "a"}
+
+
+async def test_a_redrive_is_deleted_while_retention_takes_what_it_repeats(queue: ServiceHarness) -> None:
+    await chain(queue, "a", "b")
+    living = queue.service.dead_letters._successors.living
+
+    async def then_forget(job_ids: Collection[str]) -> set[str]:
+        found = await living(job_ids)
+        await forget(queue, "a")
+        return found
+
+    queue.service.dead_letters._successors.living = then_forget  # type: ignore[method-assign]
+    assert await queue.service.dead_letters.delete(["b"]) == ["b"]
+    assert not queue.journal.jobs(["a", "b"])
+    assert queue.journal.count_dead_letters() == 0

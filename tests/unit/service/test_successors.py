@@ -12,6 +12,7 @@ from aiqueue.batch_protocol import BatchCall
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
+from aiqueue.service import successors
 from aiqueue.testing.in_process import InProcessTransport
 from aiqueue.testing.jobs import completed, failed, final, header, submission
 from tests.tools.service_harness import ServiceHarness
@@ -146,3 +147,16 @@ async def test_a_job_that_was_retried_with_its_batch_names_its_successor(steps: 
     assert info is not None
     assert (info.status, info.successor) == ("failed", successor)
     await steps.client.stop()
+
+
+async def test_more_redrives_than_are_followed_may_go_on_behind_the_last_one_seen(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(successors, "_MOST_STEPS", 2)
+    await steps.submit("a")
+    await steps.work(bad=("a",))
+    last = "a"
+    for _ in range(3):
+        last = await steps.redrive(last)
+        await steps.work(bad=(last,))
+    assert await steps.queue.service.dead_letters._successors.living(["a", last]) == {"a"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from aiqueue.engine.records import decode_progress, encode_progress
 from aiqueue.errors import RecordUnreadable
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import BatchSpec, DeadLettersCall, SubmitGroup
-from aiqueue.testing.jobs import chat, failed, group, header, retryable, submission
+from aiqueue.testing.jobs import chat, completed, failed, group, header, retryable, submission
 from tests.tools.broken_journal import BrokenJournal
 from tests.tools.client_harness import ClientHarness
 from tests.tools.service_harness import ServiceHarness
@@ -142,4 +143,36 @@ async def test_a_deleted_dead_letter_whose_end_is_no_time_goes_when_no_job_needs
     assert await queue.service.dead_letters.delete(["bad"]) == ["bad"]
     (first, *_) = journal.ended(after=(0.0, 0), before=math.inf, limit=9)
     assert (first.id, first.at) == ("bad", 1.0)
+    await queue.service.close()
+
+
+@pytest.mark.parametrize("job_id", ["bad", "second"])
+@pytest.mark.parametrize("how", ["state", "row", "progress", "no progress"])
+async def test_the_key_of_a_dead_letter_stays_when_it_can_not_be_read_how_its_work_went_on(
+    job_id: str, how: str
+) -> None:
+    journal = BrokenJournal()
+    queue = ServiceHarness(journal=journal)
+    await dead_letters(queue)
+    for repeated, again in (("bad", "second"), ("second", "third")):
+        made = submission(again, replace(header(max_retries=0), redriven_from=repeated, idempotency_key=again))
+        assert await queue.service.submit([group(made)]) == [None]
+        assert await queue.claim() == [again]
+        await queue.exchange(completed(again) if again == "third" else failed(again, failure=retryable()), slots=0)
+    if how == "state":
+        journal.broken_states.add(job_id)
+    elif how == "row":
+        journal.broken.add(job_id)
+    else:
+        seq = journal._disk.seqs[job_id]
+        journal._disk.states[seq] = ("dead_letter", b"" if how == "no progress" else b"\xc1 no progress")
+    if job_id == "bad" and how in ("state", "row"):
+        with pytest.raises(sqlite3.DatabaseError):
+            await queue.service.dead_letters.delete(["bad"])
+    else:
+        assert await queue.service.dead_letters.delete(["bad"]) == ["bad"]
+    journal.broken, journal.broken_states = set(), set()
+    made = submission("new", replace(header(max_retries=0), idempotency_key="key of bad"))
+    reply = await queue.service.submit_and_linger([group(made)], 0.0)
+    assert reply.known == {0: "bad"}, "what completed runs again"
     await queue.service.close()
