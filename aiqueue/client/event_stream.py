@@ -63,6 +63,7 @@ class EventStream:
         self._names = _known(names)
         jobs = None if job_ids is None else frozenset(given.job_ids(job_ids))  # the poll of all streams asks for them
         self._subscription = Subscription(Interest(jobs, self._names))
+        self._subscription.asked = after is not None  # the log knows a cursor that is ahead of it, the poll does not
         self._letting_go: weakref.finalize[..., EventStream] | None = None
         self._fetching: asyncio.Task[list[AnyEvent | Gap]] | None = None
         self._woken = asyncio.Event()

@@ -218,6 +218,24 @@ async def test_a_reader_that_hangs_up_is_let_go_at_once(rig: Rig) -> None:
     assert not rig.followers()
 
 
+async def test_an_id_ahead_of_the_log_is_told_of_the_gap_and_the_streams_go_on(rig: Rig) -> None:
+    job_id = await rig.adapter.submit_job(chat())
+    async with (
+        rig.sse("/ai/events", last_event_id="500") as everything,
+        rig.sse(f"/ai/jobs/{job_id}/events", last_event_id="500") as one,
+        asyncio.timeout(10.0),
+    ):
+        for stream in (everything, one):
+            gap = await stream.event()
+            assert gap is not None
+            assert (gap.name, gap.data) == ("gap", {"after": 500, "number": 1})
+        await rig.adapter.cancel_job(job_id)
+        end = await everything.event()
+        assert end is not None
+        assert end.name == "job:cancelled"
+        assert [event.name for event in await one.rest()] == ["job:cancelled"]
+
+
 async def test_all_streams_of_a_replica_share_one_long_poll(rig: Rig) -> None:
     job_ids = await rig.adapter.submit_jobs([chat()] * 3)
     async with AsyncExitStack() as opened:

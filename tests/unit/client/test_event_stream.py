@@ -121,6 +121,18 @@ async def test_a_reader_too_slow_for_the_log_is_told_of_the_gap_and_goes_on(
         assert await numbers(slow, 1) == [201]
 
 
+@pytest.mark.parametrize("ahead", [1, 500, 2**63 - 4])
+@pytest.mark.parametrize("of_a_job", [True, False])
+async def test_a_cursor_ahead_of_the_log_is_told_of_the_gap_and_goes_on(
+    system: ClientHarness, client: AsyncAIQueueAdapter, ahead: int, of_a_job: bool
+) -> None:
+    job_id, *_ = await client.submit_jobs([chat()] * 3)
+    async with client.events(3 + ahead, job_id=job_id if of_a_job else None) as stream:
+        assert await asyncio.wait_for(anext(stream), 10.0) == Gap(3 + ahead, 3)
+        await client.cancel_job(job_id)
+        assert await numbers(stream, 1) == [4]
+
+
 async def test_a_stream_of_one_job_is_not_filled_by_others(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
     job_id = await client.submit_job(chat())
     async with client.events() as everything, client.events(job_id=job_id) as one:
