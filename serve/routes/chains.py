@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from aiqueue.batch_views import GraphInfo
 from aiqueue.models import ChainBody
+from serve.bodies import parse_chain
 from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body
 from serve.routes.batches import (
@@ -20,7 +21,7 @@ from serve.routes.batches import (
     orchestrator_of,
     retry_action,
 )
-from serve.routes.shared import json_response, parse_body
+from serve.routes.shared import json_response
 
 BAD = "The body is not valid JSON, a step is wrong, or a template names what is not there: `errors` says which."
 REFUSED = {
@@ -49,7 +50,7 @@ async def submit_chain(request: Request) -> Response:
     `{{steps[0].content}}`, `{{steps.name.json.items}}`. With an `Idempotency-Key` the request can be repeated safely
     for 24 hours: the answer is then the first chain and its jobs.
     """
-    key, body = idempotency_key(request.headers), parse_body(ChainBody, await request.body())
+    key, body = idempotency_key(request.headers), await parse_chain(await request.body())
     steps = [{"name": step.name, "payload": step.payload} if step.name else step.payload for step in body.named_steps()]
     chain = await orchestrator_of(request).create_job_chain(
         steps,

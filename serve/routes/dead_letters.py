@@ -17,8 +17,9 @@ from aiqueue.errors import JOB_ERRORS, DeadLetterNotFound, FieldError, JobNotFou
 from aiqueue.models import ModelName
 from aiqueue.texts import is_number
 from aiqueue.views import JobInfo
+from serve.bodies import parse_body
 from serve.openapi import JsonObject, Operation, answer, json_body, path_parameter
-from serve.routes.shared import adapter_of, json_response, parse_body, parse_job_id
+from serve.routes.shared import adapter_of, json_response, parse_job_id
 
 MAX_IDS = 1_000  #: of one request
 _MAX_PAGE, _PAGE = 1_000, 100

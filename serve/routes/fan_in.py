@@ -9,12 +9,13 @@ from starlette.responses import Response
 
 from aiqueue.errors import ValidationError
 from aiqueue.models import FanInBody
+from serve.bodies import parse_body
 from serve.callers import KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body
 from serve.routes.batches import orchestrator_of
 from serve.routes.chains import REFUSED
 from serve.routes.jobs import Accepted
-from serve.routes.shared import json_response, parse_body
+from serve.routes.shared import json_response
 
 
 async def submit_fan_in(request: Request) -> Response:

@@ -8,11 +8,12 @@ from starlette.responses import Response
 
 from aiqueue.batch_views import GraphInfo
 from aiqueue.models import GraphBody
+from serve.bodies import parse_graph
 from serve.callers import KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body
 from serve.routes.batches import NO_ANSWER, UNKNOWN, action, cancel_batch, id_parameter, orchestrator_of, retry_action
 from serve.routes.chains import REFUSED, get_graph
-from serve.routes.shared import json_response, parse_body
+from serve.routes.shared import json_response
 
 
 class GraphAccepted(msgspec.Struct, rename="camel"):
@@ -29,7 +30,7 @@ async def submit_graph(request: Request) -> Response:
     `nodes` maps names to `{"payload", "dependsOn", "onError"}`. Unknown names and circles are refused. With an
     `Idempotency-Key` the request can be repeated safely for 24 hours: the answer is then the first graph and its jobs.
     """
-    key, body = idempotency_key(request.headers), parse_body(GraphBody, await request.body())
+    key, body = idempotency_key(request.headers), await parse_graph(await request.body())
     nodes = {name: node.as_node() for name, node in body.nodes.items()}
     graph = await orchestrator_of(request).submit_graph(
         nodes, body.options, idempotency_key=key, scope=caller_scope(request.headers)

@@ -12,9 +12,10 @@ from aiqueue.errors import FieldError, JobNotFound, ValidationError
 from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 from aiqueue.models import BatchBody, JobOptions, SubmitBody
 from aiqueue.views import Cancellation, JobInfo
+from serve.bodies import parse_batch, parse_body
 from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body, path_parameter
-from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_batch, parse_body, parse_job_id
+from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_job_id
 
 _BAD_BODY = "The body is not valid JSON, or fields of it are wrong: `errors` names them. Nothing was enqueued."
 _TOO_LARGE = "The body or a payload is over its size limit. Nothing was enqueued."

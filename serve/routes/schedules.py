@@ -13,9 +13,10 @@ from aiqueue.client.schedule_models import ScheduleBody, ScheduleInfo, ScheduleR
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.texts import is_number
+from serve.bodies import parse_body
 from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import JsonObject, Operation, answer, json_body
-from serve.routes.shared import adapter_of, json_response, parse_body
+from serve.routes.shared import adapter_of, json_response
 
 MAX_NEXT = 100
 _DEFAULT_NEXT = 10

@@ -1,15 +1,12 @@
-"""What the routes share: the client they speak to, how a body is read and how an answer is written."""
+"""What the routes share: the client they speak to and how an answer is written."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
-from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
-import pydantic
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,18 +16,12 @@ from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_stream import EventStream
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.schedules import ScheduleClient
-from aiqueue.errors import FieldError, JobNotFound, ValidationError
-from aiqueue.models import MAX_BATCH_JOBS, BatchBody, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
-from aiqueue.texts import is_number
-from aiqueue.validation import field_errors
+from aiqueue.errors import JobNotFound
+from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
 from serve.openapi import Operation
 
-BODY = "body"  #: the field's name where the body as a whole is wrong
-_PART = 100  # jobs of a batch that are validated at once
-
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
-Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 class QueueAdapter(Protocol):
@@ -139,56 +130,3 @@ def parse_job_id(text: str) -> str:
         return str(UUID(text))
     except ValueError:
         raise JobNotFound(text[:64]) from None
-
-
-def parse_body(model: type[Model], raw: bytes) -> Model:
-    """Return ``raw`` validated, parsed once. Raises ValidationError, which says where and what."""
-    try:
-        body = model.model_validate_json(raw)
-    except pydantic.ValidationError as error:
-        found = field_errors(error, prefix=BODY)  # the prefix is left only where the body as a whole is wrong
-        raise ValidationError([_in_batch(replace(e, field=e.field.removeprefix(f"{BODY}."))) for e in found]) from None
-    _check_numbers(raw)
-    return body
-
-
-async def parse_batch(raw: bytes) -> BatchBody:
-    """Return a batch validated as by ``parse_body``; the event loop turns after each part of its jobs."""
-    try:
-        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-        jobs = msgspec.json.decode(fields["jobs"], type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, KeyError, ValueError, RecursionError):
-        return parse_body(BatchBody, raw)  # which says what is wrong
-    if not _PART < len(jobs) <= MAX_BATCH_JOBS:
-        return parse_body(BatchBody, raw)
-    try:
-        body = parse_body(BatchBody, msgspec.json.encode(fields | {"jobs": jobs[:_PART]}))
-        found = list(body.jobs)
-        for at in range(_PART, len(jobs), _PART):
-            await asyncio.sleep(0)
-            found += parse_body(BatchBody, msgspec.json.encode({"jobs": jobs[at : at + _PART]})).jobs
-    except ValidationError:
-        return parse_body(BatchBody, raw)  # which finds all that is wrong, and where
-    return body.model_copy(update={"jobs": found})
-
-
-def _check_numbers(raw: bytes) -> None:
-    """Raise ValidationError for NaN, Infinity and 1e999, which pydantic lets pass where any JSON may stand.
-
-    They could not be stored: JSON has no word for them. The second look costs a fifth of the first.
-    """
-    try:
-        msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        where = str(error).split(" - at")[0]
-        message = f"Invalid JSON: numbers must be finite and fit 64 bits; NaN and Infinity are none ({where})"
-        raise ValidationError([FieldError(BODY, message)]) from None
-
-
-def _in_batch(error: FieldError) -> FieldError:
-    """Turn ``jobs.3.messages`` into field ``messages`` of job 3."""
-    head, _, rest = error.field.partition(".")
-    position, _, field = rest.partition(".")
-    if head != "jobs" or not is_number(position):
-        return error
-    return FieldError(field or "payload", error.message, int(position))
