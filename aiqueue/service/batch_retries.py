@@ -81,7 +81,7 @@ class BatchRetries:
         self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
         self._pages, self._view_of, self._find = pages, view_of, find
         self._holds = holds
-        self._successors = Successors(engine, journal, commits.settled)
+        self._successors = Successors(engine, journal, commits)
         self._under_way: dict[str, _UnderWay] = {}  # by batch
         self._asked: dict[str, _UnderWay] = {}  # by token of a call
         self._answers: dict[str, int] = {}  # by token, the last ones
@@ -146,10 +146,10 @@ class BatchRetries:
             _check_may_be_retried(found)
         was_stopped = _was_stopped(found.stored)
         await asyncio.shield(self._commits.settled())
-        failed = await asyncio.to_thread(self._pages.failed, found.number, bool(found.stored.reason))
+        failed = await self._commits.read(self._pages.failed, found.number, bool(found.stored.reason))
         heirs: dict[str, str] = {}
         portions = self._pages.to_retry(failed, self.at_once)
-        while seqs := await asyncio.to_thread(next, portions, None):
+        while seqs := await self._commits.read(next, portions, None):
             part = await self._read(batch_id, seqs, heirs)
             stored = part.found.stored
             if run.is_cancelled or (_was_stopped(stored) and not was_stopped):
@@ -174,7 +174,7 @@ class BatchRetries:
         """Return what a part consists of in this turn of the loop. A job that can't be read stays as it is."""
         while True:
             with self._commits.watched() as later:
-                rows = await asyncio.to_thread(self._pages.again, seqs)
+                rows = await self._commits.read(self._pages.again, seqs)
                 rows = [row for row in rows if not has_successor(row.progress)]  # redriven, or deleted, meanwhile
                 views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
@@ -198,7 +198,7 @@ class BatchRetries:
         """Return the batch and the ended jobs that these ones need, both as they are in this turn of the loop."""
         while True:
             found = await self._find(batch_id)
-            ended = await ended_needs(needs_of(jobs), self._engine, self._journal, self._commits.settled, self._holds)
+            ended = await ended_needs(needs_of(jobs), self._engine, self._journal, self._commits, self._holds)
             if self._engine.core.groups.live.get(batch_id) is found.group:
                 return found, ended
 

@@ -76,7 +76,7 @@ class BatchDesk:
             found = await self._find(call.batch_id)
             heard = self._expect(call.batch_id)
             await asyncio.shield(self._commits.settled())
-            rows, after = await asyncio.to_thread(self._pages.page, found.number, call)
+            rows, after = await self._commits.read(self._pages.page, found.number, call)
             is_last = self._is_last(found.stored, after, ordered=call.ordered)
             left = deadline - asyncio.get_running_loop().time()
             if after > call.after or is_last or left <= 0:  # retention may have deleted all those that it passed
@@ -109,6 +109,13 @@ class BatchDesk:
                 for waiter in self._waiting.get(event.batch_id, ()) if event.batch_id else ():
                     if not waiter.done():
                         waiter.set_result(None)
+
+    def close(self) -> None:
+        """Wake the calls that wait for results: the queue is closed, and they are refused."""
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def tick(self) -> None:
         """Note how far each batch is, once a second."""
@@ -150,7 +157,7 @@ class BatchDesk:
         Return none if the next batch is there already: then this call is a repeat, and the open batches came after it.
         """
         live = self._engine.core.groups.live
-        is_known = await asyncio.to_thread(self._journal.batch, next_batch) is not None
+        is_known = await self._commits.read(self._journal.batch, next_batch) is not None
         if is_known or next_batch in live:  # asked last: it may have come while the journal was read
             return []
         return [group.spec.id for group in live.values() if group.spec.run == run and group.stored.phase == "open"]
@@ -167,7 +174,7 @@ class BatchDesk:
         if group is not None:
             return Found(group.no, group.spec, group.stored, group)
         await asyncio.shield(self._commits.settled())
-        row = await asyncio.to_thread(self._journal.batch, batch_id)
+        row = await self._commits.read(self._journal.batch, batch_id)
         if row is None:
             raise BatchNotFound(batch_id)
         number, spec, stored = row

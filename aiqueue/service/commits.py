@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.errors import JournalUnavailable
@@ -24,6 +25,8 @@ from aiqueue.service.faults import COMMIT
 _log = logging.getLogger(__name__)
 
 Committed = asyncio.Future[None]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class CommitPipeline:
@@ -36,10 +39,12 @@ class CommitPipeline:
         *,
         writer: WriterMaker = GroupCommitWriter,
         on_fault: Callable[[str, Exception], None] = lambda what, error: None,
+        check_open: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._has_room = journal.has_room
         self._publish, self._on_fault = publish, on_fault
+        self._check_open = check_open
         self._waiting: deque[tuple[Effects, Committed]] = deque()
         self._watched: list[list[Rows]] = []  # one for each read under way
         self._error: Exception | None = None
@@ -87,6 +92,20 @@ class CommitPipeline:
             yield rows
         finally:
             self._watched = [other for other in self._watched if other is not rows]  # equal ones are others'
+
+    async def read(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Run a read of the journal in a thread and return what it returns.
+
+        Raises QueueUnavailable if the queue has stopped meanwhile, whatever came of the read: its journal may have been
+        closed under it. An error says nothing about a row then, and ``work`` may have taken one for a row's fault.
+        """
+        try:
+            found = await asyncio.to_thread(work, *args, **named)
+        except Exception:
+            self._check_open()
+            raise
+        self._check_open()
+        return found
 
     def waits_s(self) -> float:
         """Return for how long the oldest commit has been under way; 0 while commits fail: that is no hang.

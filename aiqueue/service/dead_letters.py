@@ -50,7 +50,7 @@ class DeadLetters:
         found: list[StoredJob] = []
         before, looked_at, room = call.before_seq, 0, PART_BYTES
         while before and looked_at < _MOST_READ:
-            rows, behind = await asyncio.to_thread(self._read, before)
+            rows, behind = await self._commits.read(self._read, before)
             looked_at += len(rows)
             views = [(row, self._view_of(row, None)) for row in rows]
             wanted = [(row, size_of_view(view)) for row, view in views if lookup.is_wanted(view, call)]
@@ -80,7 +80,7 @@ class DeadLetters:
 
     async def count(self) -> int:
         """Return how many there are."""
-        return await asyncio.to_thread(self._journal.count_dead_letters)
+        return await self._commits.read(self._journal.count_dead_letters)
 
     async def delete(self, ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there. Jobs in other states are left alone.
@@ -134,7 +134,7 @@ class DeadLetters:
         dead: list[StoredJob] = []
         keys: dict[str, str] = {}
         repeats: dict[str, str] = {}
-        for portion in await asyncio.to_thread(list, portions(asked, sizes)):
+        for portion in await self._commits.read(list, portions(asked, sizes)):
             stored, unread = await self._reads.jobs(portion, with_result=False)
             broken |= unread
             for job in stored.values():
@@ -154,7 +154,7 @@ class DeadLetters:
         """
         found = await self._reads.keys(list(keys))
         alone = {(key, keys[key]) for key, stored in found.items() if stored.jobs == 1 and stored.batch is None}
-        of_lists = await asyncio.to_thread(self._keys_of_lists, seqs) if seqs else []
+        of_lists = await self._commits.read(self._keys_of_lists, seqs) if seqs else []
         return [*alone, *(each for each in of_lists if each not in alone)]
 
     def _keys_of_lists(self, seqs: Sequence[int]) -> Sequence[tuple[str, str]]:

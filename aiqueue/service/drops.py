@@ -14,7 +14,7 @@ from aiqueue.engine.records import JobRecord
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
 from aiqueue.protocol import SubmitGroup
-from aiqueue.service.commits import Committed
+from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.waiting import Pace, Parts, in_parts
 
 _log = logging.getLogger(__name__)
@@ -31,12 +31,13 @@ class _Names(NamedTuple):
 class Drops:
     """What is being dropped in one queue."""
 
-    def __init__(self, engine: QueueEngine, journal: Journal, settled: Callable[[], Committed]) -> None:
+    def __init__(self, engine: QueueEngine, journal: Journal, commits: CommitPipeline) -> None:
         self._live, self._groups = engine.core.live, engine.core.groups
-        self._journal, self._settled = journal, settled
+        self._journal, self._commits = journal, commits
         # Gone from memory; and the commit that takes them off the disk.
         self._leaving: list[tuple[Group, Committed]] = []
         self._waiting: dict[int, tuple[Group, asyncio.Future[None]]] = {}  # by number of the batch
+        self._closed = False
 
     @property
     def under_way(self) -> list[Group]:
@@ -49,7 +50,7 @@ class Drops:
 
     def _take_gone(self) -> None:
         if self._groups.dropped:
-            settled = self._settled()
+            settled = self._commits.settled()
             self._leaving += [(group, settled) for group in self._groups.dropped]
             self._groups.dropped.clear()
 
@@ -60,6 +61,8 @@ class Drops:
     async def gone(self, group: Group) -> None:
         """Return when a batch that is being dropped has left memory. Raises QueueUnavailable if the queue stops."""
         if self._groups.live.get(group.spec.id) is group:
+            if self._closed:
+                raise QueueUnavailable("the queue is being stopped")
             gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiting.setdefault(group.no, (group, gone))[1])
 
@@ -72,7 +75,8 @@ class Drops:
                 gone.set_result(None)
 
     def close(self) -> None:
-        """Fail the calls that wait."""
+        """Fail the calls that wait, and those that would begin to."""
+        self._closed = True
         for _, gone in self._waiting.values():
             gone.set_exception(QueueUnavailable("the queue is being stopped"))
             gone.exception()  # seen: the caller may have gone away
@@ -95,7 +99,7 @@ class Drops:
                 continue
             for group in met:
                 await self.gone(group)
-            await asyncio.shield(self._settled())
+            await asyncio.shield(self._commits.settled())
 
     def _names_in(self, groups: Sequence[SubmitGroup], may_be_known: Callable[[SubmitGroup], bool]) -> Parts[_Names]:
         """Return what ``groups`` name: a chain names 100,000 jobs and as many needs."""
@@ -122,9 +126,11 @@ class Drops:
     async def _met_on_disk(self, names: _Names, dropping: Sequence[Group]) -> list[Group]:
         if not names.ids and not names.keys:
             return []
-        await asyncio.shield(self._settled())
+        await asyncio.shield(self._commits.settled())
         try:
-            return await asyncio.to_thread(self._read, names, dropping)
+            return await self._commits.read(self._read, names, dropping)
+        except QueueUnavailable:
+            raise
         except Exception as error:  # whose row that is, and who is refused for it, the look-ups find out
             _log.warning("rows of a submit can't be read, so it waits for each batch dropped: %s", error)
             return list(dropping)

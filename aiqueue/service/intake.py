@@ -198,7 +198,7 @@ class Intake:
             ready = [found for group in groups if (found := self._prepared.get(id(group)))]
             small = [group.jobs for group in groups if group.batch is not None and id(group) not in self._prepared]
             needed = set[str]().union(*map(lookup.needs_of, small))
-            ended = await lookup.ended_needs(needed, self._engine, self._journal, self._commits.settled, self._holds)
+            ended = await lookup.ended_needs(needed, self._engine, self._journal, self._commits, self._holds)
             for each in ready:
                 ended |= await self._meet(each)
             return taken | opened, ended
@@ -216,7 +216,7 @@ class Intake:
                 if gone:
                     looked_up.update(gone)
                     await asyncio.shield(self._commits.settled())
-                    ended |= await asyncio.to_thread(lookup.read_ended, self._journal, gone)
+                    ended |= await self._commits.read(lookup.read_ended, self._journal, gone)
                 if not is_met:
                     await in_parts(ready.meet(ended, self.prepared_from))
                     is_met = True
@@ -248,7 +248,7 @@ class Intake:
         if not named:
             return frozenset()
         await asyncio.shield(self._commits.settled())
-        return await asyncio.to_thread(self._known_batches, named)
+        return await self._commits.read(self._known_batches, named)
 
     def _known_batches(self, ids: Iterable[str]) -> Set[str]:
         return {batch_id for batch_id in ids if self._journal.batch(batch_id) is not None}

@@ -10,10 +10,11 @@ from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.soundness import check_header
 from aiqueue.engine.states import JobState
+from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import JobView
 from aiqueue.service import lookup
-from aiqueue.service.commits import Committed
+from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.drops import Drops, is_of_any
 from aiqueue.service.row_reads import RowReads
 from aiqueue.service.shown_times import show_job
@@ -28,11 +29,11 @@ class LookUps:
         self,
         engine: QueueEngine,
         journal: Journal,
-        settled: Callable[[], Committed],
+        commits: CommitPipeline,
         drops: Drops,
     ) -> None:
-        self._engine, self._journal, self._settled, self._drops = engine, journal, settled, drops
-        self.reads = RowReads(journal, engine.core.live)
+        self._engine, self._journal, self._commits, self._drops = engine, journal, commits, drops
+        self.reads = RowReads(journal, engine.core.live, commits)
 
     async def get(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs in the order of ``ids``; None for those unknown. Of many large ones it returns the first."""
@@ -64,13 +65,13 @@ class LookUps:
     ) -> dict[str, StoredJob]:
         """Return jobs that are on disk, without those of a batch that is being dropped."""
         live, dropping = self._engine.core.live, self._drops.under_way
-        await asyncio.shield(self._settled())
+        await asyncio.shield(self._commits.settled())
         found = await read(ids)
         unsure = [job.id for job in found.values() if job.state not in TERMINAL and job.id not in live]
         if unsure:  # dropped, or ended, since they were read
             for job_id in unsure:
                 del found[job_id]
-            await asyncio.shield(self._settled())
+            await asyncio.shield(self._commits.settled())
             found |= await read(unsure)
         if dropping := [*dropping, *self._drops.under_way]:
             return {job_id: job for job_id, job in found.items() if not is_of_any(dropping, job.seq)}
@@ -111,7 +112,9 @@ class LookUps:
 
     async def _unreadable(self, job_id: str, error: Exception) -> JobView:
         try:
-            state = (await asyncio.to_thread(self._journal.states, [job_id])).get(job_id, "")
+            state = (await self._commits.read(self._journal.states, [job_id])).get(job_id, "")
+        except QueueUnavailable:
+            raise
         except Exception:
             state = ""
         core = self._engine.core

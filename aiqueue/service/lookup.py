@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.records import JobRecord, Progress, decode_progress
@@ -14,7 +14,7 @@ from aiqueue.engine.successors import DELETED
 from aiqueue.errors import DependencyFailed, RecordUnreadable
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, JobHeader, JobInput, JobView, Need, Submission, decode_header
-from aiqueue.service.commits import Committed
+from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.digests import in_order
 from aiqueue.service.holds import Holds
 
@@ -126,7 +126,7 @@ def needs_of(jobs: Sequence[Submission]) -> Set[str]:
 
 
 async def ended_needs(
-    asked: Set[str], engine: QueueEngine, journal: Journal, settled: Callable[[], Committed], holds: Holds
+    asked: Set[str], engine: QueueEngine, journal: Journal, commits: CommitPipeline, holds: Holds
 ) -> dict[str, str]:
     """Return the states of the needed jobs that have ended. Accept the jobs that need them before the next await."""
     ended: dict[str, str] = {}
@@ -134,8 +134,8 @@ async def ended_needs(
     with holds.hold(asked):
         while missing := [job_id for job_id in asked - looked_up if not engine.knows(job_id)]:
             looked_up.update(missing)
-            await asyncio.shield(settled())
-            ended |= await asyncio.to_thread(read_ended, journal, missing)
+            await asyncio.shield(commits.settled())
+            ended |= await commits.read(read_ended, journal, missing)
     return ended
 
 

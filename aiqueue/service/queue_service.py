@@ -91,17 +91,20 @@ class QueueService:
         self._log = EventLog(next_number=self._engine.core.counters.next_event)
         self._recent = statistics.RecentTimes()
         self._faults = FaultBook(journal, self._clock, restarted=restarted, end=end)
-        self._commits = CommitPipeline(journal, self._publish, writer=writer, on_fault=self._faults.trip)
+        self._closed = False
+        self._commits = commits = CommitPipeline(
+            journal, self._publish, writer=writer, on_fault=self._faults.trip, check_open=self._check_open
+        )
         holds = Holds(self._engine.core.links.is_needed)
-        self._drops = drops = Drops(self._engine, journal, self._commits.settled)
+        self._drops = drops = Drops(self._engine, journal, commits)
         taken = self._faults.taken_ids()
         self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken, holds, drops)
         live = self._engine.core.live
         self._retention = Retention(
             settings.retention, journal, self._commits, self._clock, lambda: len(live), holds.needed
         )
-        self._look_ups = LookUps(self._engine, journal, self._commits.settled, drops)
-        successors = Successors(self._engine, journal, self._commits.settled)
+        self._look_ups = LookUps(self._engine, journal, commits, drops)
+        successors = Successors(self._engine, journal, commits)
         self.dead_letters = DeadLetters(journal, self._commits, self._look_ups, successors, is_needed=holds.needed)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(
@@ -110,9 +113,8 @@ class QueueService:
         payloads = PayloadCache(settings.journal.payload_cache_bytes)
         self._step = Steps(self._engine, self._commits, payloads, self._clock, self._faults).step
         self._workers = WorkerDesk(
-            self._apply, self._step, self._engine, journal, self._clock, payloads, park_s=settings.lease.poll_s
+            self._apply, self._step, self._engine, journal, self._clock, payloads, commits, park_s=settings.lease.poll_s
         )
-        self._closed = False
         self._ticker = Ticker(self._engine, self._clock, self._faults, self._tick)
         self._begin()
 
@@ -237,6 +239,7 @@ class QueueService:
         self._workers.close()
         self._log.close()
         self._drops.close()
+        self.batches.close()
         await self._retention.close()
         await self._commits.close()
         self._journal.close()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from aiqueue.engine import TERMINAL, QueueEngine, Submit
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.prepared import Prepared
-from aiqueue.errors import IdempotencyConflict
+from aiqueue.errors import IdempotencyConflict, QueueUnavailable
 from aiqueue.journal.base import Journal, StoredKey
 from aiqueue.protocol import Refusal, Submission, SubmitGroup
 from aiqueue.service import lookup
@@ -167,7 +167,9 @@ class Rounds:
     async def _look_up(self, asked: Sequence[Asked]) -> tuple[Sequence[Asked], _Found]:
         """Return what the journal says. A group for which it can't be read fails, and is left out."""
         try:
-            return asked, await asyncio.to_thread(self._read, asked)
+            return asked, await self._commits.read(self._read, asked)
+        except QueueUnavailable:
+            raise
         except Exception as error:
             if len(asked) == 1:
                 raise
@@ -176,7 +178,7 @@ class Rounds:
         found = _Found({}, frozenset(), {}, {})
         for one in asked:
             try:
-                found |= await asyncio.to_thread(self._read, [one])
+                found |= await self._commits.read(self._read, [one])
             except Exception as error:
                 one.fail(error)
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import TypeVar
 from aiqueue.call_size import PART_BYTES
 from aiqueue.engine.records import JobRecord
 from aiqueue.journal.base import NO_LIMIT, Journal, StoredJob, StoredKey
+from aiqueue.service.commits import CommitPipeline
 
 _log = logging.getLogger(__name__)
 _SAMPLES = 3  # rows of other jobs that are read to see whether anything can be read
@@ -29,8 +29,8 @@ class RowReads:
     nothing else can be read either: then no row is at fault, and the same read may work later.
     """
 
-    def __init__(self, journal: Journal, live: Mapping[str, JobRecord]) -> None:
-        self._journal, self._live = journal, live
+    def __init__(self, journal: Journal, live: Mapping[str, JobRecord], commits: CommitPipeline) -> None:
+        self._journal, self._live, self._in_thread = journal, live, commits.read
 
     async def payloads(self, seqs: Sequence[int], limit: int) -> tuple[dict[int, bytes], dict[int, Exception]]:
         """Return payloads by seq. When they have more than ``limit`` bytes the rest of them is not read."""
@@ -67,7 +67,7 @@ class RowReads:
         """Return how many bytes jobs have at most, payload and result, by seq; and without payload, by id."""
         if not seqs and not ids:
             return {}, {}
-        return await asyncio.to_thread(self._sizes, seqs, ids)
+        return await self._in_thread(self._sizes, seqs, ids)
 
     def _sizes(self, seqs: Sequence[int], ids: Sequence[str]) -> tuple[dict[int, int], dict[str, int]]:
         try:
@@ -80,11 +80,11 @@ class RowReads:
     async def _read(
         self, read: Callable[[Sequence[K]], Mapping[K, V]], keys: Sequence[K]
     ) -> tuple[dict[K, V], dict[K, Exception]]:
-        found, broken = await asyncio.to_thread(read_each, read, keys)
+        found, broken = await self._in_thread(read_each, read, keys)
         if broken and not found:
             asked = set[object](keys)
             others = (job.seq for job in self._live.values() if job.seq not in asked and job.id not in asked)
-            if not await asyncio.to_thread(_reads_others, self._journal, list(islice(others, _SAMPLES))):
+            if not await self._in_thread(_reads_others, self._journal, list(islice(others, _SAMPLES))):
                 raise next(iter(broken.values()))
         return found, broken
 

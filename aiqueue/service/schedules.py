@@ -75,7 +75,7 @@ class ScheduleDesk:
     async def _with_key(self, spec: ScheduleSpec, call: SchedulesCall) -> Command | Refusal | SchedulesReply:
         """Return how to add a schedule under an idempotency key: not at all, if it was added under it before."""
         await asyncio.shield(self._commits.settled())
-        used = (await asyncio.to_thread(self._journal.keys, [call.key])).get(call.key)
+        used = (await self._commits.read(self._journal.keys, [call.key])).get(call.key)
         digest = digest_of_schedule(spec)
         if used is None:
             return AddSchedule(spec, call.key, digest)
@@ -90,7 +90,7 @@ class ScheduleDesk:
         """Return how to start a job by hand: not at all, if it was started before."""
         schedule = self._engine.core.schedules.find(call.schedule)
         await asyncio.shield(self._commits.settled())
-        found = await asyncio.to_thread(self._journal.jobs, [call.job_id], with_result=False)
+        found = await self._commits.read(self._journal.jobs, [call.job_id], with_result=False)
         known = found.get(call.job_id)
         if known is None or schedule is None:
             return RunSchedule(call.schedule, call.job_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from itertools import chain
 
@@ -11,7 +11,7 @@ from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.states import JobState
 from aiqueue.engine.successors import is_clear, successor_of
 from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.service.commits import Committed
+from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.portions import portions
 from aiqueue.service.row_reads import read_each
 
@@ -22,8 +22,8 @@ _DONE = TERMINAL - {JobState.COMPLETED}
 class Successors:
     """Finds the last successors of jobs in the journal."""
 
-    def __init__(self, engine: QueueEngine, journal: Journal, settled: Callable[[], Committed]) -> None:
-        self._engine, self._journal, self._settled = engine, journal, settled
+    def __init__(self, engine: QueueEngine, journal: Journal, commits: CommitPipeline) -> None:
+        self._engine, self._journal, self._commits = engine, journal, commits
 
     async def last(self, job_ids: Collection[str]) -> dict[str, str]:
         """Return the last successors of those jobs that have any, live, ended or forgotten.
@@ -39,7 +39,7 @@ class Successors:
         took it, as a deletion changes the row that names it.
         """
         last, unclear = await self._follow(job_ids)
-        states, _ = await asyncio.to_thread(read_each, self._journal.states, list(set(last.values())))
+        states, _ = await self._commits.read(read_each, self._journal.states, list(set(last.values())))
         return unclear | {job_id for job_id, successor in last.items() if states.get(successor) not in _DONE}
 
     async def before(self, repeated: Mapping[str, str]) -> list[StoredJob]:
@@ -47,7 +47,7 @@ class Successors:
 
         One that can't be read or decoded is left out.
         """
-        rows = await asyncio.to_thread(self._ended, set(repeated.values()))
+        rows = await self._commits.read(self._ended, set(repeated.values()))
         return [job for job in rows.values() if repeated.get(successor_of(job.progress)) == job.id]
 
     async def _follow(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
@@ -59,8 +59,8 @@ class Successors:
             ended = [job_id for job_id in heads if not self._engine.knows(job_id)]
             if not ended:
                 return found, unclear
-            await asyncio.shield(self._settled())
-            following, unread = await asyncio.to_thread(self._following, ended)
+            await asyncio.shield(self._commits.settled())
+            following, unread = await self._commits.read(self._following, ended)
             unclear.update(chain.from_iterable(heads[job_id] for job_id in unread))
             step: dict[str, list[str]] = {}
             for job_id, successor in following.items():

@@ -14,7 +14,7 @@ from aiqueue.journal.base import Journal
 from aiqueue.protocol import ExchangeCall, ExchangeReply
 from aiqueue.service.claim_reader import Claimed, ClaimReader
 from aiqueue.service.clock import Clock
-from aiqueue.service.commits import Committed
+from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.parking import ParkedWorkers
 from aiqueue.service.payload_cache import PayloadCache
 from aiqueue.service.row_reads import RowReads
@@ -35,6 +35,7 @@ class WorkerDesk:
         journal: Journal,
         clock: Clock,
         payloads: PayloadCache,
+        commits: CommitPipeline,
         *,
         park_s: float,
     ) -> None:
@@ -43,7 +44,7 @@ class WorkerDesk:
         self.parked = ParkedWorkers()
         self._waking = Waking(engine, self.parked, step, clock)
         self.payloads = payloads
-        self._reader = ClaimReader(payloads, RowReads(journal, engine.core.live))
+        self._reader = ClaimReader(payloads, RowReads(journal, engine.core.live, commits))
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         """Take a worker's outcomes and give it work; wait for some where there is none."""

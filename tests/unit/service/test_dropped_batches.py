@@ -13,7 +13,7 @@ from aiqueue.engine import Tick
 from aiqueue.engine.batch_records import StoredBatch
 from aiqueue.engine.engine import BatchRow
 from aiqueue.engine.group import Group
-from aiqueue.errors import BatchNotFound
+from aiqueue.errors import BatchNotFound, QueueUnavailable
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
 from aiqueue.service.drops import is_of_any
 from aiqueue.service.recovery import load_engine
@@ -343,3 +343,12 @@ def test_few_of_a_batchs_parts_are_looked_at_to_tell_its_jobs_from_others() -> N
     looks, CountedPart.looks = CountedPart.looks, 0
     assert found == [seq for seq in range(0, 21_000, 7) if 100 <= seq < 20_100 and (seq - 100) % 20 < 10]
     assert looks < 20 * 21_000 / 7
+
+
+async def test_nobody_begins_to_wait_for_a_dropped_batch_when_the_queue_is_closed(queue: ServiceHarness) -> None:
+    await half_dropped(queue)
+    (group,) = queue.service._drops.under_way
+    await queue.service.close()
+    with pytest.raises(QueueUnavailable):
+        async with asyncio.timeout(60.0):
+            await queue.service._drops.gone(group)
