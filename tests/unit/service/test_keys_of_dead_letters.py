@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiqueue.engine.effects import Effects, Rows
+from aiqueue.journal.base import StoredJob
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import DeadLettersCall, SubmitReply
 from aiqueue.testing.jobs import completed, failed, group, header, submission
@@ -264,14 +265,14 @@ async def test_the_key_of_a_dead_letter_stays_when_retention_has_taken_its_redri
 
 async def test_a_redrive_is_deleted_while_retention_takes_what_it_repeats(queue: ServiceHarness) -> None:
     await chain(queue, "a", "b")
-    living = queue.service.dead_letters._successors.living
+    before = queue.service.dead_letters._successors.before
 
-    async def then_forget(job_ids: Collection[str]) -> set[str]:
-        found = await living(job_ids)
-        await forget(queue, "a")
+    async def then_forget(repeated: Mapping[str, str]) -> list[StoredJob]:
+        found = await before(repeated)
+        await forget(queue, *(job.id for job in found))
         return found
 
-    queue.service.dead_letters._successors.living = then_forget  # type: ignore[method-assign]
+    queue.service.dead_letters._successors.before = then_forget  # type: ignore[method-assign]
     assert await queue.service.dead_letters.delete(["b"]) == ["b"]
     assert not queue.journal.jobs(["a", "b"])
     assert queue.journal.count_dead_letters() == 0
