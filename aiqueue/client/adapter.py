@@ -107,9 +107,10 @@ class AsyncAIQueueAdapter:
         all of it again.
         """
         checked, batch_id = validate_options(options), given.text("batch_id", batch_id)
-        if checked.job_id is not None and len(payloads) > 1:
-            raise ValidationError([FieldError("options.job_id", "names one job, but several are submitted")])
         bodies = await in_parts(self._started(self._checker).check_in_parts(payloads))
+        if checked.job_id is not None and len(bodies) != 1:
+            message = f"names one job, but {'several are' if bodies else 'none is'} submitted"
+            raise ValidationError([FieldError("options.job_id", message)])
         if checked.job_id is None and (batch_id or checked.idempotency_key):
             return await self._accept_once(bodies, checked, batch_id=batch_id)
         group = self._prepare(bodies, checked, batch_id)

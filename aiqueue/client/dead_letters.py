@@ -73,7 +73,7 @@ class DeadLetterClient:
         """
         call = DeadLettersCall(kind=given.text("reason", reason), model=given.text("model", model))
         call.tag, call.since = given.text("tag", tag), 0.0 if since is None else given.moment("since", since)
-        call.limit = min(_MOST, given.number("limit", limit))
+        call.limit = min(_MOST, given.number("limit", limit, least=1))
         if cursor is not None:
             call.before_seq = given.number("cursor", cursor)
         reply = await self._transport.list_dead_letters(call)

@@ -17,6 +17,7 @@ from aiqueue.texts import check_step, is_number, plain
 from aiqueue.waiting import Pace, Parts
 
 _LISTED = 20  # names in one error
+_TOO_DEEP = "is nested too deeply, or contains itself"
 _NODE_FIELDS = frozenset({"payload", "depends_on", "dependsOn", "on_error", "onError", "name"})
 
 
@@ -224,12 +225,15 @@ def _references(
     payload: Any, index: int | None, errors: list[FieldError], where: str = ""
 ) -> list[tuple[str, Reference]]:
     """Return the templates of a payload, each with its field, which begins with ``where``; note those that are none."""
-    if not isinstance(payload, Mapping):
-        payload = payload.model_dump(exclude_none=True) if hasattr(payload, "model_dump") else {}
     try:
+        if not isinstance(payload, Mapping):
+            payload = payload.model_dump(exclude_none=True) if hasattr(payload, "model_dump") else {}
         return [(f"{where}{field}", wanted) for field, wanted in references(payload)]
     except ValidationError as error:
         errors += [FieldError(f"{where}{item.field}", item.message, index) for item in error.errors]
+        return []
+    except RecursionError:
+        errors.append(FieldError(where.rstrip(".") or "payload", _TOO_DEEP, index))
         return []
 
 

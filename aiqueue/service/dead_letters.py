@@ -46,6 +46,8 @@ class DeadLetters:
 
     async def find(self, call: DeadLettersCall) -> DeadLettersReply:
         """Return those that pass the filters, the newest first, with their attempts."""
+        if call.limit < 1:
+            return DeadLettersReply([], call.before_seq)
         await asyncio.shield(self._commits.settled())
         found: list[StoredJob] = []
         before, looked_at, room = call.before_seq, 0, PART_BYTES

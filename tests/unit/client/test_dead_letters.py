@@ -11,6 +11,7 @@ import pytest
 
 from aiqueue.errors import JobNotFound, ProviderServerError, ValidationError
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.protocol import DeadLettersCall
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat, failed
 from tests.tools.client_harness import ClientHarness
@@ -45,6 +46,21 @@ async def test_a_dead_letter_is_found_by_reason_model_and_tag_with_its_attempts(
         assert (found.attempt, found.error.status) == (2, 500)
     for filters in ({"reason": "timeout"}, {"tag": "other"}, {"model": "other"}):
         assert await client.dead_letters.find(**filters) == []
+
+
+async def test_a_page_of_no_dead_letters_is_refused_by_the_client_and_empty_at_the_queue(
+    harness: ClientHarness,
+) -> None:
+    await harness.work()
+    client = await harness.client()
+    job_id = await dead_letter(harness, client)
+    with pytest.raises(ValidationError, match="limit: must be a whole number from 1"):
+        await client.dead_letters.page(limit=0)
+    for limit in (0, -1):  # as another client may ask
+        reply = await harness.transport.list_dead_letters(DeadLettersCall(limit=limit))
+        assert reply.jobs == []
+        behind = await harness.transport.list_dead_letters(DeadLettersCall(before_seq=reply.before_seq))
+        assert [view.id for view in behind.jobs] == [job_id]
 
 
 async def test_a_dead_letter_is_inspected_with_its_payload(harness: ClientHarness) -> None:

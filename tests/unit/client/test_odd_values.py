@@ -30,7 +30,12 @@ class NoText:
 
 NESTED: list[Any] = []
 NESTED.append(NESTED)
+LOOP: dict[str, Any] = {}
+LOOP["itself"] = LOOP
 ODD: dict[str, Any] = {
+    "zero": 0,
+    "a payload that contains itself": chat(config={"extra_body": LOOP}),
+    "a generator": (payload for payload in ()),
     "half a pair": "\ud800",
     "both kinds": "é\udfff",
     "a line break": "a\nb",
@@ -85,6 +90,7 @@ CALLS: dict[str, Call] = {
     "submit_job options": lambda c, o, x: c.submit_job(chat(), x),
     "submit_job scope": lambda c, o, x: c.submit_job(chat(), {"idempotency_key": "k"}, scope=x),
     "submit_jobs payloads": lambda c, o, x: c.submit_jobs(x),
+    "submit_jobs with an id": lambda c, o, x: c.submit_jobs(x, {"job_id": NOBODY}),
     "submit_jobs batch_id": lambda c, o, x: c.submit_jobs([chat()], batch_id=x),
     "submit_batch payloads": lambda c, o, x: c.submit_batch(x),
     "submit_batch key": lambda c, o, x: c.submit_batch([chat()], idempotency_key=x),
