@@ -40,12 +40,14 @@ class _Found(NamedTuple):
 
     keys: dict[str, StoredKey]
     batches: Set[str]
-    needs: dict[str, str]  #: states
+    ended: dict[str, str]  #: states of the needed jobs that have ended
+    pending: Set[str]  #: needed jobs that it has, and that have not ended in it
     repeated: dict[str, tuple[int, str, bytes]]  #: dead letters: seq, state, Progress
 
     def __or__(self, other: _Found) -> _Found:
-        needs, repeated = self.needs | other.needs, self.repeated | other.repeated
-        return _Found(self.keys | other.keys, self.batches | other.batches, needs, repeated)
+        ended, pending = self.ended | other.ended, self.pending | other.pending
+        repeated = self.repeated | other.repeated
+        return _Found(self.keys | other.keys, self.batches | other.batches, ended, pending, repeated)
 
 
 class Rounds:
@@ -61,8 +63,8 @@ class Rounds:
         prepared: Mapping[int, Prepared],
     ) -> None:
         self._prepared = prepared
-        self._apply, self._engine, self._journal, self._commits = apply, engine, journal, commits
-        self._holds = holds
+        self._apply, self._journal, self._commits = apply, journal, commits
+        self._live, self._holds = engine.core.live, holds
         self._waiting: list[Asked] = []  # in the order they came
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -85,7 +87,7 @@ class Rounds:
         names = {group.batch.id} if group.batch is not None else set[str]()
         if ready := self._prepared.get(id(group)):
             names |= ready.keys
-            weight = ready.bytes + _JOB_BYTES * len(ready.jobs)
+            weight = ready.bytes + _JOB_BYTES * (len(ready.jobs) + sum(ready.needed.values()))
             return Asked(group, answered, ready.jobs.keys(), names, ready.outside.keys(), weight, is_large=True)
         names.update(job.header.idempotency_key for job in group.jobs)
         names |= repeated_by(group)
@@ -161,8 +163,7 @@ class Rounds:
         """Let large groups know how the jobs outside ended that they need. What ends meanwhile is in a commit."""
         for one in asked:
             if one.is_large and (ready := self._prepared.get(id(one.group))):
-                ended = {job_id: state for job_id in one.needs if (state := found.needs.get(job_id, "")) in TERMINAL}
-                await in_parts(ready.meet(ended, _MET))
+                await in_parts(ready.meet(found.ended, _MET))
 
     async def _look_up(self, asked: Sequence[Asked]) -> tuple[Sequence[Asked], _Found]:
         """Return what the journal says. A group for which it can't be read fails, and is left out."""
@@ -175,7 +176,7 @@ class Rounds:
                 raise
             _log.warning("%d groups could not be looked up together, each is looked up alone: %s", len(asked), error)
         readable: list[Asked] = []
-        found = _Found({}, frozenset(), {}, {})
+        found = _Found({}, frozenset(), {}, frozenset(), {})
         for one in asked:
             try:
                 found |= await self._commits.read(self._read, [one])
@@ -196,10 +197,13 @@ class Rounds:
         for one in asked:
             one.compare(used)
         dead = self._journal.jobs(repeated, with_result=False).values() if repeated else ()
+        states = self._journal.states(list(needs)) if needs else {}
+        ended = {job_id: state for job_id, state in states.items() if state in TERMINAL}
         return _Found(
             used,
             frozenset(batch_id for batch_id in batches if self._journal.batch(batch_id) is not None),
-            self._journal.states(list(needs)) if needs else {},
+            ended,
+            states.keys() - ended.keys(),
             {job.id: (job.seq, job.state, job.progress) for job in dead},
         )
 
@@ -221,12 +225,11 @@ class Rounds:
 
         A job that is being deleted was not needed when that began, so it may be one of these.
         """
-        gone = {job_id for job_id in one.needs - one.sure if not self._engine.knows(job_id)}
-        doubtful = {
-            job_id
-            for job_id in gone
-            if deletes or job_id in unsure or found.needs.get(job_id, "completed") not in TERMINAL
-        }
+        if not one.needs:
+            return False
+        # There may be 100,000 needs: whole sets are compared, and nothing is asked of each job.
+        gone = set(one.needs).difference(one.sure, self._live.keys())
+        doubtful = gone if deletes else gone & (unsure | found.pending)
         one.sure |= doubtful  # at the next round
         return bool(doubtful)
 
@@ -234,8 +237,8 @@ class Rounds:
         groups = [one.group for one in new]
         same = {job_id: is_same for one in new for job_id, is_same in one.same.items()}
         digests = {one.group.jobs[0].id: one.digest for one in new if one.digest}
-        ended = {job_id: state for job_id, state in found.needs.items() if state in TERMINAL}
-        replies, committed = self._apply(Submit(groups, same, digests, ended, found.batches, repeated=found.repeated))
+        command = Submit(groups, same, digests, found.ended, found.batches, repeated=found.repeated)
+        replies, committed = self._apply(command)
         for one, refusal in zip(new, replies, strict=True):
             one.answer(Answer(refusal, committed=committed))
 

@@ -19,8 +19,9 @@ from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import turns
 
 
-def fan_in(job_id: str, needed: Sequence[str], *, again: bool = False) -> SubmitGroup:
+def fan_in(job_id: str, needed: Sequence[str], *, again: bool = False, key: str = "") -> SubmitGroup:
     made = replace(header(batch_id=f"b-{job_id}"), needs=tuple(map(Need, needed)), on_error="include")
+    made.idempotency_key = key
     return SubmitGroup([submission(job_id, made)], again, batch=BatchSpec(f"b-{job_id}", "fan_in"))
 
 
@@ -52,6 +53,41 @@ async def test_many_groups_of_one_call_are_accepted_some_in_each_step(
     assert max(sizes) <= 1_000 + 301
     assert await queue.service.submit([replace(each, maybe_known=True) for each in sent]) == [None] * 20
     assert queue.service.stats().adapter.total_jobs == 320
+
+
+async def test_many_large_groups_with_keys_are_accepted_some_in_each_step(
+    queue: ServiceHarness, sizes: list[int]
+) -> None:
+    names = [f"n{n}" for n in range(1_100)]
+    await queue.submit(*names)
+    sizes.clear()
+    sent = [fan_in(f"f{at}", names, key=f"key-{at}") for at in range(20)]
+    assert await queue.service.submit(sent) == [None] * 20
+    assert sum(sizes) == 20 * 1_101
+    assert max(sizes) <= 2 * 1_101
+
+
+async def test_what_a_large_graph_needs_is_not_asked_for_job_by_job_in_the_step_that_accepts_it(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"n{n}" for n in range(3_000)]
+    await queue.submit(*names)
+    await queue.service.cancel(names)
+    asked = [0]
+    knows = QueueEngine.knows
+
+    def counted(engine: QueueEngine, job_id: str) -> bool:
+        asked[0] += 1
+        return knows(engine, job_id)
+
+    monkeypatch.setattr(QueueEngine, "knows", counted)
+    submit = asyncio.create_task(queue.service.submit([fan_in("f", names, key="key")]))
+    steps = [0]
+    while not submit.done():
+        await turns(1)
+        steps.append(asked[0])
+    assert submit.result() == [None]
+    assert max(after - before for before, after in pairwise(steps)) <= 1_000
 
 
 async def test_a_group_may_need_jobs_of_one_before_it_in_the_call(queue: ServiceHarness) -> None:
