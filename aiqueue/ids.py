@@ -107,6 +107,24 @@ def id_of(*words: str) -> str:
     return str(UUID(bytes=digest[:15] + b"\0", version=5))
 
 
+def next_try_of(job_id: str) -> str:
+    """Return the id of the job that ``map`` puts in the place of a failed one: it follows from that one's id.
+
+    >>> next_try_of("2a7bd688-c079-5030-8e08-1483d22b0a00")
+    '44fff489-9929-5355-be41-1e243386cb00'
+    """
+    return id_of(job_id, "next try")
+
+
+def is_derived(text: str) -> bool:
+    """Return True for an id of ``id_of``, as the jobs of ``map`` have.
+
+    >>> is_derived(id_of("row")), is_derived(new_job_ids(1)[0]), is_derived("job-1")
+    (True, False, False)
+    """
+    return len(text) == _LENGTH and text[14] == "5"
+
+
 def new_id(prefix: str) -> str:
     """Return a new id for something that is not a job: ``worker-…``, ``client-…``, ``batch-…``."""
     return f"{prefix}-{_factory.take(1)[0]}"

@@ -12,20 +12,19 @@ from aiqueue import texts
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client import given
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
-from aiqueue.client.look_ups import is_unread, look_up
+from aiqueue.client.look_ups import look_up
 from aiqueue.errors import BatchNotFound, FieldError, ValidationError
-from aiqueue.ids import id_of, new_id
+from aiqueue.ids import new_id
 from aiqueue.models import BatchOptions
 from aiqueue.orchestrator.rows import AnyRows, chunks_of
 from aiqueue.orchestrator.submitting import PartSender
-from aiqueue.protocol import END_STATES
+from aiqueue.orchestrator.tries import RowTries
 from aiqueue.views import JobInfo
 
 Key = Callable[[Any], str]
 
 _PAGE = 500
 _LONGEST_KEY = 2**20  # characters: a key is hashed, and never sent
-_MOST_TRIES = 100  # of one row, over all runs
 _LOOK_AGAIN_S = 0.3
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -85,33 +84,15 @@ class Mapping:
     async def _known(self, keys: list[str]) -> tuple[list[str], list[int]]:
         """Return the ids of the rows' jobs, and which of those are to be submitted: new ones, and those that failed.
 
-        One that failed and has a successor, however that came, has not failed unless the successor has. One that can't
-        be read may have completed, so it is not tried again.
+        One that failed and has a successor, however that came, has not failed unless the successor has.
         """
-        ids = [self._id_of(key, 0) for key in keys]
-        tried = [0] * len(keys)
-        open_ones, new = list(range(len(keys))), list[int]()
-        for _ in range(_MOST_TRIES):
-            asked = [ids[at] for at in open_ones]
+        rows = [RowTries(self._run_id, key) for key in keys]
+        searched = rows
+        while searched:
+            asked = [row.job_id for row in searched]
             found = await look_up(self._adapter.session.transport, asked, retry_s=_LOOK_AGAIN_S)
-            looked_at, open_ones = open_ones, []
-            for at, view in zip(looked_at, found, strict=True):
-                if isinstance(view, Exception):
-                    raise view
-                if is_unread(view):
-                    continue
-                if view is None and ids[at] == self._id_of(keys[at], tried[at]):
-                    new.append(at)
-                elif view is None or (view.status in END_STATES and view.status != "completed"):
-                    open_ones.append(at)
-                    if view is not None and view.successor:  # a retry or a redrive has tried it again
-                        ids[at] = view.successor
-                    else:
-                        tried[at] += 1
-                        ids[at] = self._id_of(keys[at], tried[at])
-            if not open_ones:
-                break
-        return ids, sorted(new)
+            searched = [row for row, view in zip(searched, found, strict=True) if not row.see(view)]
+        return [row.job_id for row in rows], [at for at, row in enumerate(rows) if row.is_new]
 
     def _key_of(self, row: AnyPayload) -> str:
         index = len(self._seen)
@@ -121,9 +102,6 @@ class Mapping:
             raise ValidationError([FieldError("key", message, index)])
         self._seen[key] = index
         return key
-
-    def _id_of(self, key: str, tried: int) -> str:
-        return id_of(self._run_id, key, str(tried))
 
 
 def _hash(row: Any) -> str:

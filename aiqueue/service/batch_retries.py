@@ -176,6 +176,8 @@ class BatchRetries:
             with self._commits.watched() as later:
                 rows = await self._commits.read(self._pages.again, seqs)
                 rows = [row for row in rows if not has_successor(row.progress)]  # redriven, or deleted, meanwhile
+                tried_again = await self._successors.tried_again(rows)
+                rows = [row for row in rows if row.id not in tried_again]
                 views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
                 jobs = [_again(view, own[view.id], ChainMap(own, heirs)) for view in views]

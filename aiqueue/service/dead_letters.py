@@ -90,8 +90,9 @@ class DeadLetters:
         One that a live job needs is no dead letter any more but stays, as a failed job, until retention takes it: what
         waits for it may go on after an error, and is given that error. So does one whose successor lives or completed:
         its id and its key go on standing for that work, which is not to be done again. So does a redrive that was
-        redriven, while the job that it repeats is kept: whoever deletes that job must find how its work goes on. One
-        whose row can't be read stays; its error is raised if no other was asked for.
+        redriven, while the job that it repeats is kept: whoever deletes that job must find how its work goes on. So
+        does one that ``map`` has tried again. One whose row can't be read stays; its error is raised if no other was
+        asked for.
         """
         async with self._deleting:
             return await self._delete(ids)
@@ -102,6 +103,7 @@ class DeadLetters:
             with self._commits.watched() as later:
                 dead, keys, repeats = await self._stored(ids)
                 repeated = await self._successors.living([job.id for job in dead])
+                tried = await self._successors.tried_again(dead)
                 over = [job for job in dead if job.id not in repeated]
                 before = await self._successors.before({job.id: repeats[job.id] for job in over if job.id in repeats})
                 unused = {key: job_id for key, job_id in keys.items() if job_id not in repeated}
@@ -112,12 +114,12 @@ class DeadLetters:
         if dead:
             links, ends = links_among(over, before)
             needed = {job.id for job in over if self._is_needed(job.id)} - links
-            kept = repeated | links
+            kept = repeated | links | tried
             rows = Rows(deletes=[job.seq for job in over if job.id not in kept | needed], free_keys=free)
             failed = JobState.FAILED.value
             rows.states = [
                 *(_row(job, failed, job.progress) for job in dead if job.id in kept),
-                *(_row(job, failed, with_successor(job.progress, DELETED)) for job in dead if job.id in needed),
+                *(_row(job, failed, with_successor(job.progress, DELETED)) for job in dead if job.id in needed - kept),
                 *(_row(job, job.state, with_successor(job.progress, DELETED)) for job in ends),
             ]
             forgotten = {seq for commit in later for seq in commit.deletes}  # by retention, meanwhile

@@ -59,7 +59,7 @@ from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
 from aiqueue.service.shown_times import show_events
 from aiqueue.service.steps import Steps
-from aiqueue.service.successors import Successors
+from aiqueue.service.successors import Successors, has_live_next_try
 from aiqueue.service.ticking import Ticker
 from aiqueue.service.worker_desk import WorkerDesk
 from aiqueue.views import Stats, moment
@@ -95,16 +95,22 @@ class QueueService:
         self._commits = commits = CommitPipeline(
             journal, self._publish, writer=writer, on_fault=self._faults.trip, check_open=self._check_open
         )
-        holds = Holds(self._engine.core.links.is_needed)
+        holds = Holds(self._is_needed)
+        successors = Successors(self._engine, journal, commits)
         self._drops = drops = Drops(self._engine, journal, commits)
         taken = self._faults.taken_ids()
         self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken, holds, drops)
         live = self._engine.core.live
         self._retention = Retention(
-            settings.retention, journal, self._commits, self._clock, lambda: len(live), holds.needed
+            settings.retention,
+            journal,
+            self._commits,
+            self._clock,
+            lambda: len(live),
+            holds.needed,
+            successors.followed,
         )
         self._look_ups = LookUps(self._engine, journal, commits, drops)
-        successors = Successors(self._engine, journal, commits)
         self.dead_letters = DeadLetters(journal, self._commits, self._look_ups, successors, is_needed=holds.needed)
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(
@@ -243,6 +249,10 @@ class QueueService:
         await self._retention.close()
         await self._commits.close()
         self._journal.close()
+
+    def _is_needed(self, job_id: str) -> bool:
+        """Return True if a job that has not ended needs this one, or is the next try of it."""
+        return self._engine.core.links.is_needed(job_id) or has_live_next_try(self._engine, job_id)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,7 +1,8 @@
 """Forgetting jobs that have ended: by age and by count, so few rows and bytes per commit that nothing else waits.
 
 What ended first goes first, in the order of an index by end; so what is not over is not read. A job whose result a live
-one needs is kept, however old. An idempotency key is kept while one of the jobs that were submitted with it, or
+one needs is kept, however old. So is a failed one as long as its retry, its redrive or its next try by ``map`` is kept:
+``map`` finds that one through it. An idempotency key is kept while one of the jobs that were submitted with it, or
 their batch, lives, and for a day after the last end, whatever is deleted before.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
@@ -23,12 +24,18 @@ _STEP = 500  # jobs read, and at most deleted, at once; keys too
 _STEP_BYTES = 8 * 2**20  # of payloads and results; some 40 ms
 _REST_S = 60.0  # between two passes
 _FIRST = (0.0, 0)
+_LOOKS = 5  # at a job that can't be read, one in each pass: after that it is forgotten, whatever it would have said
+
+
+async def _none_followed(job_ids: Collection[str]) -> tuple[set[str], set[str]]:
+    return set(), set()
 
 
 class Retention:
     """Walks over the ended jobs in the order of their ends, again and again. ``tick`` starts the next pass.
 
     ``count_live`` says how many jobs have not ended, ``is_needed`` whether one of them needs the job of an id.
+    ``followed`` returns which of some jobs failed and have a successor that is kept, and which of them can't be read.
     """
 
     def __init__(
@@ -39,9 +46,11 @@ class Retention:
         clock: Clock,
         count_live: Callable[[], int],
         is_needed: Callable[[str], bool] = lambda job_id: False,
+        followed: Callable[[Collection[str]], Awaitable[tuple[set[str], set[str]]]] = _none_followed,
     ) -> None:
         self._config, self._journal, self._commits, self._clock = config, journal, commits, clock
-        self._count_live, self._is_needed = count_live, is_needed
+        self._count_live, self._is_needed, self._followed = count_live, is_needed, followed
+        self._looks: dict[str, int] = {}  # by job that can't be read: in how many passes it was looked at
         self._after = _FIRST  #: time and seq of the last job looked at
         self._excess = 0  # jobs beyond the limit of their number, still to be deleted in this pass
         self._next_pass_at = 0.0
@@ -78,20 +87,31 @@ class Retention:
         too_old = self._clock.now() - self._config.max_age_s
         before = math.inf if self._excess else too_old
         rows = await asyncio.to_thread(self._journal.ended, after=self._after, before=before, limit=_STEP)
-        over: list[EndedRow] = []
-        for row in rows:
+        due, passed = self._due(rows, too_old)
+        await self._forget_jobs(due)
+        if passed:
+            self._after = passed[-1].at, passed[-1].seq
+        return len(rows) == _STEP if len(passed) == len(rows) else self._excess > 0
+
+    def _due(self, rows: Sequence[EndedRow], too_old: float) -> tuple[list[EndedRow], Sequence[EndedRow]]:
+        """Return which of the jobs are over by their age or number, and all that were looked at for it."""
+        due: list[EndedRow] = []
+        for at, row in enumerate(rows):
             if self._is_needed(row.id):
                 continue
-            if row.at >= too_old and not self._excess:
-                return await self._forget_jobs(over)
-            self._excess -= self._excess > 0
-            over.append(row)
-        await self._forget_jobs(over)
-        if rows:
-            self._after = rows[-1].at, rows[-1].seq
-        return len(rows) == _STEP
+            if row.at >= too_old and len(due) >= self._excess:
+                return due, rows[:at]
+            due.append(row)
+        return due, rows
 
-    async def _forget_jobs(self, rows: Sequence[EndedRow]) -> bool:
+    async def _kept(self, due: Sequence[EndedRow]) -> set[str]:
+        """Return the jobs that are over and still kept, as what may have completed in their place is."""
+        kept, unread = await self._followed([row.id for row in due])
+        for job_id in unread:
+            self._looks[job_id] = self._looks.get(job_id, 0) + 1
+        return kept | {job_id for job_id in unread if self._looks[job_id] < _LOOKS}
+
+    async def _forget_jobs(self, rows: Sequence[EndedRow]) -> None:
         """Delete jobs, those with large payloads or results a few at a time: their pages are freed one by one."""
         sizes = await self._sizes([row.seq for row in rows]) if rows else {}
         part: list[EndedRow] = []
@@ -103,8 +123,8 @@ class Retention:
                 part, weight = [], 0
             part.append(row)
             weight += size
-        await self._forget_part(part)
-        return False
+        if part:
+            await self._forget_part(part)
 
     async def _sizes(self, seqs: Sequence[int]) -> dict[int, int]:
         try:
@@ -115,8 +135,13 @@ class Retention:
             return dict.fromkeys(seqs, _STEP_BYTES)
 
     async def _forget_part(self, part: Sequence[EndedRow]) -> None:
-        """Delete some jobs in one commit, except those that a job needs which was accepted since they were read."""
-        if seqs := [row.seq for row in part if not self._is_needed(row.id)]:
+        """Delete some jobs in one commit, except those that a job needs or repeats, also one accepted meanwhile."""
+        with self._commits.watched() as later:
+            kept = await self._kept(part)
+        changed = {row[0] for commit in later for row in commit.states}
+        over = [row for row in part if row.id not in kept and row.seq not in changed]
+        if seqs := [row.seq for row in over if not self._is_needed(row.id)]:
+            self._excess = max(0, self._excess - len(seqs))
             await self._forget(Rows(deletes=seqs))
 
     async def _forget(self, rows: Rows) -> None:

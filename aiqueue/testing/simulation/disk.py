@@ -12,6 +12,8 @@ from aiqueue.engine.batch_records import decode_stored_batch
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.records import decode_progress
 from aiqueue.engine.states import TERMINAL, JobState
+from aiqueue.engine.successors import successor_of
+from aiqueue.ids import next_try_of
 from aiqueue.journal.base import NO_LIMIT, Journal, JournalRefused, JournalTaken, StoredJob, StoredKey
 from aiqueue.protocol import JobHeader, decode_header
 from aiqueue.testing.memory_disk import Disk
@@ -19,6 +21,7 @@ from aiqueue.testing.memory_journal import MemoryJournal, disk_full
 from aiqueue.testing.simulation.world import World
 
 _AGAIN_S = 0.5
+_PASS_S = 61.0  # from one pass of retention to the next, at most
 _NOTICED_S = 2.0  # the watchdog's, to end a queue that can't go on
 
 
@@ -36,6 +39,7 @@ class History:
         self.ends: dict[int, tuple[str, bytes]] = {}
         self.ended_at: dict[int, float] = {}
         self.deleted: set[int] = set()
+        self._gone_at: dict[str, float] = {}  # by job id: what was kept for it goes in the pass after
         self.successors: dict[str, str] = {}  #: by job id: the job that repeats it
         self.on_repeat: Callable[[str], None] = lambda job_id: None
 
@@ -98,12 +102,23 @@ class History:
         live = [header for job_id, header in self.headers.items() if self.seqs.get(job_id, 0) not in ended_at]
         needed = {need.job_id for header in live for need in header.needs}
         kept = [seq for seq in ended_at if seq not in self.deleted and self.ids[seq] not in needed]
+        kept = [seq for seq in kept if not self._is_followed(seq)]
         first = min(kept, key=lambda seq: ended_at[seq], default=last)
         if ended_at[first] < ended_at[last] - 1.0:
             self._world.violated("forgotten before what ended earlier", last, "before", first)
 
+    def _is_followed(self, seq: int) -> bool:
+        """Return True for a failed job that is kept because what was put in its place is."""
+        state, progress = self.ends[seq]
+        heirs = {successor_of(progress), next_try_of(self.ids[seq])}
+        since = self._world.loop.now - _PASS_S
+        return state != JobState.COMPLETED and any(
+            heir in self.seqs or self._gone_at.get(heir, -1.0) >= since for heir in heirs
+        )
+
     def _delete(self, seq: int) -> None:
         self.deleted.add(seq)
+        self._gone_at[self.ids.get(seq, "")] = self._world.loop.now
         job_id = self.ids.get(seq, "")
         if self.seqs.get(job_id) == seq:
             del self.seqs[job_id]

@@ -186,3 +186,23 @@ async def test_a_row_whose_job_can_not_be_read_is_not_run_again(monkeypatch: pyt
         assert [info.status for info in again] == ["completed", "completed" if heals else "failed", "completed"]
         assert len(system.provider.calls) == 3
         assert healing is None or healing.done()
+
+
+async def test_a_row_that_failed_as_often_as_it_may_shows_its_last_failure_and_the_others_go_on(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(request: ProviderRequest) -> None:
+        if "!" in str(request.body):
+            raise InvalidRequest("Provider sim: 400", status=400)
+
+    monkeypatch.setattr("aiqueue.orchestrator.tries._MOST", 3)
+    await system.work()
+    system.provider.behave = fail
+    jobs: list[str] = []
+    for run in range(5):
+        found = [each.job async for each in orchestrator.map([chat("!b"), chat(str(run))], run_id="r")]
+        assert [info.status for info in found] == ["failed", "completed"]
+        jobs.append(found[0].job_id)
+    assert len(set(jobs)) == 3
+    assert jobs[2:] == [jobs[2]] * 3
+    assert len(system.provider.calls) == 5 + 3
