@@ -28,6 +28,9 @@ def submit(core: Core, turn: Turn, command: Submit) -> list[Refusal | None]:
 
 
 def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refusal | None:
+    looked_at = command.prepared.get(id(group))
+    if looked_at is not None and looked_at.fault is not None:
+        return looked_at.fault
     if ready := prepared.prepared_of(group, command):
         return _accept_prepared(core, turn, ready, command)
     fresh: dict[str, Submission] = {}

@@ -23,18 +23,20 @@ from aiqueue.engine.effects import NOT_ENDED, JobRows
 from aiqueue.engine.publishing import Turn
 from aiqueue.engine.records import Common, JobRecord, Progress, encode_progress
 from aiqueue.engine.states import JobState
-from aiqueue.errors import DuplicateBatch, ValidationError
+from aiqueue.errors import DuplicateBatch, DuplicateJob, ValidationError
 from aiqueue.protocol import Failure, JobHeader, Need, Refusal, Submission, SubmitGroup, encode
 
 
 class Prepared:
-    """One group, as far as it is ready. If it is not ``is_sound``, ``admission`` takes it or says why it is refused."""
+    """One group, as far as it is ready. If it is not ``is_sound``, ``fault`` says why; else it goes the usual way."""
 
     def __init__(self, core: Core, group: SubmitGroup) -> None:
         self._core, self.group = core, group
         self._batch_id = group.batch.id if group.batch is not None else ""
-        is_sound = group.batch is None or not soundness.fault_in_spec(group.batch)
-        self.is_sound = is_sound and not excess(len(job.header.needs) for job in group.jobs)
+        wrong = soundness.fault_in_spec(group.batch) if group.batch is not None else ""
+        wrong = wrong or excess(len(job.header.needs) for job in group.jobs)
+        self.fault = Refusal(ValidationError.kind, wrong) if wrong else None  #: why it can't be accepted, ever
+        self.is_sound = not wrong
         self.jobs: dict[str, JobRecord] = {}  #: by id, in order; their seqs are those of acceptance
         self.headers: list[bytes] = []
         self.payloads: list[bytes] = []
@@ -68,17 +70,23 @@ class Prepared:
 
     def _add(self, submitted: Submission, now: float) -> bool:
         header, job_id = submitted.header, submitted.id
-        if job_id in self.jobs or (self._batch_id and header.batch_id != self._batch_id):
-            return False
+        if job_id in self.jobs:
+            return self._refuse(DuplicateJob.kind, str(DuplicateJob(job_id)), job_id)
+        if self._batch_id and header.batch_id != self._batch_id:
+            said = f"belongs to batch {header.batch_id!r}, not {self._batch_id!r}"
+            return self._refuse(ValidationError.kind, said, job_id)
         if header.redriven_from:  # accepted in the usual way, which checks the dead letter and notes its successor
             return False
         if header.needs:
-            if header.on_error not in ON_ERROR or not self._batch_id:
+            if not self._batch_id:
                 return False
+            if header.on_error not in ON_ERROR:
+                said = f"on_error must be one of {', '.join(sorted(ON_ERROR))}"
+                return self._refuse(ValidationError.kind, said, job_id)
             self._link(job_id, header)
         if self._last is None or self._last[0] is not header:
-            if not soundness.is_usual(header) and soundness.fault_in_header(header, len(self._core.levels)):
-                return False
+            if not soundness.is_usual(header) and (wrong := soundness.fault_in_header(header, len(self._core.levels))):
+                return self._refuse(ValidationError.kind, wrong, job_id)
             header.created_at = now
             self._last = header, self._core.common(header), encode(header)
         _, common, row = self._last
@@ -94,6 +102,10 @@ class Prepared:
         if header.run_at or header.fail_fast or header.expires_at or header.expires_in_ms:
             self.timed[job_id] = header
         return True
+
+    def _refuse(self, kind: str, said: str, job_id: str) -> bool:
+        self.fault = Refusal(kind, said, job_id)
+        return False
 
     def _link(self, job_id: str, header: JobHeader) -> None:
         self.needs[job_id], self.on_error[job_id] = header.needs, header.on_error

@@ -6,6 +6,7 @@ of several failed needs their error names. See ``prepared``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace as changed
 from typing import Any
@@ -289,3 +290,45 @@ def test_graphs_that_need_the_same_jobs_all_hold_them(counts: list[int]) -> None
         assert queue.engine.core.links.is_needed("d0")
         queue.cancel(f"f{at}")
     assert not any(map(queue.engine.core.links.is_needed, names))
+
+
+class Looked(list[Submission]):
+    """Jobs, and how often they are all gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Submission]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def spoil(group: SubmitGroup, fault: str) -> None:
+    """Give a chain a fault with which it is never accepted."""
+    assert group.batch is not None
+    last = group.jobs[-1].header
+    if fault == "ratio":
+        group.batch.max_failed_ratio = 2.0
+    elif fault == "edges":
+        last.needs = tuple(Need("g0") for _ in range(10_001))
+    elif fault == "twice":
+        group.jobs[-1] = submission("g1", last)
+    else:
+        setattr(last, *{"on_error": ("on_error", "other"), "batch": ("batch_id", "z"), "level": ("level", 9)}[fault])
+
+
+@pytest.mark.parametrize("fault", ["ratio", "edges", "twice", "on_error", "batch", "level"])
+def test_a_large_group_with_a_fault_is_refused_as_any_other_and_not_gone_through_again(fault: str) -> None:
+    def made() -> SubmitGroup:
+        group = graph(job("g0"), *(job(f"g{at}", f"g{at - 1}") for at in range(1, 20)))
+        spoil(group, fault)
+        return group
+
+    (usual,) = submitted(QueueHarness(), made(), ready=False)
+    assert usual is not None
+    queue, group = QueueHarness(), made()
+    ready = queue.engine.prepare(group)
+    for _ in ready.in_parts(5, now=queue.clock.now()):
+        pass
+    group.jobs = looked = Looked(group.jobs)
+    assert queue.do(Submit([group], prepared={id(group): ready})).reply == [usual]
+    assert looked.passes == 0
