@@ -227,8 +227,8 @@ class Rounds:
         """
         if not one.needs:
             return False
-        # There may be 100,000 needs: whole sets are compared, and nothing is asked of each job.
-        gone = set(one.needs).difference(one.sure, self._live.keys())
+        # There may be 100,000 needs, so whole sets are compared. The dict, not its view: a view is walked to its end.
+        gone = set(one.needs).difference(self._live) - one.sure
         doubtful = gone if deletes else gone & (unsure | found.pending)
         one.sure |= doubtful  # at the next round
         return bool(doubtful)
