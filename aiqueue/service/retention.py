@@ -143,6 +143,8 @@ class Retention:
         if seqs := [row.seq for row in over if not self._is_needed(row.id)]:
             self._excess = max(0, self._excess - len(seqs))
             await self._forget(Rows(deletes=seqs))
+            for row in over:
+                self._looks.pop(row.id, None)
 
     async def _forget(self, rows: Rows) -> None:
         await asyncio.shield(self._commits.append(Effects(rows=rows)))
