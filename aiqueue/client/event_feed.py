@@ -74,6 +74,7 @@ class EventFeed:
         """
         ids = list(job_ids)
         futures = [self.expect(job_id) for job_id in ids]
+        self._waiting.whole.update(ids)
         try:
             if foreign := await self._look_up(ids, all_known=True):
                 self._waiting.foreign.update(foreign)
@@ -231,10 +232,11 @@ class EventFeed:
             self._listen(event)
 
     def _ended(self, event: Event) -> None:
-        if tells_all(event):
+        waiting, job_id = self._waiting, event.job_id
+        if tells_all(event) and (job_id in waiting.headers or job_id not in waiting.whole):
             self._show_end(event)
         else:
-            self._look_up_soon(event.job_id, event)
+            self._look_up_soon(job_id, event)
 
     def _look_up_soon(self, job_id: str, end: Event | None = None) -> None:
         self._unsure[job_id] = end or self._unsure.get(job_id)

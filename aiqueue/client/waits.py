@@ -15,6 +15,7 @@ class Waits:
     def __init__(self) -> None:
         self._futures: dict[str, list[asyncio.Future[JobInfo]]] = {}
         self.headers: dict[str, JobHeader] = {}  #: of those that were looked up
+        self.whole: set[str] = set()  #: to be shown with their headers
         self.foreign: set[str] = set()  #: submitted by other clients
         self._accepted: set[str] = set()  # on the queue's disk since their submit
         self._missed: set[str] = set()  # not found by a look-up: not accepted yet, or deleted by then
@@ -73,6 +74,7 @@ class Waits:
 
     def _end(self, job_id: str) -> list[asyncio.Future[JobInfo]]:
         self.headers.pop(job_id, None)
+        self.whole.discard(job_id)
         self.foreign.discard(job_id)
         self._accepted.discard(job_id)
         self._missed.discard(job_id)

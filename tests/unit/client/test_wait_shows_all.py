@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import ProviderServerError
-from aiqueue.protocol import Outcome
+from aiqueue.protocol import JobView, Outcome
+from aiqueue.testing.in_process import InProcessTransport
 from aiqueue.testing.jobs import cancelled, chat, completed, failed, final
 from aiqueue.views import JobInfo
 from tests.tools.client_harness import ClientHarness
@@ -106,6 +107,34 @@ async def test_a_waiter_is_shown_all_also_when_the_submitter_gets_the_end_with_i
     assert info == await client.get_job_status(job_id)
     assert [attempt.outcome for attempt in info.attempts] == ["failed"]
     assert (await submit).text == "Hi there"
+
+
+class OldNews(InProcessTransport):
+    """A queue whose answer to the first look-up is under way while the job ends."""
+
+    def __init__(self, system: ClientHarness) -> None:
+        super().__init__(system.queue.service)
+        self.looked, self.arrives = asyncio.Event(), asyncio.Event()
+
+    async def get_jobs(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
+        views = await super().get_jobs(ids, with_payload=with_payload)
+        if not self.looked.is_set():
+            self.looked.set()
+            await self.arrives.wait()
+        return views
+
+
+async def test_a_waiter_is_shown_all_also_when_the_end_overtakes_its_look_up(system: ClientHarness) -> None:
+    transport = OldNews(system)
+    client = await system.client(transport)
+    job_id = await client.submit_job(chat(), OPTIONS)
+    wait = asyncio.create_task(client.wait(job_id))
+    await transport.looked.wait()
+    await complete(system, job_id)
+    await until(lambda: client._feed and job_id not in client._feed._waiting)
+    transport.arrives.set()
+    assert await wait == await client.get_job_status(job_id)
+    assert (await wait).tags == ("a", "b")
 
 
 async def test_a_look_up_that_gets_no_answer_is_made_again(system: ClientHarness, client: AsyncAIQueueAdapter) -> None:
