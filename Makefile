@@ -13,7 +13,7 @@ ARGS ?=
 VERSIONS ?= 3.11 3.12 3.13
 # Tests run in a process for each core. WORKERS=0: in one, whose output is seen as it comes.
 WORKERS ?= logical
-PYTEST = $(BIN)/pytest --numprocesses $(WORKERS)
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --no-loadscope-reorder
 
 # What `make` starts should neither phone home nor wait for the answer.
 export RAY_USAGE_STATS_ENABLED := 0

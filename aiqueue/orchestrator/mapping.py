@@ -13,7 +13,7 @@ from aiqueue.batch_protocol import BatchCall
 from aiqueue.client import given
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.look_ups import look_up
-from aiqueue.errors import BatchNotFound, FieldError, ValidationError
+from aiqueue.errors import BatchNotFound, DuplicateJob, FieldError, ValidationError
 from aiqueue.ids import new_id
 from aiqueue.models import BatchOptions
 from aiqueue.orchestrator.rows import AnyRows, chunks_of
@@ -69,7 +69,7 @@ class Mapping:
                 await sender.seal()
         except BaseException as error:
             await sender.drop()
-            if not isinstance(error, BatchNotFound):
+            if not isinstance(error, BatchNotFound | DuplicateJob):
                 raise
             message = f"{self._run_id!r} was begun again by another program while this one submitted; run one at a time"
             raise ValidationError([FieldError("run_id", message)]) from None

@@ -71,6 +71,7 @@ class PartSender:
             self.count += len(part)
             group = SubmitGroup(part, batch=self.spec) if first else SubmitGroup(part, part_of=self.spec.id)
             group.metadata = self.spec.metadata
+            group.maybe_known = bool(self.spec.run)  # another program may have run the same rows since they were sought
             self._parts.add(asyncio.ensure_future(self._session.submit(group)))
             await self._answered(0 if first else _UNDER_WAY)  # the batch must be there before its further parts are
             self._keeper = self._keeper or asyncio.create_task(self._keep_open())

@@ -15,9 +15,8 @@ def needs_cluster(nodeid: str) -> bool:
 class OneCluster(LoadFileScheduling):
     """Tests with a cluster go to one process, the files of the others to whichever is free.
 
-    The largest group is begun first, and that is those with a cluster. They wait a lot. Two clusters at once would not:
-    what a test kills takes seconds of both cores to start again, and its limits are for a machine that is shared, not
-    for one that stands still.
+    The others come first (tests/conftest.py), so those with a cluster have the machine for themselves. Two clusters at
+    once on two cores fell over, and one beside tests that never wait lost workers that answered too late.
     """
 
     def _split_scope(self, nodeid: str) -> str:

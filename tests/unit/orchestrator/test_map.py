@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,9 @@ from aiqueue.models import BatchOptions
 from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.mapping import Mapping, MapResult
 from aiqueue.orchestrator.submitting import PartSender
+from aiqueue.protocol import SubmitGroup, SubmitReply
 from aiqueue.providers.base import ProviderRequest
+from aiqueue.testing.in_process import InProcessTransport
 from aiqueue.testing.jobs import chat
 from tests.tools.broken_journal import BrokenJournal
 from tests.tools.client_harness import ClientHarness
@@ -92,6 +94,35 @@ async def test_of_two_programs_that_begin_a_run_the_first_is_told(
     assert not [task for task in asyncio.all_tasks() if "_keep_open" in repr(task.get_coro())], "it says that it lives"
     assert len([each async for each in orchestrator.map(rows, run_id="r")]) == 2_500
     assert len(system.provider.calls) == 2_500
+
+
+class LateSubmits(InProcessTransport):
+    """A queue that a client's submits reach late."""
+
+    def __init__(self, system: ClientHarness) -> None:
+        super().__init__(system.queue.service)
+        self.sent, self.arrive = asyncio.Event(), asyncio.Event()
+
+    async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
+        self.sent.set()
+        await self.arrive.wait()
+        return await super().submit(groups, linger_s=linger_s)
+
+
+async def test_rows_that_another_program_ran_since_they_were_sought_are_not_submitted_again(
+    system: ClientHarness, orchestrator: AsyncAIJobOrchestrator
+) -> None:
+    await system.work()
+    transport = LateSubmits(system)
+    late = AsyncAIJobOrchestrator(await system.client(transport))
+    first = asyncio.ensure_future(anext(late.map([chat("a"), chat("b")], run_id="r")))
+    await transport.sent.wait()
+    assert len([each async for each in orchestrator.map([chat("a"), chat("b")], run_id="r")]) == 2
+    transport.arrive.set()
+    with pytest.raises(ValidationError, match="run_id: 'r' was begun again by another program"):
+        await first
+    assert len(system.provider.calls) == 2
+    assert not system.queue.service._faults.failed
 
 
 class FailedRow:
