@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ class LiveReader:
     def read(self, reader: sqlite3.Connection) -> Iterator[Recovered]:
         """Open what is there. Raises ValueError the first time it meets a text that is no UTF-8."""
         read = reader.execute
-        with checks.refused_if_damaged(self._path):
+        # Closed whatever happens: while it is at a row, this connection goes on seeing the database as it was then.
+        with checks.refused_if_damaged(self._path), closing(reader.cursor()) as live:
             try:
                 reader.text_factory = _any_text
                 found = read("SELECT CAST(body AS BLOB) FROM counters").fetchone()
@@ -39,7 +40,7 @@ class LiveReader:
                 batches = read(f"{queries.BATCHES} WHERE ended_at = 0").fetchall()
                 last, parts = read(queries.LAST).fetchone(), read(queries.LIVE_PARTS).fetchall()
                 reader.text_factory = self._text
-                live = read(queries.LIVE)
+                live.execute(queries.LIVE)
                 yield Recovered(found[0] if found else b"", live, gates, schedules, batches, last[0], last[1], parts)
             except sqlite3.OperationalError as error:
                 if self._text is _any_text or not checks.is_no_text(error):

@@ -47,8 +47,8 @@ class PassedOver:
         """Return what ``Journal.ended`` returns, without jobs whose ids can't be read."""
 
         def read() -> list[EndedRow]:
-            found = reader.execute(queries.BY_END.format(self.listed("jobs")), (*after, before, limit))
-            return [EndedRow(at, seq, _text(job_id)) for at, seq, job_id in found]
+            asked = queries.BY_END.format(self.listed("jobs")), (*after, before, limit)
+            return [EndedRow(at, seq, _text(job_id)) for at, seq, job_id in reader.execute(*asked).fetchall()]
 
         def candidates() -> Iterable[int]:
             asked = queries.SEQS_BY_END.format(self.listed("jobs")), (*after, before, limit)

@@ -156,8 +156,8 @@ def _write_batches(writer: sqlite3.Connection, rows: Rows, kept: str) -> None:
 
 def old_batches(connection: sqlite3.Connection, before: float, kept: str) -> list[int]:
     """Return the batches that one commit may forget, the one that ended first at the beginning."""
-    found = connection.execute(queries.OLD_BATCHES.format(kept), (before, FORGOTTEN_AT_ONCE))
-    return [no for (no,) in found.fetchall()]
+    found = connection.execute(queries.OLD_BATCHES.format(kept), (before, FORGOTTEN_AT_ONCE)).fetchall()
+    return [no for (no,) in found]
 
 
 def _forget_batches(writer: sqlite3.Connection, before: float, kept: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from aiqueue.engine.effects import Rows
@@ -45,3 +46,35 @@ def test_a_copy_made_while_the_queue_runs_is_a_journal(tmp_path: Path) -> None:
     assert len(restored.jobs(["job-1", "job-2", "job-3"])) == 3
     commit(restored, 4, b"payload")
     restored.close()
+
+
+def test_an_error_that_somebody_keeps_keeps_no_old_view_of_the_database(tmp_path: Path) -> None:
+    """The frames of its traceback hold what they had in hand, and a cursor that is at a row is such a view."""
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(path)
+    for seq in range(1, 4):
+        commit(journal, seq, b"payload")
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE jobs SET id = CAST(x'ff41' AS TEXT) WHERE seq = 2")
+        other.execute("INSERT INTO states SELECT seq, CAST(x'ff' AS TEXT), x'', 1.0 FROM jobs")
+    kept: list[BaseException] = []
+
+    def load() -> None:
+        with journal.recover() as found:
+            list(found.rows)
+
+    for read in (
+        load,
+        lambda: journal.ended(after=(0.0, 0), before=9.0, limit=9),
+        lambda: journal.states(["job-1", "job-3"]),
+        lambda: journal.jobs(["job-1", "job-3"]),
+        lambda: journal.results([1, 2, 3]),
+    ):
+        try:
+            read()
+        except Exception as error:
+            kept.append(error)
+    assert kept
+    commit(journal, 4, b"payload")
+    assert list(journal.payloads([4])) == [4]
+    journal.close()
