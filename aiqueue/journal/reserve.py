@@ -43,7 +43,7 @@ class Reserve:
             self._path.unlink(missing_ok=True)
 
     def fits_more(self) -> bool:
-        """Tell whether the disk takes more, by trying: a quota is seen by nothing else."""
+        """Tell whether the disk takes more. It is tried: nothing else shows a quota that is used up."""
         probe = self._path.with_suffix(".probe")
         try:
             probe.write_bytes(bytes(_PROBE_BYTES))

@@ -22,7 +22,7 @@ class RowTries:
 
     def __init__(self, run_id: str, key: str) -> None:
         self.job_id = self._try = id_of(run_id, key, "0")
-        self.is_new = False  #: the job is to be submitted
+        self.is_new = False  #: the row has no job yet that ran or runs: submit one under ``job_id``
         self._tries = 1
         self._successors = 0
         self._shown = self.job_id  # the last one that is there

@@ -89,9 +89,9 @@ class DeadLetters:
 
         One that a live job needs is no dead letter any more but stays, as a failed job, until retention takes it: what
         waits for it may go on after an error, and is given that error. So does one whose successor lives or completed:
-        its id and its key go on standing for that work, which is not to be done again. So does a redrive that was
-        redriven, while the job that it repeats is kept: whoever deletes that job must find how its work goes on. So
-        does one that ``map`` has tried again. One whose row can't be read stays; its error is raised if no other was
+        its id and its key go on standing for that work, which is not to be done again. A redrive that was redriven
+        itself stays as long as the job that it repeats: the way from that job to the last redrive leads through it. One
+        that ``map`` has tried again stays too. One whose row can't be read stays; its error is raised if no other was
         asked for.
         """
         async with self._deleting:

@@ -8,7 +8,7 @@ _WITH_CLUSTER = tuple(f"tests/{folder}/" for folder in ("cluster", "crash", "fau
 
 
 def needs_cluster(nodeid: str) -> bool:
-    """Tell whether a test starts a Ray, or uses the one that tests share."""
+    """Tell whether a test starts a Ray cluster or uses the shared one."""
     return nodeid.startswith(_WITH_CLUSTER)
 
 
