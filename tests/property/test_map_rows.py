@@ -64,7 +64,7 @@ class MappedRows:
         await self._client.dead_letters.delete([job.job_id for job in await self._client.dead_letters.find()])
 
     async def _redrive(self) -> None:
-        """Redrive the dead letters of rows that are not done. A redrive of one that is done would run it again, as asked."""
+        """Redrive the dead letters of rows that are not done. One of a row that is done would run again, as asked."""
         for job in await self._client.dead_letters.find():
             _, payload = await self._client.dead_letters.inspect(job.job_id)
             if not any(row in payload.decode() and self._is_done(row) for row in _ROWS):

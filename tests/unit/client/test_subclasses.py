@@ -39,6 +39,7 @@ class Part(float):
 
 
 def text_enum(text: str) -> object:
+    # Made by a call, as the texts come from the table; type checkers take the members' names from the source only.
     return Enum("Mixed", {"ONE": text}, type=str)["ONE"]  # type: ignore[index]
 
 
