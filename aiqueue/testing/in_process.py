@@ -46,7 +46,7 @@ class InProcessTransport:
 
     def __init__(self, service: QueueService) -> None:
         self._service = service
-        self._under_way: set[asyncio.Future[Any]] = set()
+        self._under_way: dict[asyncio.Future[Any], str] = {}  # with the method each calls
         self._lost_calls: Counter[str] = Counter()
         self._lost_answers: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()  #: by method, lost ones too
@@ -67,6 +67,10 @@ class InProcessTransport:
         self._service = service
         for call in self._under_way:
             call.cancel()
+
+    def under_way(self, method: str) -> int:
+        """Return how many calls of ``method`` have no answer yet."""
+        return list(self._under_way.values()).count(method)
 
     # --- the protocols ---
 
@@ -163,7 +167,7 @@ class InProcessTransport:
             self._lost_calls[method] -= 1
             call.cancel()
             raise QueueUnavailable(f"the call {method} was lost")
-        self._under_way.add(call)
+        self._under_way[call] = method
         try:
             given = await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -172,7 +176,7 @@ class InProcessTransport:
                 raise
             raise QueueUnavailable(f"the queue was restarted during {method}") from None
         finally:
-            self._under_way.discard(call)
+            del self._under_way[call]
         if self._lost_answers[method]:
             self._lost_answers[method] -= 1
             raise QueueUnavailable(f"the answer of {method} was lost")

@@ -11,7 +11,7 @@ from aiqueue.testing.in_process import InProcessTransport, worker_beside
 from aiqueue.testing.jobs import settings
 from tests.tools.fake_provider import FakeProvider
 from tests.tools.service_harness import ServiceHarness
-from tests.tools.turns import until
+from tests.tools.turns import turns, until
 
 
 class ClientHarness:
@@ -20,6 +20,7 @@ class ClientHarness:
     def __init__(self, config: Settings | None = None, journal: Journal | None = None) -> None:
         self.queue = ServiceHarness(config or settings(retry_s=0.0, models=("model-a",)), journal)
         self.transport = InProcessTransport(self.queue.service)
+        self._transports = [self.transport]
         self.provider = FakeProvider()
         self._stack = AsyncExitStack()
 
@@ -37,6 +38,8 @@ class ClientHarness:
 
     async def client(self, transport: InProcessTransport | None = None) -> AsyncAIQueueAdapter:
         """Return one more client that is started."""
+        if transport is not None:
+            self._transports.append(transport)
         return await self._stack.enter_async_context(AsyncAIQueueAdapter(transport or self.transport))
 
     async def crash(self) -> None:
@@ -47,5 +50,14 @@ class ClientHarness:
         await dead.service.close()  # only to end its thread: nobody can reach it any more
 
     async def polled(self) -> None:
-        """Wait until every client's long poll waits at the queue."""
-        await until(lambda: self.queue.service._log._parked)
+        """Wait until a client's long poll waits at the queue, and what clients began to look up is found.
+
+        A thread reads what they look up, so it may come long after the poll.
+        """
+        await turns()
+        await until(
+            lambda: (
+                self.queue.service._log._parked
+                and not any(transport.under_way("get_jobs") for transport in self._transports)
+            )
+        )
