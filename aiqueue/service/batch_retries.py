@@ -25,6 +25,7 @@ from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.holds import Holds
 from aiqueue.service.lookup import ended_needs, needs_of
+from aiqueue.service.next_tries import NextTries
 from aiqueue.service.successors import Successors
 
 _AT_ONCE = 500
@@ -82,6 +83,7 @@ class BatchRetries:
         self._pages, self._view_of, self._find = pages, view_of, find
         self._holds = holds
         self._successors = Successors(engine, journal, commits)
+        self._next_tries = NextTries(journal, commits)
         self._under_way: dict[str, _UnderWay] = {}  # by batch
         self._asked: dict[str, _UnderWay] = {}  # by token of a call
         self._answers: dict[str, int] = {}  # by token, the last ones
@@ -176,7 +178,7 @@ class BatchRetries:
             with self._commits.watched() as later:
                 rows = await self._commits.read(self._pages.again, seqs)
                 rows = [row for row in rows if not has_successor(row.progress)]  # redriven, or deleted, meanwhile
-                tried_again = await self._successors.tried_again(rows)
+                tried_again = await self._next_tries.tried_again(rows)
                 rows = [row for row in rows if row.id not in tried_again]
                 views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))

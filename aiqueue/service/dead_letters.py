@@ -17,6 +17,7 @@ from aiqueue.protocol import DeadLettersCall, DeadLettersReply, header_of
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.look_ups import LookUps
+from aiqueue.service.next_tries import NextTries
 from aiqueue.service.portions import first_portion, portions
 from aiqueue.service.row_reads import rows_of
 from aiqueue.service.successors import Successors, links_among
@@ -36,12 +37,14 @@ class DeadLetters:
         commits: CommitPipeline,
         look_ups: LookUps,
         successors: Successors,
+        next_tries: NextTries,
         *,
         is_needed: Callable[[str], bool],
     ) -> None:
         self._journal, self._commits, self._reads = journal, commits, look_ups.reads
         self._view_of = look_ups.view
-        self._successors, self._is_needed = successors, is_needed  # by a job that has not ended
+        self._successors, self._next_tries = successors, next_tries
+        self._is_needed = is_needed  # by a job that has not ended
         self._deleting = asyncio.Lock()  # one after the other, so that the last of a list's jobs frees its key
 
     async def find(self, call: DeadLettersCall) -> DeadLettersReply:
@@ -103,7 +106,7 @@ class DeadLetters:
             with self._commits.watched() as later:
                 dead, keys, repeats = await self._stored(ids)
                 repeated = await self._successors.living([job.id for job in dead])
-                tried = await self._successors.tried_again(dead)
+                tried = await self._next_tries.tried_again(dead)
                 over = [job for job in dead if job.id not in repeated]
                 before = await self._successors.before({job.id: repeats[job.id] for job in over if job.id in repeats})
                 unused = {key: job_id for key, job_id in keys.items() if job_id not in repeated}

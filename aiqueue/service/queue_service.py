@@ -52,6 +52,7 @@ from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.holds import Holds
 from aiqueue.service.intake import Intake
 from aiqueue.service.look_ups import LookUps
+from aiqueue.service.next_tries import NextTries, has_live_next_try
 from aiqueue.service.payload_cache import PayloadCache
 from aiqueue.service.pool_loads import collect_loads
 from aiqueue.service.recovery import load_engine
@@ -59,7 +60,7 @@ from aiqueue.service.retention import Retention
 from aiqueue.service.schedules import ScheduleDesk
 from aiqueue.service.shown_times import show_events
 from aiqueue.service.steps import Steps
-from aiqueue.service.successors import Successors, has_live_next_try
+from aiqueue.service.successors import Successors
 from aiqueue.service.ticking import Ticker
 from aiqueue.service.worker_desk import WorkerDesk
 from aiqueue.views import Stats, moment
@@ -96,7 +97,7 @@ class QueueService:
             journal, self._publish, writer=writer, on_fault=self._faults.trip, check_open=self._check_open
         )
         holds = Holds(self._is_needed)
-        successors = Successors(self._engine, journal, commits)
+        successors, next_tries = Successors(self._engine, journal, commits), NextTries(journal, commits)
         self._drops = drops = Drops(self._engine, journal, commits)
         taken = self._faults.taken_ids()
         self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken, holds, drops)
@@ -109,9 +110,12 @@ class QueueService:
             lambda: len(live),
             holds.needed,
             successors.followed,
+            next_tries.kept,
         )
         self._look_ups = LookUps(self._engine, journal, commits, drops)
-        self.dead_letters = DeadLetters(journal, self._commits, self._look_ups, successors, is_needed=holds.needed)
+        self.dead_letters = DeadLetters(
+            journal, self._commits, self._look_ups, successors, next_tries, is_needed=holds.needed
+        )
         self.schedules = ScheduleDesk(self._apply, self._engine, journal, self._commits, self._clock)
         self.batches = BatchDesk(
             self._apply, self._engine, journal, self._commits, self._clock, self._look_ups, holds, drops

@@ -27,15 +27,12 @@ _FIRST = (0.0, 0)
 _LOOKS = 5  # at a job that can't be read, one in each pass: after that it is forgotten, whatever it would have said
 
 
-async def _none_followed(job_ids: Collection[str]) -> tuple[set[str], set[str]]:
-    return set(), set()
-
-
 class Retention:
     """Walks over the ended jobs in the order of their ends, again and again. ``tick`` starts the next pass.
 
     ``count_live`` says how many jobs have not ended, ``is_needed`` whether one of them needs the job of an id.
-    ``followed`` returns which of some jobs failed and have a successor that is kept, and which of them can't be read.
+    ``followed`` returns which of some jobs failed and have a successor that is kept, and which of them can't be read;
+    ``tried_again`` which have a next try that is kept.
     """
 
     def __init__(
@@ -45,11 +42,13 @@ class Retention:
         commits: CommitPipeline,
         clock: Clock,
         count_live: Callable[[], int],
-        is_needed: Callable[[str], bool] = lambda job_id: False,
-        followed: Callable[[Collection[str]], Awaitable[tuple[set[str], set[str]]]] = _none_followed,
+        is_needed: Callable[[str], bool],
+        followed: Callable[[Collection[str]], Awaitable[tuple[set[str], set[str]]]],
+        tried_again: Callable[[Collection[str]], Awaitable[set[str]]],
     ) -> None:
         self._config, self._journal, self._commits, self._clock = config, journal, commits, clock
-        self._count_live, self._is_needed, self._followed = count_live, is_needed, followed
+        self._count_live, self._is_needed = count_live, is_needed
+        self._followed, self._tried_again = followed, tried_again
         self._looks: dict[str, int] = {}  # by job that can't be read: in how many passes it was looked at
         self._after = _FIRST  #: time and seq of the last job looked at
         self._excess = 0  # jobs beyond the limit of their number, still to be deleted in this pass
@@ -106,7 +105,9 @@ class Retention:
 
     async def _kept(self, due: Sequence[EndedRow]) -> set[str]:
         """Return the jobs that are over and still kept, as what may have completed in their place is."""
-        kept, unread = await self._followed([row.id for row in due])
+        job_ids = [row.id for row in due]
+        kept, unread = await self._followed(job_ids)
+        kept |= await self._tried_again(job_ids)
         for job_id in unread:
             self._looks[job_id] = self._looks.get(job_id, 0) + 1
         return kept | {job_id for job_id in unread if self._looks[job_id] < _LOOKS}

@@ -1,33 +1,22 @@
-"""Finds the job that replaces a failed one: its retry or redrive, or the last in a row of them; or the next try of it.
-
-A failed job's row names its retry or redrive. The next try is made by ``map``, in a batch that may still be dropped: no
-row names it, but its id follows from the failed job's.
-"""
+"""Finds the job that replaces a failed one: its retry or redrive, which its row names, or the last in a row of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from itertools import chain
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.states import JobState
 from aiqueue.engine.successors import is_clear, successor_of
-from aiqueue.ids import is_derived, next_try_of
 from aiqueue.journal.base import Journal, StoredJob
-from aiqueue.protocol import header_of
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.portions import portions
 from aiqueue.service.row_reads import read_each
 
-_MOST_STEPS = 100  # from a job to its last successor, each one a redrive or retry; a damaged row might lead in a circle
+MOST_STEPS = 100  #: from a job to its last successor, each one a redrive or retry; a damaged row might lead in a circle
 _DONE = TERMINAL - {JobState.COMPLETED}
-
-
-def has_live_next_try(engine: QueueEngine, job_id: str) -> bool:
-    """Return True if ``map`` has put a job in this one's place that has not ended."""
-    return is_derived(job_id) and engine.knows(next_try_of(job_id))
 
 
 class Successors:
@@ -66,7 +55,7 @@ class Successors:
         found: dict[str, str] = {}
         unclear: set[str] = set()
         heads = {job_id: [job_id] for job_id in job_ids}  # jobs asked for, by the last one known to be in their place
-        for _ in range(_MOST_STEPS):
+        for _ in range(MOST_STEPS):
             ended = [job_id for job_id in heads if not self._engine.knows(job_id)]
             if not ended:
                 return found, unclear
@@ -82,45 +71,16 @@ class Successors:
         return found, unclear.union(*heads.values())
 
     async def followed(self, job_ids: Collection[str]) -> tuple[set[str], set[str]]:
-        """Return the failed jobs of which a successor or the next try is kept, however that ended; and unreadable ones.
+        """Return the failed jobs of which a successor is kept, however that ended; and those that can't be read.
 
         A successor that can't be read is kept. Rows that are not on disk yet are not read.
         """
         return await self._commits.read(self._followed, job_ids)
 
-    async def tried_again(self, jobs: Sequence[StoredJob]) -> set[str]:
-        """Return those jobs in whose place ``map`` has put another: the next try of what they repeat is kept."""
-        await asyncio.shield(self._commits.settled())
-        return await self._commits.read(self._tried_again, jobs)
-
-    def _tried_again(self, jobs: Sequence[StoredJob]) -> set[str]:
-        heirs = {job_id: next_try_of(first) for job_id, first in self._first(jobs).items() if is_derived(first)}
-        states, broken = read_each(self._journal.states, list(set(heirs.values()))) if heirs else ({}, {})
-        return {job_id for job_id, heir in heirs.items() if heir in states or heir in broken}
-
-    def _first(self, jobs: Sequence[StoredJob]) -> dict[str, str]:
-        """Return the job that each of some jobs repeats, at last; a job that repeats none is its own."""
-        first = {job.id: job.id for job in jobs}
-        behind = {job.id: [job.id] for job in jobs}  # jobs asked for, by the one that they repeat as far as is known
-        for _ in range(_MOST_STEPS):
-            step: dict[str, list[str]] = {}
-            for job in jobs:
-                if (header := header_of(job.header)) and header.redriven_from:
-                    step.setdefault(header.redriven_from, []).extend(behind[job.id])
-            if not step:
-                break
-            for repeated, asked in step.items():
-                first |= dict.fromkeys(asked, repeated)
-            rows, _ = read_each(partial(self._journal.jobs, with_result=False), list(step))
-            jobs, behind = list(rows.values()), step
-        return first
-
     def _followed(self, job_ids: Collection[str]) -> tuple[set[str], set[str]]:
         named, unclear = self._following(job_ids)
-        heirs = {next_try_of(job_id): job_id for job_id in job_ids if is_derived(job_id)}
-        heirs |= {successor: job_id for job_id, successor in named.items()}
-        states, broken = read_each(self._journal.states, list(heirs)) if heirs else ({}, {})
-        return {heirs[job_id] for job_id in [*states, *broken]}, unclear
+        states, broken = read_each(self._journal.states, list(set(named.values()))) if named else ({}, {})
+        return {job_id for job_id, heir in named.items() if heir in states or heir in broken}, unclear
 
     def _following(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
         """Return the successor of each job that ended without a result and has one; and jobs that may have one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 import pytest
@@ -42,9 +42,17 @@ class Kept:
             self.clock,
             lambda: self.live,
             lambda job_id: job_id in self.needed,
+            self._followed,
+            self._tried_again,
         )
         self.deleted: list[list[int]] = []
         self.journal.on_commit = lambda rows: self.deleted.append(rows.deletes) if rows.deletes else None
+
+    async def _followed(self, job_ids: Collection[str]) -> tuple[set[str], set[str]]:
+        return set(), set()
+
+    async def _tried_again(self, job_ids: Collection[str]) -> set[str]:
+        return set()
 
     def add(self, count: int, state: str = "completed", *, ended_ago_s: float = 0.0, took_s: float = 1.0) -> None:
         """Add jobs in one state, after those that are there."""

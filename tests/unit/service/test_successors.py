@@ -152,7 +152,7 @@ async def test_a_job_that_was_retried_with_its_batch_names_its_successor(steps: 
 async def test_more_redrives_than_are_followed_may_go_on_behind_the_last_one_seen(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(successors, "_MOST_STEPS", 2)
+    monkeypatch.setattr(successors, "MOST_STEPS", 2)
     await steps.submit("a")
     await steps.work(bad=("a",))
     last = "a"
