@@ -11,7 +11,7 @@ from aiqueue.engine.schedule_records import SchedulesCall, ScheduleSpec
 from aiqueue.errors import RateLimited
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.protocol import BatchSpec, EventsCall, Need, Outcome, Submission, SubmitGroup
-from aiqueue.testing.jobs import completed, final, group, header
+from aiqueue.testing.jobs import completed, failed, final, group, header
 from benchmarks.stall_groups import GROUP_CASES
 from benchmarks.stall_stage import BATCH, PART, PAYLOAD, Case, Stage, Steps, jobs_of, parts_of, steps_of
 
@@ -172,6 +172,36 @@ async def _pages_after_retry(stage: Stage, size: int) -> Steps:
         await stage.service.batches.results(ResultsCall(BATCH, at * 100, 100))
 
 
+async def _dead(stage: Stage, size: int) -> list[str]:
+    """Return jobs that are dead letters: none has an attempt left."""
+    ids = await stage.submit(size, max_retries=0)
+    workers = [f"worker-{at}" for at in range(0, size, PART)]
+    claimed = [await stage.exchange(slots=PART, worker=worker) for worker in workers]
+    for worker, part in zip(workers, claimed, strict=True):  # all run by now: failures close the gate of their model
+        await stage.exchange(*map(failed, part), worker=worker)
+    return ids
+
+
+async def _redrive(stage: Stage, ids: list[str]) -> None:
+    for part in parts_of(ids, PART):
+        await stage.send(
+            *(group(Submission(*new_job_ids(1), replace(header(), redriven_from=job_id), PAYLOAD)) for job_id in part)
+        )
+
+
+async def _redrive_dead_letters(stage: Stage, size: int) -> Steps:
+    ids = await _dead(stage, size)
+    yield
+    await _redrive(stage, ids)
+
+
+async def _delete_dead_letters(stage: Stage, size: int) -> Steps:
+    ids = await _dead(stage, size)
+    await _redrive(stage, ids[::2])
+    yield
+    assert len(await stage.service.dead_letters.delete(ids)) == len(ids)
+
+
 async def _schedules_due(stage: Stage, size: int, *, line: str = "@hourly", passed_s: float = 3_600.0) -> Steps:
     made = header()
     specs = (
@@ -211,4 +241,6 @@ CASES = (
     Case("schedules after three days down", _schedules_after_downtime, 1_000),
     Case("retry a batch that failed", _retry, 100_000),
     Case("20 pages after a retry", _pages_after_retry, 100_000),
+    Case("redrive dead letters", _redrive_dead_letters, 10_000),
+    Case("delete dead letters of which half were redriven", _delete_dead_letters, 10_000),
 )

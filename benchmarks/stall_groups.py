@@ -113,11 +113,27 @@ async def _accept_over_failed(stage: Stage, size: int) -> Steps:
     await stage.no_live()
 
 
-async def _many_fan_ins_in_a_call(stage: Stage, size: int) -> Steps:
+async def _many_fan_ins_in_a_call(stage: Stage, size: int, *, keyed: bool = False) -> Steps:
     ids = await stage.submit(990)
     made = [_over_others(f"fan-in-{at}", ids, len(ids)) for at in range(size // len(ids))]
+    for fan_in in made if keyed else ():
+        first = fan_in.jobs[0]
+        first.header = replace(first.header, idempotency_key=f"scope:{first.id}")
     yield
     await stage.send(*made)
+
+
+def _many_keyed_fan_ins_in_a_call(stage: Stage, size: int) -> Steps:
+    return _many_fan_ins_in_a_call(stage, size, keyed=True)
+
+
+async def _refuse_a_chain(stage: Stage, size: int) -> Steps:
+    await stage.chain("chain", 2)
+    chain = SubmitGroup(list(steps_of("chain", new_job_ids(size))), batch=BatchSpec("chain", "chain"))
+    yield
+    (refusal,) = await stage.service.submit([chain])
+    assert refusal
+    assert refusal.kind == "duplicate_batch", refusal
 
 
 async def _chain_beside_a_drop(stage: Stage, size: int) -> Steps:
@@ -140,5 +156,7 @@ GROUP_CASES = (
     Case("accept a second graph over the same jobs of others", _accept_over_others, MAX_EDGES - 10),
     Case("accept a graph over cancelled jobs of others", _accept_over_failed, MAX_EDGES),
     Case("many fan-ins in a call", _many_fan_ins_in_a_call, 400_000),
+    Case("many fan-ins with keys in a call", _many_keyed_fan_ins_in_a_call, 400_000),
+    Case("refuse a chain whose id is used", _refuse_a_chain, 100_000),
     Case("accept a chain while a batch is dropped", _chain_beside_a_drop, 100_000),
 )
