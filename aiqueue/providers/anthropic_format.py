@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from aiqueue.encodable import encodable, encodable_count
-from aiqueue.errors import InvalidRequest
+from aiqueue.errors import InvalidRequest, MalformedResponse
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
 from aiqueue.providers.remote import Reply, parse
 from aiqueue.results import Choice, FinishReason, Message, Response, Usage
@@ -79,7 +79,7 @@ def arguments_of(request: ProviderRequest, options: dict[str, Any], *, provider:
 def answer_of(reply: Reply, request: ProviderRequest, *, provider: str) -> ProviderAnswer:
     """Return ``reply`` in the common shape. Raises MalformedResponse if it lacks what its format promises."""
     body = parse(reply.body, _Message, provider=provider)
-    texts = [str(block.get("text", "")) for block in body.content if block.get("type") == "text"]
+    texts = [_text(block, provider) for block in body.content if block.get("type") == "text"]
     calls = [_call(block) for block in body.content if block.get("type") == "tool_use"]
     reason = _FINISH_REASONS.get(body.stop_reason or "")
     message = Message(content="".join(texts) if texts or not calls else None, tool_calls=calls or None)
@@ -179,6 +179,14 @@ def _tool_choice(choice: str | dict[str, Any]) -> Block:
         return {"type": _TOOL_CHOICES[choice]}
     function = choice.get("function")
     return {"type": "tool", "name": function.get("name")} if isinstance(function, dict) else choice
+
+
+def _text(block: Block, provider: str) -> str:
+    text = block.get("text")
+    if text is None or isinstance(text, str):
+        return text or ""
+    said = f"the text of a block is a {type(text).__name__}"
+    raise MalformedResponse(f"Provider {provider}: the answer is not of its format: {said}", status=200)
 
 
 def _call(block: Block) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+from aiqueue.providers.provider_json import TooDeep, read_json
+from aiqueue.providers.stream_pieces import OddPiece, index_in, object_in, text_in
 
 #: Of a delta: where its text goes in the block, by its type. Those of tools are JSON in pieces.
 _FIELDS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
@@ -27,17 +28,31 @@ class MessageAssembly:
         """Take the next event. Those of unknown types are passed over, as the format asks for."""
         match event.get("type"):
             case "message_start":
-                self._message = dict(event.get("message") or {})
+                self._message = dict(object_in(event, "message"))
             case "content_block_start":
-                self._blocks[event.get("index", 0)] = _Block(dict(event.get("content_block") or {}))
-            case "content_block_delta" if event.get("index", 0) in self._blocks:
-                self._blocks[event.get("index", 0)].add(event.get("delta") or {})
+                self._begin(index_in(event), object_in(event, "content_block"))
+            case "content_block_delta":
+                self._begun(index_in(event)).add(object_in(event, "delta"))
             case "message_delta":
-                usage = self._message.get("usage") or {}
-                usage.update(event.get("usage") or {})  # in place: however many events come, none copies all before it
-                self._message |= {**(event.get("delta") or {}), "usage": usage}
+                usage = object_in(self._message, "usage")
+                said = object_in(event, "usage").items()
+                # In place: however many events come, none copies all before it. A count that is null says nothing new.
+                usage.update((name, count) for name, count in said if count is not None)
+                self._message |= {**object_in(event, "delta"), "usage": usage}
             case "message_stop":
                 self.is_complete = bool(self._message)
+
+    def _begin(self, index: int, start: dict[str, Any]) -> None:
+        if index in self._blocks:
+            raise OddPiece(f"block {index} begins twice")
+        if not text_in(start, "type"):
+            raise OddPiece(f"block {index} begins without a type")
+        self._blocks[index] = _Block(start)
+
+    def _begun(self, index: int) -> _Block:
+        if index not in self._blocks:
+            raise OddPiece(f"block {index} goes on and never began")
+        return self._blocks[index]
 
     def body(self) -> dict[str, Any]:
         """Return what has come so far as a ``message``."""
@@ -51,11 +66,12 @@ class _Block:
         self.parts: list[tuple[str, str]] = []  # field of the block, text
 
     def add(self, delta: dict[str, Any]) -> None:
-        kind = delta.get("type", "")
+        kind = text_in(delta, "type")
         if kind == "input_json_delta":
-            self.parts.append(("input", delta.get("partial_json") or ""))
+            self.parts.append(("input", text_in(delta, "partial_json")))
         elif field := _FIELDS.get(kind):
-            self.parts.append((field, delta.get(field) or ""))
+            text_in(self._start, field)  # what it is added to
+            self.parts.append((field, text_in(delta, field)))
 
     def whole(self) -> dict[str, Any]:
         block = dict(self._start)
@@ -66,8 +82,10 @@ class _Block:
 
 
 def _object_of(text: str) -> Any:
-    """Return a tool's input; of one that broke off, nothing: half an argument is worse than none."""
+    """Return a tool's input; of one that broke off, nothing: half an argument is worse than none. Raises TooDeep."""
     try:
-        return msgspec.json.decode(text) if text else {}
-    except (ValueError, RecursionError):
+        return read_json(text.encode("utf-8", "replace")) if text else {}
+    except TooDeep:
+        raise
+    except ValueError:
         return {}

@@ -36,6 +36,7 @@ from aiqueue.errors import (
     ProviderServerError,
     RateLimited,
 )
+from aiqueue.providers.provider_json import read_json
 from aiqueue.providers.rate_limits import asked_wait_s, retry_after_s
 from aiqueue.providers.redact import safe_text
 
@@ -156,7 +157,7 @@ def _what_it_says(body: object) -> tuple[str, str]:
 def _json_of(response: Any) -> Any:
     # Not the SDKs' ``error.body``: theirs is the raw text where there is no JSON, and that must not be quoted.
     try:
-        return response.json()
+        return read_json(response.content)
     except (AttributeError, ValueError, RuntimeError):
         return None
 

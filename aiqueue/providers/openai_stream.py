@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from aiqueue.providers.stream_pieces import index_in, list_in, object_in, text_in
+
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
+_TEXTS = frozenset({"content", "refusal"})  # what servers add of their own may be anything, and is kept if it is a text
+_READ_BY_NAME = frozenset({"role", "tool_calls"})
 
 
 class ChatAssembly:
@@ -29,9 +33,9 @@ class ChatAssembly:
     def add(self, chunk: dict[str, Any]) -> None:
         """Take the next chunk."""
         self._head |= {name: chunk[name] for name in _HEAD if chunk.get(name) is not None}
-        self._usage = chunk.get("usage") or self._usage
-        for choice in chunk.get("choices") or ():
-            self._choices[choice.get("index", 0)].add(choice)
+        self._usage = object_in(chunk, "usage") or self._usage
+        for choice in list_in(chunk, "choices"):
+            self._choices[index_in(choice, 0)].add(choice)
 
     def body(self) -> dict[str, Any]:
         """Return what has come so far as a ``chat.completion``."""
@@ -49,19 +53,19 @@ class _Choice:
         self.finish_reason: str | None = None
 
     def add(self, choice: dict[str, Any]) -> None:
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        for name, value in (choice.get("delta") or {}).items():
-            if name == "role":
-                self.role = value or self.role
-            elif name == "tool_calls":
-                for call in value or ():
-                    self._add_call(call)
-            elif isinstance(value, str) and value:
+        self.finish_reason = text_in(choice, "finish_reason") or self.finish_reason
+        delta = object_in(choice, "delta")
+        self.role = text_in(delta, "role") or self.role
+        for call in list_in(delta, "tool_calls"):
+            self.calls.setdefault(index_in(call, self._next_call()), _Call()).add(call)
+        for name, value in delta.items():
+            if name in _TEXTS:
+                value = text_in(delta, name)
+            if name not in _READ_BY_NAME and isinstance(value, str) and value:
                 self.texts[name].append(value)
 
-    def _add_call(self, part: dict[str, Any]) -> None:
-        index = part.get("index", len(self.calls))
-        self.calls.setdefault(index, _Call()).add(part)
+    def _next_call(self) -> int:
+        return max(self.calls, default=-1) + 1
 
     def whole(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self.role, "content": None}
@@ -75,17 +79,14 @@ class _Choice:
 
 class _Call:
     def __init__(self) -> None:
-        self._id: object = None
+        self._id: str | None = None
         self._parts: dict[str, list[str]] = {"name": [], "arguments": []}
 
     def add(self, part: dict[str, Any]) -> None:
-        self._id = part.get("id") or self._id
-        function = part.get("function") or {}
+        self._id = text_in(part, "id") or self._id
+        function = object_in(part, "function")
         for name, parts in self._parts.items():
-            text = function.get(name) or ""
-            if not isinstance(text, str):
-                raise TypeError(f"{name} of a tool call must be a text, not {type(text).__name__}")
-            parts.append(text)
+            parts.append(text_in(function, name))
 
     def whole(self) -> dict[str, Any]:
         function = {name: "".join(parts) for name, parts in self._parts.items()}

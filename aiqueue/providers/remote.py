@@ -16,16 +16,18 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from aiqueue.encodable import lenient_json
 from aiqueue.errors import AuthenticationFailed, JobError, MalformedResponse
 from aiqueue.providers.base import ProviderAnswer
 from aiqueue.providers.classify import classify, from_answer, is_transport, request_id_of, status_of_event
+from aiqueue.providers.provider_json import TooDeep, read_json
 from aiqueue.providers.redact import safe_text
+from aiqueue.providers.stream_pieces import OddPiece
 
 Body = TypeVar("Body")
 
 HEALTH_CHECK_TIMEOUT_S = 10.0
 _DONE = b"[DONE]"  # how streams in OpenAI's format end
+_NOT_OF_THE_FORMAT = (AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Caller:
         except asyncio.CancelledError:
             if assembly.said and on_partial:
                 with contextlib.suppress(JobError):  # what can't be read is not kept; it is a cancel all the same
-                    on_partial(_cut(read(Reply(assembly.body(), request_id_of(headers)))))
+                    on_partial(_cut(read(Reply(self._body_of(assembly), request_id_of(headers)))))
             raise
         except Exception as error:
             if isinstance(error, self.sdk_errors) or is_transport(error):  # once it streams, the SDK passes those on
@@ -138,7 +140,7 @@ class Caller:
             raise
         if not assembly.is_complete:
             raise MalformedResponse(f"Provider {self.provider}: the stream ended before the answer did", status=200)
-        return read(Reply(assembly.body(), request_id_of(headers)))
+        return read(Reply(self._body_of(assembly), request_id_of(headers)))
 
     async def check(self, list_models: Callable[..., Awaitable[Any]], *, timeout: Any) -> None:
         """Return if the provider answers a request for its models; raise the JobError that says why not.
@@ -159,9 +161,20 @@ class Caller:
     def _add(self, assembly: Assembly, event: dict[str, Any]) -> None:
         try:
             assembly.add(event)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            said = f"a piece of the stream is not of its format ({type(error).__name__})"
-            raise MalformedResponse(f"Provider {self.provider}: {said}", status=200) from None
+        except _NOT_OF_THE_FORMAT as error:
+            raise self._bad_piece(error) from None
+
+    def _body_of(self, assembly: Assembly) -> dict[str, Any]:
+        try:
+            return assembly.body()
+        except _NOT_OF_THE_FORMAT as error:
+            raise self._bad_piece(error) from None
+
+    def _bad_piece(self, error: Exception) -> MalformedResponse:
+        # An error of Python's own may quote what it met; only ours, which say what was wanted, are repeated.
+        why = str(error) if isinstance(error, TooDeep | OddPiece) else type(error).__name__
+        said = f"a piece of the stream is not of its format ({why})"
+        return MalformedResponse(f"Provider {self.provider}: {said}", status=200)
 
     def _event_of(self, data: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         """Return an event of a stream. Raises the JobError that stands for one that tells of an error."""
@@ -175,7 +188,7 @@ class Caller:
     def _json_of(self, content: bytes) -> dict[str, Any]:
         try:
             return _read_object(content)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             what = f"{len(content)} bytes that are no JSON object ({error})"
             raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with {what}", status=200) from None
 
@@ -190,13 +203,10 @@ class Caller:
 
 
 def _read_object(content: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(content, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        body = lenient_json(content)
-        if not isinstance(body, dict):
-            raise ValueError(f"it is a {type(body).__name__}") from None
-        return body
+    body = read_json(content)
+    if not isinstance(body, dict):
+        raise ValueError(f"it is a {type(body).__name__}")
+    return body
 
 
 async def _lines_of(response: Any) -> AsyncIterator[bytes]:
