@@ -101,17 +101,7 @@ class QueueService:
         self._drops = drops = Drops(self._engine, journal, commits)
         taken = self._faults.taken_ids()
         self._intake = Intake(self._apply, self._engine, journal, self._commits, self._clock, taken, holds, drops)
-        live = self._engine.core.live
-        self._retention = Retention(
-            settings.retention,
-            journal,
-            self._commits,
-            self._clock,
-            lambda: len(live),
-            holds.needed,
-            successors.followed,
-            next_tries.kept,
-        )
+        self._retention = self._make_retention(holds, successors, next_tries)
         self._look_ups = LookUps(self._engine, journal, commits, drops)
         self.dead_letters = DeadLetters(
             journal, self._commits, self._look_ups, successors, next_tries, is_needed=holds.needed
@@ -127,6 +117,19 @@ class QueueService:
         )
         self._ticker = Ticker(self._engine, self._clock, self._faults, self._tick)
         self._begin()
+
+    def _make_retention(self, holds: Holds, successors: Successors, next_tries: NextTries) -> Retention:
+        live = self._engine.core.live
+        return Retention(
+            self._settings.retention,
+            self._journal,
+            self._commits,
+            self._clock,
+            lambda: len(live),
+            holds.needed,
+            successors.followed,
+            next_tries.kept,
+        )
 
     def _begin(self) -> None:
         """Say that this process came after one that ended, and end the jobs that it goes on without."""
