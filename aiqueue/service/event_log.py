@@ -49,9 +49,14 @@ class _Lingering:
         fits = self.size <= _REPLY_BYTES or not self.events
         if fits:
             self.events.append(event)
-        if not (fits and self.open) and not self.done.done():
-            self.done.set_result(None)
+        if not (fits and self.open):
+            self.stop()
         return fits
+
+    def stop(self) -> None:
+        """Let the submit be answered with what has come."""
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class EventLog:
@@ -72,6 +77,7 @@ class EventLog:
         self._max_events, self._max_bytes, self._max_polls = max_events, max_bytes, max_polls
         self._parked = Readers()
         self._lingering: dict[str, _Lingering] = {}  #: by job id
+        self._closed = False
         self._answered: dict[str, float] = {}  #: by client: when it last got an answer
 
     @property
@@ -112,6 +118,8 @@ class EventLog:
 
         For a submit that waits for its results anyway: a fast job then costs its client one call and not two.
         """
+        if self._closed:
+            return []
         group = _Lingering(client_id, set(job_ids), asyncio.get_running_loop().create_future())
         self._lingering.update(dict.fromkeys(group.open, group))
         try:
@@ -151,9 +159,12 @@ class EventLog:
         return reply
 
     def close(self) -> None:
-        """Send all waiting readers home."""
+        """Send all waiting readers home, and answer the submits that linger. None lingers from now on."""
+        self._closed = True
         for client_id in list(self._parked):
             self._send_home(client_id)
+        for group in self._lingering.values():
+            group.stop()
 
     async def _park(self, call: EventsCall, wants: Filter) -> int:
         """Wait for an event; return the number of the first one to look at."""
