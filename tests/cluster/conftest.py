@@ -29,7 +29,7 @@ def start(shared_ray: None, tmp_path: Path, request: pytest.FixtureRequest) -> I
         settings = Settings(
             namespace=f"tests-{request.node.name}"[:60],
             providers={"slow": {"kind": "simulated", "latency_ms": 300}},
-            pools={POOL: {"providers": ["slow"], "slots": 4, "health_check_interval_ms": 1_000, **pool}},
+            pools={POOL: {"providers": ["slow"], "slots": 4, "health_check_interval_ms": 5_000, **pool}},
             journal={"path": tmp_path / "journal.db"},
             scaling_interval_ms=200,
         )

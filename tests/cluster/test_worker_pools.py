@@ -87,7 +87,7 @@ def test_a_worker_killed_under_its_jobs_is_replaced_and_they_run_again(start: St
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_ended_and_its_jobs_run_again_with_the_reason(start: Start) -> None:
-    system = start(workers=1)
+    system = start(workers=1, health_check_interval_ms=2_000)
     events = PoolEvents(system)
     stopped = report_of(system, f"{WORKER}0")
     ids = system.adapter.submit_jobs([chat("slow", str(n)) for n in range(16)])
@@ -96,7 +96,7 @@ def test_a_worker_that_hangs_is_ended_and_its_jobs_run_again_with_the_reason(sta
     infos = system.adapter.wait_all(ids)
     assert {info.status for info in infos} == {"completed"}
     reason = events.wait_for("worker-unhealthy", worker_id=stopped.worker_id)["reason"]
-    assert reason == "heartbeat: no answer to 3 checks of 1 s"
+    assert reason == "heartbeat: no answer to 3 checks of 2 s"
     events.wait_for("worker-replaced", worker_id=stopped.worker_id, reason=reason)
     lost = lost_attempts(system, ids)
     assert lost, "its jobs were lost with it"
@@ -107,11 +107,11 @@ def test_a_worker_that_hangs_is_ended_and_its_jobs_run_again_with_the_reason(sta
 @pytest.mark.slow
 def test_a_fat_worker_ends_its_jobs_first_and_one_far_too_fat_does_not(start: Start) -> None:
     baseline_mb = 40.0 + 2 * 150.0  # far above what a worker owns to begin with
-    system = start(workers=1, max_memory_mb=baseline_mb, hard_memory_factor=2.0)
+    system = start(workers=1, max_memory_mb=baseline_mb, hard_memory_factor=2.0, health_check_interval_ms=2_000)
     events = PoolEvents(system)
     first = report_of(system, f"{WORKER}0")
     assert 0 < first.private_mb < baseline_mb
-    ids = system.adapter.submit_jobs([chat("slow", str(n)) for n in range(24)])
+    ids = system.adapter.submit_jobs([chat("slow", str(n)) for n in range(48)])
     fatten(system, f"{WORKER}0", 350)
     soft = events.wait_for("worker-unhealthy", worker_id=first.worker_id)
     assert "over the limit of 340 MB" in soft["reason"]
@@ -123,7 +123,7 @@ def test_a_fat_worker_ends_its_jobs_first_and_one_far_too_fat_does_not(start: St
     )
     eventually(lambda: workers(system) == [f"{WORKER}1"], "the fat worker is gone")
 
-    ids = system.adapter.submit_jobs([chat("slow", str(n)) for n in range(40)])
+    ids = system.adapter.submit_jobs([chat("slow", str(n)) for n in range(80)])
     fatten(system, f"{WORKER}1", 900)
     hard = events.wait_for("worker-unhealthy", worker_id=second)
     assert "over the hard limit of 680 MB" in hard["reason"]

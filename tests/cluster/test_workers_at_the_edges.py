@@ -42,7 +42,7 @@ def to_fetch(shared_ray: None, tiny_gguf: Path, tmp_path: Path, request: pytest.
             "files": {"m": {"repo": "who/what", "file": "m.gguf", "sha256": checksum}},
         },
         pools={
-            "local": {"providers": ["local"], "workers": 1, "max_start_ms": 10_000, "health_check_interval_ms": 1_000}
+            "local": {"providers": ["local"], "workers": 1, "max_start_ms": 10_000, "health_check_interval_ms": 4_000}
         },
         journal={"path": tmp_path / "journal.db"},
     )

@@ -26,6 +26,7 @@ from tests.tools.running_up import RunningUp, running_up
 _S = float(os.environ.get("AIQUEUE_ISLANDS_S", "20"))
 _KINDS = ("ray::ServeReplica", "ray::ProxyActor", "ray::HAProxyManager", "haproxy")
 _SYSTEM_EVERY_S = 25.0  # a whole system is killed; the first one after half of a short run
+_MOST_BROKEN = 50  # connections, one after the other
 _SETTINGS = """
 namespace = "tests-{name}"
 [providers.{name}]
@@ -82,7 +83,7 @@ class Island:
     def statuses(self, jobs: set[str]) -> set[int]:
         """Return what it says of these jobs."""
         with httpx.Client(base_url=self.up.url, timeout=30.0, trust_env=False) as client:
-            return {client.get(f"/ai/jobs/{job_id}").status_code for job_id in jobs}
+            return {_status(client, job_id) for job_id in jobs}
 
     def close(self) -> None:
         """End it, and its client."""
@@ -101,6 +102,14 @@ def island(name: str, folder: Path) -> Iterator[Island]:
         yield made
     finally:
         made.close()
+
+
+def _status(client: httpx.Client, job_id: str) -> int:
+    """Return what a system says of a job, however often it breaks the connection: it may still be coming up."""
+    for _ in range(_MOST_BROKEN):
+        with suppress(httpx.TransportError):
+            return client.get(f"/ai/jobs/{job_id}").status_code
+    raise AssertionError(f"{_MOST_BROKEN} connections broke one after the other")
 
 
 def kill_for(seconds: float, islands: tuple[Island, ...], draw: random.Random) -> Counter[str]:

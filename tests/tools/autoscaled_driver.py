@@ -29,7 +29,7 @@ _SCALED = {
     "default_workers": 0,
     "scale_up_threshold": 4,
     "scale_down_cooldown_ms": 1_000,
-    "health_check_interval_ms": 2_000,
+    "health_check_interval_ms": 5_000,
 }
 
 
