@@ -77,11 +77,13 @@ def _accept_prepared(core: Core, turn: Turn, ready: Prepared, command: Submit) -
     """As ``_accept``, for a large group whose jobs were made ready beforehand."""
     if not ready.levels.keys() <= core.levels:
         return _no_level(core)
-    refusal = ready.refusal(command) or _no_room(core, len(ready.jobs), ready.levels)
+    refusal = ready.refusal(command) or successors.refusal_of(core, turn, ready.redrives, command)
+    refusal = refusal or _no_room(core, len(ready.jobs), ready.levels)
     if refusal is None:
         if ready.group.metadata:
             batches.share_metadata(core, turn, len(ready.jobs), ready.group.metadata)
         _keep_key(core, turn, ready.group, len(ready.jobs), command)
+        successors.note(turn, ready.redrives, command)
         if ready.group.batch is None:
             lists.accept(core, turn, ready)
         else:
@@ -99,7 +101,7 @@ def _refuse_unsound(core: Core, jobs: Iterable[Submission], *, in_batch: bool) -
         if fault := soundness.fault_in_header(header, len(core.levels)):
             return Refusal(ValidationError.kind, fault, job.id)
         if header.needs and not in_batch:
-            return Refusal(ValidationError.kind, "needs other jobs, which only jobs of a batch can", job.id)
+            return Refusal(ValidationError.kind, soundness.NEEDS_A_BATCH, job.id)
     return None
 
 

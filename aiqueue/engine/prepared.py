@@ -28,7 +28,7 @@ from aiqueue.protocol import Failure, JobHeader, Need, Refusal, Submission, Subm
 
 
 class Prepared:
-    """One group, as far as it is ready. If it is not ``is_sound``, ``fault`` says why; else it goes the usual way."""
+    """One group, as far as it is ready. It is refused with its ``fault``, if it has one."""
 
     def __init__(self, core: Core, group: SubmitGroup) -> None:
         self._core, self.group = core, group
@@ -36,7 +36,6 @@ class Prepared:
         wrong = soundness.fault_in_spec(group.batch) if group.batch is not None else ""
         wrong = wrong or excess(len(job.header.needs) for job in group.jobs)
         self.fault = Refusal(ValidationError.kind, wrong) if wrong else None  #: why it can't be accepted, ever
-        self.is_sound = not wrong
         self.jobs: dict[str, JobRecord] = {}  #: by id, in order; their seqs are those of acceptance
         self.headers: list[bytes] = []
         self.payloads: list[bytes] = []
@@ -52,15 +51,16 @@ class Prepared:
         self.outside: dict[str, list[str]] = {}  #: by job of others: those that need it
         self.stand: Stand | None = None  #: how those others stand, once that was looked at
         self.keys: set[str] = set()  #: idempotency keys
+        self.redrives: list[Submission] = []  #: jobs that repeat dead letters: few, so the step itself checks them
         self._last: tuple[JobHeader, Common, bytes] | None = None  # of a list all jobs have one header
 
     def in_parts(self, most: int, *, now: float) -> Generator[None, None, None]:
         """Make the jobs ready; yield after each ``most`` jobs and needs."""
         left = most
         for submitted in self.group.jobs:
-            if not self.is_sound:
+            if self.fault is not None:
                 return
-            self.is_sound = self._add(submitted, now)
+            self.fault = self._add(submitted, now)
             left -= 1 + len(submitted.header.needs)
             if left <= 0:
                 yield
@@ -68,25 +68,26 @@ class Prepared:
         if left < most:
             yield
 
-    def _add(self, submitted: Submission, now: float) -> bool:
+    def _add(self, submitted: Submission, now: float) -> Refusal | None:
+        """Make a job ready; return why it can't be accepted, if it can't."""
         header, job_id = submitted.header, submitted.id
         if job_id in self.jobs:
-            return self._refuse(DuplicateJob.kind, str(DuplicateJob(job_id)), job_id)
+            return Refusal(DuplicateJob.kind, str(DuplicateJob(job_id)), job_id)
         if self._batch_id and header.batch_id != self._batch_id:
             said = f"belongs to batch {header.batch_id!r}, not {self._batch_id!r}"
-            return self._refuse(ValidationError.kind, said, job_id)
-        if header.redriven_from:  # accepted in the usual way, which checks the dead letter and notes its successor
-            return False
+            return Refusal(ValidationError.kind, said, job_id)
+        if header.redriven_from:
+            self.redrives.append(submitted)
         if header.needs:
             if not self._batch_id:
-                return False
+                return Refusal(ValidationError.kind, soundness.NEEDS_A_BATCH, job_id)
             if header.on_error not in ON_ERROR:
                 said = f"on_error must be one of {', '.join(sorted(ON_ERROR))}"
-                return self._refuse(ValidationError.kind, said, job_id)
+                return Refusal(ValidationError.kind, said, job_id)
             self._link(job_id, header)
         if self._last is None or self._last[0] is not header:
             if not soundness.is_usual(header) and (wrong := soundness.fault_in_header(header, len(self._core.levels))):
-                return self._refuse(ValidationError.kind, wrong, job_id)
+                return Refusal(ValidationError.kind, wrong, job_id)
             header.created_at = now
             self._last = header, self._core.common(header), encode(header)
         _, common, row = self._last
@@ -101,11 +102,7 @@ class Prepared:
             self.keys.add(header.idempotency_key)
         if header.run_at or header.fail_fast or header.expires_at or header.expires_in_ms:
             self.timed[job_id] = header
-        return True
-
-    def _refuse(self, kind: str, said: str, job_id: str) -> bool:
-        self.fault = Refusal(kind, said, job_id)
-        return False
+        return None
 
     def _link(self, job_id: str, header: JobHeader) -> None:
         self.needs[job_id], self.on_error[job_id] = header.needs, header.on_error
@@ -152,10 +149,9 @@ class Prepared:
         return JobRows(first, self.jobs.keys(), self.headers, self.payloads)
 
     def is_new(self, command: Submit) -> bool:
-        """Return True if it is sound and none of its jobs is known."""
+        """Return True if none of its jobs is known."""
         ids = self.jobs.keys()  # a view: the smaller one of two is looked through
-        known = command.journaled.keys().isdisjoint(ids) and self._core.live.keys().isdisjoint(ids)
-        return self.is_sound and known
+        return command.journaled.keys().isdisjoint(ids) and self._core.live.keys().isdisjoint(ids)
 
     def refusal(self, command: Submit) -> Refusal | None:
         """Return why the group can't be accepted any more; None if it can."""

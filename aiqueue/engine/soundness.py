@@ -14,6 +14,7 @@ from aiqueue.protocol import BatchSpec, JobHeader, decode_header
 _MOST_S = 1e13  #: seconds: far beyond any date or duration that can be said
 _MOST_MS = 2**53
 _MOST = 2**31  #: attempts, retries, places in a batch
+NEEDS_A_BATCH = "needs other jobs, which only jobs of a batch can"  #: why a job is refused
 _ON_ERROR = frozenset({"", "fail", "skip", "include"})
 _STATES = frozenset(
     state.value for state in MOVES.keys() - TERMINAL - {JobState.BLOCKED}

@@ -78,8 +78,6 @@ class Intake:
         """Do beforehand what accepting the group takes that concerns it alone, some jobs in each turn of the loop."""
         ready = self._prepared[id(group)] = self._engine.prepare(group)
         await in_parts(ready.in_parts(self.prepared_from, now=self._clock.now()))
-        if not ready.is_sound and ready.fault is None:  # accepted or refused the usual way
-            del self._prepared[id(group)]
 
     async def _submit(self, groups: Sequence[SubmitGroup]) -> SubmitReply:
         replies: list[Refusal | None] = [None] * len(groups)

@@ -87,6 +87,7 @@ class Rounds:
         names = {group.batch.id} if group.batch is not None else set[str]()
         if ready := self._prepared.get(id(group)):
             names |= ready.keys
+            names.update(job.header.redriven_from for job in ready.redrives)
             weight = ready.bytes + _JOB_BYTES * (len(ready.jobs) + sum(ready.needed.values()))
             return Asked(group, answered, ready.jobs.keys(), names, ready.outside.keys(), weight, is_large=True)
         names.update(job.header.idempotency_key for job in group.jobs)
@@ -229,7 +230,7 @@ class Rounds:
             return False
         # There may be 100,000 needs, so whole sets are compared. The dict, not its view: a view is walked to its end.
         gone = set(one.needs).difference(self._live) - one.sure
-        doubtful = gone if deletes else gone & (unsure | found.pending)
+        doubtful = gone if deletes else gone & unsure | gone & found.pending
         one.sure |= doubtful  # at the next round
         return bool(doubtful)
 

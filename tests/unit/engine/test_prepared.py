@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from aiqueue.engine import Cancel, QueueEngine, Submit, Tick
 from aiqueue.engine.records import decode_progress
+from aiqueue.engine.successors import successor_of
 from aiqueue.errors import DependencyFailed
 from aiqueue.levels import AIJobPriority
 from aiqueue.protocol import BatchSpec, Failure, Need, Refusal, Submission, SubmitGroup, decode_header
@@ -46,6 +47,7 @@ def graphs(draw: st.DrawFn) -> SubmitGroup:
             expires_in_ms=draw(st.sampled_from([0, 0, 700])),
             fail_fast=draw(st.booleans()),
             idempotency_key=draw(st.sampled_from(["", "", f"key-{at}"])),
+            redriven_from=draw(st.sampled_from([""] * 20 + ["dead-0", "dead-1", "live", "unknown"])),
         )
         jobs.append(submission(ids[at] if draw(st.integers(0, 40)) else ids[0], made))
     spec = BatchSpec("graph", "graph", max_concurrency=draw(st.sampled_from([0, 1, 2])))
@@ -54,9 +56,18 @@ def graphs(draw: st.DrawFn) -> SubmitGroup:
 
 def queue_with_others() -> QueueHarness:
     queue = QueueHarness(changed(POLICY, most_at_once=2))
+    queue.submit("dead-0", "dead-1", max_retries=0)
+    for job_id in queue.claim(2):
+        queue.exchange(failed(job_id), slots=0)
     queue.submit("live")
     assert queue.claim() == ["live"]
     return queue
+
+
+def dead_letters(queue: QueueHarness) -> dict[str, tuple[int, str, bytes]]:
+    """Return the dead letters as a command brings them."""
+    rows = queue.journal.jobs(["dead-0", "dead-1"]).values()
+    return {row.id: (row.seq, row.state, row.progress) for row in sorted(rows, key=lambda row: row.seq)}
 
 
 def submitted(queue: QueueHarness, group: SubmitGroup, *, ready: bool) -> list[Refusal | None]:
@@ -66,7 +77,8 @@ def submitted(queue: QueueHarness, group: SubmitGroup, *, ready: bool) -> list[R
     if ready:
         for _ in prepared.in_parts(2, now=queue.clock.now()):
             pass
-    return list(queue.do(Submit([group], ended=ended, prepared={id(group): prepared} if ready else {})).reply)
+    sent = Submit([group], ended=ended, repeated=dead_letters(queue), prepared={id(group): prepared} if ready else {})
+    return list(queue.do(sent).reply)
 
 
 def goes_on(queue: QueueHarness, group: SubmitGroup) -> dict[str, Any]:
@@ -312,11 +324,21 @@ def spoil(group: SubmitGroup, fault: str) -> None:
         last.needs = tuple(Need("g0") for _ in range(10_001))
     elif fault == "twice":
         group.jobs[-1] = submission("g1", last)
+    elif fault == "no batch":
+        group.batch = None
     else:
-        setattr(last, *{"on_error": ("on_error", "other"), "batch": ("batch_id", "z"), "level": ("level", 9)}[fault])
+        setattr(last, *FIELDS[fault])
 
 
-@pytest.mark.parametrize("fault", ["ratio", "edges", "twice", "on_error", "batch", "level"])
+FIELDS = {
+    "on_error": ("on_error", "other"),
+    "batch": ("batch_id", "z"),
+    "level": ("level", 9),
+    "redrive": ("redriven_from", "gone"),
+}
+
+
+@pytest.mark.parametrize("fault", ["ratio", "edges", "twice", "no batch", *FIELDS])
 def test_a_large_group_with_a_fault_is_refused_as_any_other_and_not_gone_through_again(fault: str) -> None:
     def made() -> SubmitGroup:
         group = graph(job("g0"), *(job(f"g{at}", f"g{at - 1}") for at in range(1, 20)))
@@ -332,3 +354,25 @@ def test_a_large_group_with_a_fault_is_refused_as_any_other_and_not_gone_through
     group.jobs = looked = Looked(group.jobs)
     assert queue.do(Submit([group], prepared={id(group): ready})).reply == [usual]
     assert looked.passes == 0
+
+
+@pytest.mark.parametrize("batch", ["", "graph"])
+def test_a_large_group_that_repeats_dead_letters_is_accepted_as_any_other_and_not_gone_through_again(
+    batch: str,
+) -> None:
+    usual, ready = queue_with_others(), queue_with_others()
+    jobs = [submission(f"g{at}", replace(header(batch_id=batch), index=at)) for at in range(20)]
+    for at, dead in ((0, "dead-0"), (7, "dead-1")):
+        jobs[at].header.redriven_from = dead
+    made = SubmitGroup(jobs, batch=BatchSpec(batch) if batch else None)
+    assert submitted(usual, deepcopy(made), ready=False) == [None]
+    in_parts = ready.engine.prepare(made)
+    for _ in in_parts.in_parts(5, now=ready.clock.now()):
+        pass
+    made.jobs = looked = Looked(made.jobs)
+    sent = Submit([made], repeated=dead_letters(ready), prepared={id(made): in_parts})
+    assert ready.do(sent).reply == [None]
+    assert looked.passes == 0
+    for queue in (usual, ready):
+        assert [successor_of(each[2]) for each in dead_letters(queue).values()] == ["g0", "g7"]
+    assert goes_on(ready, made) == goes_on(usual, made)

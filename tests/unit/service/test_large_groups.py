@@ -202,3 +202,21 @@ async def test_a_large_group_that_repeats_no_dead_letter_is_refused(queue: Servi
     assert [reply and reply.kind for reply in await queue.service.submit([fan_in(*"abcd", redriven_from="a")])] == [
         "dead_letter_not_found"
     ]
+
+
+@pytest.mark.parametrize("place", [0, 1_200])
+async def test_a_large_list_repeats_a_dead_letter_that_no_other_repeats_meanwhile(
+    queue: ServiceHarness, place: int
+) -> None:
+    await queue.submit("dead", max_retries=0)
+    await queue.claim()
+    await queue.exchange(failed("dead"), slots=0)
+
+    def repeating(name: str) -> SubmitGroup:
+        jobs = [submission(f"{name}{at}") for at in range(1_500)]
+        jobs[place].header.redriven_from = "dead"
+        return SubmitGroup(jobs)
+
+    replies = await asyncio.gather(*(queue.service.submit([repeating(name)]) for name in "ab"))
+    assert sorted((reply and reply.kind) or "" for (reply,) in replies) == ["", "idempotency_conflict"]
+    assert len(queue.service._engine.core.live) == 1_500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import pairwise
 
 import pytest
@@ -14,6 +14,8 @@ from aiqueue.engine import Effects, QueueEngine, Submit
 from aiqueue.engine.commands import Command
 from aiqueue.engine.records import JobRecord
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
+from aiqueue.service.asked import Asked
+from aiqueue.service.rounds import Rounds, _Found
 from aiqueue.testing.jobs import group, header, submission
 from tests.tools.service_harness import ServiceHarness
 from tests.tools.turns import turns
@@ -142,3 +144,42 @@ class Looked(dict[str, JobRecord]):
     def get(self, job_id: str, default: JobRecord | None = None) -> JobRecord | None:  # type: ignore[override]
         self.looks += 1
         return super().get(job_id, default)
+
+
+class Walked(set[str]):
+    """Job ids, and how many of them were copied or compared."""
+
+    count = 0
+
+    def _walk(self, count: int) -> None:
+        Walked.count += count
+
+    def __or__(self, other: Set[str]) -> set[str]:  # type: ignore[override]
+        self._walk(len(self))
+        return set(self) | set(other)
+
+    __ror__ = __or__
+
+    def __and__(self, other: Set[str]) -> set[str]:
+        self._walk(min(len(self), len(other)))
+        return set(self) & set(other)
+
+    __rand__ = __and__
+
+
+async def test_jobs_that_one_group_needs_are_not_gone_through_for_each_group_beside_it(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"n{n}" for n in range(2_000)]
+    await queue.submit(*names)
+    read = Rounds._read
+
+    def counted(rounds: Rounds, asked: Sequence[Asked]) -> _Found:
+        found = read(rounds, asked)
+        return found._replace(pending=Walked(found.pending))  # a copy of a set shows in no call of Python's
+
+    monkeypatch.setattr(Rounds, "_read", counted)
+    Walked.count = 0
+    small = [fan_in(f"f{at}", [names[at]], key=f"key-{at}") for at in range(50)]
+    assert await queue.service.submit([*small, fan_in("g", names, key="key-g")]) == [None] * 51
+    assert Walked.count <= 2_000 + 50
