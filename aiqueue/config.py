@@ -161,7 +161,12 @@ class RetentionConfig(_Section):
     """How long jobs that have ended are kept. Whichever limit is reached first."""
 
     max_age_s: float = Field(86_400.0, gt=0)
-    max_jobs: int = Field(1_000_000, ge=0)
+    max_jobs: int = Field(
+        1_000_000,
+        ge=0,
+        description="the last ended jobs are kept; older ones go, but those that a live job needs and failed ones "
+        "whose redrive, retry or next try is kept",
+    )
     idempotency_s: float = Field(86_400.0, gt=0, description="how long an idempotency key is remembered")
 
 

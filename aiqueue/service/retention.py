@@ -2,7 +2,8 @@
 
 What ended first goes first, in the order of an index by end; so what is not over is not read. A job whose result a live
 one needs is kept, however old. So is a failed one as long as its retry, its redrive or its next try by ``map`` is kept:
-``map`` finds that one through it. An idempotency key is kept while one of the jobs that were submitted with it, or
+``map`` finds that one through it. Such jobs come on top of those that are kept for their own sake, the last
+``max_jobs``. An idempotency key is kept while one of the jobs that were submitted with it, or
 their batch, lives, and for a day after the last end, whatever is deleted before.
 """
 
@@ -51,7 +52,7 @@ class Retention:
         self._followed, self._tried_again = followed, tried_again
         self._looks: dict[str, int] = {}  # by job that can't be read: in how many passes it was looked at
         self._after = _FIRST  #: time and seq of the last job looked at
-        self._excess = 0  # jobs beyond the limit of their number, still to be deleted in this pass
+        self._excess = 0  # of the next jobs, as many are beyond the limit of their number
         self._next_pass_at = 0.0
         self._step_task: asyncio.Task[None] | None = None
 
@@ -88,20 +89,18 @@ class Retention:
         rows = await asyncio.to_thread(self._journal.ended, after=self._after, before=before, limit=_STEP)
         due, passed = self._due(rows, too_old)
         await self._forget_jobs(due)
+        self._excess = max(0, self._excess - len(passed))
         if passed:
             self._after = passed[-1].at, passed[-1].seq
-        return len(rows) == _STEP if len(passed) == len(rows) else self._excess > 0
+        return len(passed) == _STEP
 
     def _due(self, rows: Sequence[EndedRow], too_old: float) -> tuple[list[EndedRow], Sequence[EndedRow]]:
-        """Return which of the jobs are over by their age or number, and all that were looked at for it."""
-        due: list[EndedRow] = []
-        for at, row in enumerate(rows):
-            if self._is_needed(row.id):
-                continue
-            if row.at >= too_old and len(due) >= self._excess:
-                return due, rows[:at]
-            due.append(row)
-        return due, rows
+        """Return which of the jobs are over by their age or number, and all that were looked at for it.
+
+        One that stays, as another needs or replaces it, counts as one that goes: else a later one would go instead.
+        """
+        passed = [row for at, row in enumerate(rows) if row.at < too_old or at < self._excess]
+        return [row for row in passed if not self._is_needed(row.id)], passed
 
     async def _kept(self, due: Sequence[EndedRow]) -> set[str]:
         """Return the jobs that are over and still kept, as what may have completed in their place is."""
@@ -142,7 +141,6 @@ class Retention:
         changed = {row[0] for commit in later for row in commit.states}
         over = [row for row in part if row.id not in kept and row.seq not in changed]
         if seqs := [row.seq for row in over if not self._is_needed(row.id)]:
-            self._excess = max(0, self._excess - len(seqs))
             await self._forget(Rows(deletes=seqs))
             for row in over:
                 self._looks.pop(row.id, None)
