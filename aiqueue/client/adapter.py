@@ -263,7 +263,7 @@ class AsyncAIQueueAdapter:
         return None
 
     def off(self, name: str, listener: Listener) -> None:
-        """Undo ``on`` or ``once``."""
+        """Undo ``on`` or ``once``. Raises ValidationError for an unknown name."""
         self._listeners.remove(name, listener)
         self._listen()
 

@@ -124,6 +124,14 @@ class _Entry(NamedTuple):
     once: bool
 
 
+def _known(name: object) -> str:
+    known_name = plain(name) if isinstance(name, str) else ""
+    if known_name not in EVENTS and known_name not in WILDCARDS:
+        known = f"{', '.join(sorted(EVENTS))} and {', '.join(WILDCARDS)}"
+        raise ValidationError([FieldError("name", f"unknown event {name!r:.70}; there are: {known}")])
+    return known_name
+
+
 class Listeners:
     """Listeners by event name. One that raises is logged and does not stop the others.
 
@@ -140,14 +148,11 @@ class Listeners:
 
         ``once``: for the first one only. Raises ValidationError for an unknown name.
         """
-        known_name = plain(name) if isinstance(name, str) else ""
-        if known_name not in EVENTS and known_name not in WILDCARDS:
-            known = f"{', '.join(sorted(EVENTS))} and {', '.join(WILDCARDS)}"
-            raise ValidationError([FieldError("name", f"unknown event {name!r:.70}; there are: {known}")])
-        self._by_name.setdefault(known_name, []).append(_Entry(listener, once))
+        self._by_name.setdefault(_known(name), []).append(_Entry(listener, once))
 
-    def remove(self, name: str, listener: Listener) -> None:
-        """Call ``listener`` no more; nothing happens if it was not there."""
+    def remove(self, name: object, listener: Listener) -> None:
+        """Call ``listener`` no more; nothing happens if it was not there. Raises ValidationError as ``add`` does."""
+        name = _known(name)
         for entry in self._by_name.get(name, ()):
             if entry.listener == listener:
                 self._drop(name, entry)

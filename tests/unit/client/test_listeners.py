@@ -10,7 +10,7 @@ import pytest
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.listeners import EVENTS, GateEvent, JobEvent, Listeners, SystemEvent, job_event
 from aiqueue.engine.publishing import BATCH_ENDED, BATCH_SUBMITTED, EVENT_NAMES, GATE_CLOSED, GATE_OPENED, SUBMITTED
-from aiqueue.errors import ProviderServerError, RateLimited
+from aiqueue.errors import ProviderServerError, RateLimited, ValidationError
 from aiqueue.protocol import ANNOUNCED, RESTARTED
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
@@ -270,3 +270,14 @@ def test_nobody_is_told_when_nobody_listens() -> None:
     listeners.add("job:failed", Seen())
     assert listeners.wanted() == {"*"}
     assert callable(job_event)
+
+
+@pytest.mark.parametrize("name", [[], {}, None, 3, b"job:completed", "job:done", ""])
+def test_a_name_that_is_none_gets_the_same_error_to_add_and_to_remove(name: object) -> None:
+    listeners = Listeners()
+    said = []
+    for change in (listeners.add, listeners.remove):
+        with pytest.raises(ValidationError) as raised:
+            change(name, print)
+        said.append(str(raised.value))
+    assert said[0] == said[1]
