@@ -107,6 +107,7 @@ class AsyncAIQueueAdapter:
         all of it again.
         """
         checked, batch_id = validate_options(options), given.text("batch_id", batch_id)
+        given.in_order("jobs", payloads)
         bodies = await in_parts(self._started(self._checker).check_in_parts(payloads))
         if checked.job_id is not None and len(bodies) != 1:
             message = f"names one job, but {'several are' if bodies else 'none is'} submitted"
@@ -143,6 +144,7 @@ class AsyncAIQueueAdapter:
         With the same key and the same jobs and options it is the first batch, whose ids are returned; with the same key
         and others, IdempotencyConflict. ``scope``: as for ``submit_job``.
         """
+        given.in_order("jobs", payloads)
         bodies = await in_parts(self._started(self._checker).check_in_parts(payloads))
         if not bodies:
             raise ValidationError([FieldError("jobs", "is empty: a batch has at least one job")])

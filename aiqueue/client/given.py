@@ -57,6 +57,12 @@ def job_ids(given: object, field: str = "job_ids") -> list[str]:
     return [job_id(each, f"{field}.{at}") for at, each in enumerate(given)]
 
 
+def in_order(field: str, given: object) -> None:
+    """Raise ValidationError for a set: it is read in another order in each process, and here the order counts."""
+    if isinstance(given, set | frozenset):
+        raise _wrong(field, "must have an order, and a set has none: give a list")
+
+
 def number(field: str, given: object, *, least: int = 0, most: int = MOST) -> int:
     """Return a whole number within bounds. Raises ValidationError."""
     if isinstance(given, bool) or not isinstance(given, SupportsIndex):

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from aiqueue.client.adapter import AnyPayload
+from aiqueue.client.given import in_order
 from aiqueue.engine.dependencies import ON_ERROR, excess
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.protocol import Need
@@ -64,6 +65,7 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     """
     if isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Iterable):
         raise ValidationError([FieldError("steps", f"must be a list of payloads, not {type(steps).__name__}")])
+    in_order("steps", steps)
     steps = list(steps)
     if not steps:
         raise ValidationError([FieldError("steps", "is empty: a chain has at least one step")])
@@ -203,10 +205,15 @@ def _depends_on(where: str, node: Mapping[str, Any], errors: list[FieldError]) -
     given = node.get("depends_on", node.get("dependsOn", ()))
     if isinstance(given, str):
         return [given]
-    if not isinstance(given, Iterable) or not all(isinstance(name, str) for name in given):
+    names: list[Any] = list(given) if isinstance(given, Iterable) else [None]  # read once: it may be an iterator
+    if not all(isinstance(name, str) for name in names):
         errors.append(FieldError(f"{where}.depends_on", "must be a list of names of nodes"))
         return []
-    return list(given)
+    try:
+        in_order(f"{where}.depends_on", given)
+    except ValidationError as error:
+        errors += error.errors
+    return names
 
 
 def _fault_of(wanted: Reference, nodes: Mapping[str, Any], count: int) -> str:

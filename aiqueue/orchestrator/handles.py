@@ -66,6 +66,7 @@ def schedule_of(
 
 def checked_inputs(job_ids: object, on_error: object) -> tuple[list[str], str]:
     """Return the ids of what is fanned in, and the policy. Raises ValidationError for what can't be."""
+    given.in_order("job_ids", job_ids)
     ids = given.job_ids(job_ids)
     if not ids:
         raise ValidationError([FieldError("job_ids", "is empty: a fan-in is over at least one job")])
