@@ -25,7 +25,7 @@ from aiqueue.service.batch_pages import BatchPages
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.holds import Holds
 from aiqueue.service.lookup import ended_needs, needs_of
-from aiqueue.service.next_tries import NextTries
+from aiqueue.service.next_tries import NextTries, accepted_tries
 from aiqueue.service.successors import Successors
 
 _AT_ONCE = 500
@@ -178,7 +178,7 @@ class BatchRetries:
             with self._commits.watched() as later:
                 rows = await self._commits.read(self._pages.again, seqs)
                 rows = [row for row in rows if not has_successor(row.progress)]  # redriven, or deleted, meanwhile
-                tried_again = await self._next_tries.tried_again(rows)
+                tried_again, tries = await self._next_tries.tried_again(rows)
                 rows = [row for row in rows if row.id not in tried_again]
                 views = [view for row in rows if (view := self._view_of(row))]
                 own = dict(zip((view.id for view in views), new_job_ids(len(views)), strict=True))
@@ -187,7 +187,7 @@ class BatchRetries:
                     await self._turn_to_successors(jobs)
                     found, ended = await self._facts(batch_id, jobs)
                 changed = {seq for commit in later for seq in (*commit.deletes, *(row[0] for row in commit.states))}
-            if changed.isdisjoint(row.seq for row in rows):
+            if changed.isdisjoint(row.seq for row in rows) and not accepted_tries(tries, later):
                 replaced = [(row.seq, row.state, row.progress) for row in rows if row.id in own]
                 return _Part(found, replaced, jobs, ended, own)
             await asyncio.shield(self._commits.settled())

@@ -11,13 +11,13 @@ from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.engine.soundness import end_in
 from aiqueue.engine.states import JobState
-from aiqueue.engine.successors import DELETED, StateRow, with_successor
+from aiqueue.engine.successors import DELETED, StateRow, has_successor, with_successor
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, DeadLettersReply, header_of
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.look_ups import LookUps
-from aiqueue.service.next_tries import NextTries
+from aiqueue.service.next_tries import NextTries, accepted_tries, next_tries_of
 from aiqueue.service.portions import first_portion, portions
 from aiqueue.service.row_reads import rows_of
 from aiqueue.service.successors import Successors, links_among
@@ -105,25 +105,26 @@ class DeadLetters:
             await asyncio.shield(self._commits.settled())
             with self._commits.watched() as later:
                 dead, keys, repeats = await self._stored(ids)
-                repeated = await self._successors.living([job.id for job in dead])
-                tried = await self._next_tries.tried_again(dead)
+                repeated, passed = await self._successors.living([job.id for job in dead])
+                tried = await self._next_tries.kept([job.id for job in dead])
                 over = [job for job in dead if job.id not in repeated]
                 before = await self._successors.before({job.id: repeats[job.id] for job in over if job.id in repeats})
                 unused = {key: job_id for key, job_id in keys.items() if job_id not in repeated}
                 free = await self._free(unused, [job.seq for job in over])
             changed = {row[0] for commit in later for row in commit.states}
-            if changed.isdisjoint(job.seq for job in (*dead, *before)):  # else one may run again, or was repeated
+            seqs = {job.seq for job in (*dead, *before)}
+            if changed.isdisjoint(seqs | passed):  # else one may run again, or it or a redrive of it was repeated
                 break
         if dead:
             links, ends = links_among(over, before)
             needed = {job.id for job in over if self._is_needed(job.id)} - links
-            kept = repeated | links | tried
+            kept = repeated | links | tried | accepted_tries(next_tries_of(job.id for job in dead), later)
             rows = Rows(deletes=[job.seq for job in over if job.id not in kept | needed], free_keys=free)
             failed = JobState.FAILED.value
             rows.states = [
-                *(_row(job, failed, job.progress) for job in dead if job.id in kept),
+                *(_row(job, failed, _marked(job.progress)) for job in dead if job.id in kept),
                 *(_row(job, failed, with_successor(job.progress, DELETED)) for job in dead if job.id in needed - kept),
-                *(_row(job, job.state, with_successor(job.progress, DELETED)) for job in ends),
+                *(_row(job, job.state, with_successor(job.progress, _no_heir_of(job))) for job in ends),
             ]
             forgotten = {seq for commit in later for seq in commit.deletes}  # by retention, meanwhile
             rows.states = [row for row in rows.states if row[0] not in forgotten]
@@ -170,6 +171,16 @@ class DeadLetters:
         except Exception as error:
             _log.warning("the keys of lists of %d dead letters can't be read and stay in use: %s", len(seqs), error)
             return ()
+
+
+def _marked(progress: bytes) -> bytes:
+    """Return the Progress of a deleted job, marked so that no retry of its batch repeats it."""
+    return progress if has_successor(progress) else with_successor(progress, DELETED)
+
+
+def _no_heir_of(job: StoredJob) -> str:
+    """Return what to name instead of a successor that was deleted: only a dead letter may be repeated once more."""
+    return "" if job.state == JobState.DEAD_LETTER else DELETED
 
 
 def _row(job: StoredJob, state: str, progress: bytes) -> StateRow:

@@ -19,6 +19,7 @@ from aiqueue.engine.effects import Effects, Rows
 from aiqueue.journal.base import EndedRow, Journal
 from aiqueue.service.clock import Clock
 from aiqueue.service.commits import CommitPipeline
+from aiqueue.service.next_tries import accepted_tries, next_tries_of
 
 _log = logging.getLogger(__name__)
 _STEP = 500  # jobs read, and at most deleted, at once; keys too
@@ -139,6 +140,7 @@ class Retention:
         with self._commits.watched() as later:
             kept = await self._kept(part)
         changed = {row[0] for commit in later for row in commit.states}
+        kept |= accepted_tries(next_tries_of(row.id for row in part), later)
         over = [row for row in part if row.id not in kept and row.seq not in changed]
         if seqs := [row.seq for row in over if not self._is_needed(row.id)]:
             await self._forget(Rows(deletes=seqs))

@@ -32,15 +32,18 @@ class Successors:
         """
         return (await self._follow(job_ids))[0]
 
-    async def living(self, job_ids: Collection[str]) -> set[str]:
+    async def living(self, job_ids: Collection[str]) -> tuple[set[str], set[int]]:
         """Return those jobs whose work is not to be done again: a successor lives or has completed, or may have.
 
         It may have if a row on the way can't be read or decoded, or if the last successor is not kept: then retention
         took it, as a deletion changes the row that names it.
+
+        Return also the seqs of the rows that were read: a change of one of them may change the answer.
         """
-        last, unclear = await self._follow(job_ids)
+        last, unclear, passed = await self._follow(job_ids)
         states, _ = await self._commits.read(read_each, self._journal.states, list(set(last.values())))
-        return unclear | {job_id for job_id, successor in last.items() if states.get(successor) not in _DONE}
+        done_or_live = {job_id for job_id, successor in last.items() if states.get(successor) not in _DONE}
+        return unclear | done_or_live, passed
 
     async def before(self, repeated: Mapping[str, str]) -> list[StoredJob]:
         """Return the jobs that name these as their successors; ``repeated``: by job, what it was to repeat.
@@ -50,17 +53,19 @@ class Successors:
         rows = await self._commits.read(self._ended, set(repeated.values()))
         return [job for job in rows.values() if repeated.get(successor_of(job.progress)) == job.id]
 
-    async def _follow(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
-        """Return the last successors that are known; and the jobs that may have another one behind that."""
+    async def _follow(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str], set[int]]:
+        """Return the last successors that are known; the jobs that may have another one behind that; and seqs read."""
         found: dict[str, str] = {}
         unclear: set[str] = set()
+        passed: set[int] = set()
         heads = {job_id: [job_id] for job_id in job_ids}  # jobs asked for, by the last one known to be in their place
         for _ in range(MOST_STEPS):
             ended = [job_id for job_id in heads if not self._engine.knows(job_id)]
             if not ended:
-                return found, unclear
+                return found, unclear, passed
             await asyncio.shield(self._commits.settled())
-            following, unread = await self._commits.read(self._following, ended)
+            following, unread, seqs = await self._commits.read(self._following, ended)
+            passed |= seqs
             unclear.update(chain.from_iterable(heads[job_id] for job_id in unread))
             step: dict[str, list[str]] = {}
             for job_id, successor in following.items():
@@ -68,7 +73,7 @@ class Successors:
             for successor, asked in step.items():
                 found |= dict.fromkeys(asked, successor)
             heads = step
-        return found, unclear.union(*heads.values())
+        return found, unclear.union(*heads.values()), passed
 
     async def followed(self, job_ids: Collection[str]) -> tuple[set[str], set[str]]:
         """Return the failed jobs of which a successor is kept, however that ended; and those that can't be read.
@@ -78,18 +83,18 @@ class Successors:
         return await self._commits.read(self._followed, job_ids)
 
     def _followed(self, job_ids: Collection[str]) -> tuple[set[str], set[str]]:
-        named, unclear = self._following(job_ids)
+        named, unclear, _ = self._following(job_ids)
         states, broken = read_each(self._journal.states, list(set(named.values()))) if named else ({}, {})
         return {job_id for job_id, heir in named.items() if heir in states or heir in broken}, unclear
 
-    def _following(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
-        """Return the successor of each job that ended without a result and has one; and jobs that may have one."""
+    def _following(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str], set[int]]:
+        """Return the successor of each job that ended without a result and has one; jobs that may have one; seqs."""
         states, unread = read_each(self._journal.states, list(job_ids))
         failed = [job_id for job_id, state in states.items() if state in _DONE]
         rows = self._ended(failed)
         found = {job.id: successor for job in rows.values() if (successor := successor_of(job.progress))}
         clear = {job.id for job in rows.values() if is_clear(job.progress)}
-        return found, unread.keys() | set(failed) - clear
+        return found, unread.keys() | set(failed) - clear, {job.seq for job in rows.values()}
 
     def _ended(self, job_ids: Collection[str]) -> dict[str, StoredJob]:
         """Return the rows of jobs that ended, as far as they can be read."""

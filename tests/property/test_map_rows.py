@@ -15,6 +15,7 @@ from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from aiqueue.testing.jobs import settings as queue_settings
 from tests.tools.client_harness import ClientHarness
+from tests.tools.gates import never_closed
 from tests.tools.turns import until
 
 _KEPT_S = 86_400.0
@@ -85,10 +86,7 @@ class MappedRows:
 
 
 async def _run(steps: list[tuple[str, frozenset[str]]]) -> None:
-    config = queue_settings(retry_s=0.0, models=("model-a",))
-    gate = config.providers["sim"].gate.model_copy(update={"breaker_failures": 10**6, "breaker_window": 10**6})
-    provider = config.providers["sim"].model_copy(update={"gate": gate})
-    async with ClientHarness(config.model_copy(update={"providers": {"sim": provider}})) as system:
+    async with ClientHarness(never_closed(queue_settings(retry_s=0.0, models=("model-a",)))) as system:
         rows = MappedRows(system, await system.client())
         await system.work()
         for name, well in steps:

@@ -15,6 +15,7 @@ from aiqueue.engine.successors import successor_of
 from aiqueue.ids import id_of, next_try_of
 from aiqueue.protocol import BatchSpec, SubmitGroup
 from aiqueue.testing.jobs import completed, failed, final, group, header, settings, submission
+from tests.tools.gates import never_closed
 from tests.tools.service_harness import ServiceHarness
 
 _LAST = 10.0**12  # seconds, later than any end
@@ -25,7 +26,7 @@ class Few:
 
     def __init__(self, max_jobs: int) -> None:
         config = settings().model_copy(update={"retention": RetentionConfig(max_jobs=max_jobs)})
-        self.queue, self._max_jobs = ServiceHarness(config), max_jobs
+        self.queue, self._max_jobs = ServiceHarness(never_closed(config)), max_jobs
         self.needed: set[str] = set()
         self.queue.service._retention._is_needed = self.needed.__contains__
         self._count = 0

@@ -12,6 +12,7 @@ from aiqueue.batch_protocol import BatchCall, ResultsCall
 from aiqueue.call_size import MAX_CALL_BYTES, PART_BYTES
 from aiqueue.engine.effects import Rows
 from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, Need, Outcome, SubmitGroup, encode
+from aiqueue.service.next_tries import NextTries
 from aiqueue.testing.jobs import failed, final, header, retryable, submission
 from tests.tools.measured_journal import MeasuredJournal
 from tests.tools.service_harness import ServiceHarness
@@ -197,6 +198,19 @@ async def test_dead_letters_with_large_headers_are_listed_and_deleted_in_portion
     assert max(len(encode(page)) for page in found) <= PART_BYTES
     assert await queue.service.dead_letters.delete(IDS) == IDS
     assert measured(queue).most <= PART_BYTES
+
+
+async def test_what_the_jobs_of_a_retry_repeat_is_read_in_portions(queue: ServiceHarness) -> None:
+    await dead(queue)
+    widen(queue, metadata=LARGE)
+    stored = queue.memory.jobs(IDS)
+    again = [
+        job._replace(id=f"again {job_id}", header=encode(replace(header(), redriven_from=job_id)))
+        for job_id, job in stored.items()
+    ]
+    measured(queue).most = 0
+    await NextTries(queue.journal, queue.service._commits).tried_again(again)
+    assert 0 < measured(queue).most <= PART_BYTES
 
 
 async def test_a_page_of_dead_letters_counts_their_attempts(queue: ServiceHarness) -> None:

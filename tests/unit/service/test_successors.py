@@ -159,4 +159,4 @@ async def test_more_redrives_than_are_followed_may_go_on_behind_the_last_one_see
     for _ in range(3):
         last = await steps.redrive(last)
         await steps.work(bad=(last,))
-    assert await steps.queue.service.dead_letters._successors.living(["a", last]) == {"a"}
+    assert (await steps.queue.service.dead_letters._successors.living(["a", last]))[0] == {"a"}

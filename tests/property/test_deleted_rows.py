@@ -1,0 +1,104 @@
+"""Dead letters of a batch: redriven, tried again by ``map`` and deleted in any order; then the batch is retried."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import hypothesis.strategies as st
+from hypothesis import example, given, settings
+from msgspec.structs import replace
+
+from aiqueue.batch_protocol import BatchCall
+from aiqueue.engine.successors import has_successor, successor_of
+from aiqueue.ids import id_of, next_try_of
+from aiqueue.protocol import BatchSpec, SubmitGroup, decode_header
+from aiqueue.testing.jobs import failed, group, header, submission
+from aiqueue.testing.jobs import settings as queue_settings
+from tests.tools.gates import never_closed
+from tests.tools.service_harness import ServiceHarness
+
+_ROWS = [id_of("run", f"row {at}") for at in range(3)]
+
+
+class Rows:
+    """The rows of one batch, all of them dead letters, and what is put in their places, which fails too."""
+
+    def __init__(self) -> None:
+        self.queue = ServiceHarness(never_closed(queue_settings()))
+        self.ids: list[str] = []
+
+    async def _fail(self, sent: SubmitGroup) -> None:
+        assert await self.queue.service.submit([sent]) == [None]
+        await self.queue.exchange(*map(failed, await self.queue.claim(4)), slots=0)
+        self.ids += [job.id for job in sent.jobs]
+
+    async def submit(self, batch_id: str, *ids: str) -> None:
+        """Let a batch fail."""
+        one = header(max_retries=0, batch_id=batch_id)
+        jobs = [submission(job_id, replace(one, index=at)) for at, job_id in enumerate(ids)]
+        await self._fail(SubmitGroup(jobs, maybe_known=True, batch=BatchSpec(batch_id)))
+
+    async def next_try(self, positions: Sequence[int]) -> None:
+        """Let ``map`` try a job of its own again, once."""
+        for at in positions:
+            if at < len(self.ids) and (new := next_try_of(self.ids[at])) not in self.ids:
+                await self.submit(f"batch {len(self.ids)}", new)
+
+    async def redrive(self, positions: Sequence[int]) -> None:
+        """Redrive what is a dead letter."""
+        for at in positions:
+            job_id = self.ids[at % len(self.ids)]
+            if self.queue.journal.states([job_id]).get(job_id) == "dead_letter":
+                new = f"redrive {len(self.ids)}"
+                again = replace(header(max_retries=0), redriven_from=job_id, idempotency_key=new)
+                await self._fail(group(submission(new, again)))
+
+    async def delete(self, positions: Sequence[int]) -> None:
+        """Delete several at once."""
+        await self.queue.service.dead_letters.delete([self.ids[at] for at in positions if at < len(self.ids)])
+
+    def check_marks(self) -> None:
+        """See that each dead letter that is none any more says so in its row."""
+        for job in self.queue.journal.jobs(self.ids).values():
+            assert job.state == "dead_letter" or has_successor(job.progress), f"{self.ids.index(job.id)} has no mark"
+
+    async def check_retry(self) -> None:
+        """Retry the batch; see that it repeats the dead letters that nothing was put in the place of."""
+        stored = self.queue.journal.jobs(_ROWS)
+        wanted = {
+            job.id
+            for job in stored.values()
+            if job.state == "dead_letter" and not successor_of(job.progress)
+            if not self.queue.journal.states([next_try_of(job.id)])
+        }
+        await self.queue.service.batches.call(BatchCall("b", "retry_failed"))
+        live = self.queue.journal.jobs(self.queue.service._engine.core.live)
+        assert {decode_header(job.header).redriven_from for job in live.values()} == wanted
+
+
+async def _check(acts: Sequence[tuple[str, list[int]]]) -> None:
+    rows = Rows()
+    await rows.submit("b", *_ROWS)
+    for name, positions in acts:
+        await getattr(rows, name)(positions)
+        rows.check_marks()
+    await rows.check_retry()
+    await rows.queue.service.close()
+
+
+_ACTS = st.tuples(
+    st.sampled_from(["next_try", "redrive", "delete"]), st.lists(st.integers(0, 7), min_size=1, max_size=3, unique=True)
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(acts=st.lists(_ACTS, max_size=8))
+@example(acts=[("next_try", [0]), ("delete", [0, 3])])
+@example(acts=[("next_try", [0]), ("delete", [3]), ("delete", [0])])
+@example(acts=[("redrive", [0]), ("delete", [3])])
+@example(acts=[("redrive", [0]), ("delete", [0]), ("delete", [3])])
+def test_a_deleted_dead_letter_that_is_kept_is_marked_and_a_retry_repeats_all_that_are_left(
+    acts: list[tuple[str, list[int]]],
+) -> None:
+    asyncio.run(asyncio.wait_for(_check(acts), 20))
