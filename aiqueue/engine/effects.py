@@ -5,7 +5,7 @@ The shell makes the rows durable before anyone sees the events or the reply.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
@@ -43,7 +43,7 @@ class JobRows:
     """
 
     first: int  #: seq of the first one
-    ids: Collection[str]
+    ids: Set[str]  #: in order
     headers: Sequence[bytes]
     payloads: Sequence[bytes]
 

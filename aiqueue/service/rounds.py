@@ -12,11 +12,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 from aiqueue.engine import TERMINAL, QueueEngine, Submit
-from aiqueue.engine.effects import Rows
 from aiqueue.engine.prepared import Prepared
 from aiqueue.errors import IdempotencyConflict, QueueUnavailable
 from aiqueue.journal.base import Journal, StoredKey
@@ -26,6 +24,8 @@ from aiqueue.service.asked import Answer, Asked, repeated_by
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.digests import key_of
 from aiqueue.service.holds import Holds
+from aiqueue.service.line import Line
+from aiqueue.service.missed import missed
 from aiqueue.service.portions import portions
 from aiqueue.waiting import in_parts
 
@@ -39,15 +39,18 @@ class _Found(NamedTuple):
     """What the journal says to a round."""
 
     keys: dict[str, StoredKey]
-    batches: Set[str]
+    batches: set[str]
     ended: dict[str, str]  #: states of the needed jobs that have ended
-    pending: Set[str]  #: needed jobs that it has, and that have not ended in it
+    pending: set[str]  #: needed jobs that it has, and that have not ended in it
     repeated: dict[str, tuple[int, str, bytes]]  #: dead letters: seq, state, Progress
 
-    def __or__(self, other: _Found) -> _Found:
-        ended, pending = self.ended | other.ended, self.pending | other.pending
-        repeated = self.repeated | other.repeated
-        return _Found(self.keys | other.keys, self.batches | other.batches, ended, pending, repeated)
+    def add(self, other: _Found) -> None:
+        """Take in what it says to another round."""
+        self.keys.update(other.keys)
+        self.batches.update(other.batches)
+        self.ended.update(other.ended)
+        self.pending.update(other.pending)
+        self.repeated.update(other.repeated)
 
 
 class Rounds:
@@ -65,8 +68,8 @@ class Rounds:
         self._prepared = prepared
         self._apply, self._journal, self._commits = apply, journal, commits
         self._live, self._holds = engine.core.live, holds
-        self._waiting: list[Asked] = []  # in the order they came
         self._wake = asyncio.Event()
+        self._line = Line(self._wake.set)
         self._running: asyncio.Task[None] | None = None
 
     def ask(self, groups: Iterable[SubmitGroup]) -> list[asyncio.Future[Answer]]:
@@ -77,7 +80,7 @@ class Rounds:
             if one.needs:
                 self._holds.take(one.needs)
                 one.answered.add_done_callback(partial(self._let_go, one.needs))
-        self._waiting += asked
+        self._line.join(asked)
         self._wake.set()
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
@@ -102,9 +105,9 @@ class Rounds:
         self._holds.release(needs)
 
     async def _run(self) -> None:
-        while self._waiting:
+        while self._line:
             self._wake.clear()
-            if not (asked := self._take()):
+            if not (asked := await in_parts(self._line.take(_ROUND_BYTES))):
                 await self._wake.wait()
                 continue
             try:
@@ -113,39 +116,18 @@ class Rounds:
                 for one in asked:
                     one.fail(error)
 
-    def _take(self) -> list[Asked]:
-        """Take the groups of the next round out of the line, and those that nobody waits for any more."""
-        taken: list[Asked] = []
-        left: list[Asked] = []
-        ahead: set[str] = set()  # names of groups that stay in line
-        weight = 0
-        for one in self._waiting:
-            if one.answered.done():
-                continue
-            if one.after is not None and one.after.done() and (error := one.after.exception()):
-                one.fail(error)
-            elif (one.after is None or one.after.done()) and weight < _ROUND_BYTES and not one.is_behind(ahead):
-                taken.append(one)
-                weight += one.weight
-            else:
-                left.append(one)
-                ahead |= one.ids | one.names
-        self._waiting = left
-        return taken
-
     async def _round(self, asked: Sequence[Asked]) -> None:
         with self._commits.watched() as rows:
             asked, found = await self._look_up(asked)
             await self._meet(asked, found)
-            unsure = _names_in(rows, asked)
-            deletes = any(each.deletes for each in rows)
-        unsure |= _changed_in(rows, found.repeated)
+            under_way = await in_parts(missed(rows, asked, found.repeated))
+        unsure = under_way.names
         new: list[Asked] = []
         again: list[Asked] = []
         ahead: set[str] = set()  # names of ``again``
         for one in asked:
             is_behind = one.is_named_in(unsure) or one.is_behind(ahead)
-            if is_behind or self._doubts(one, found, unsure, deletes):
+            if is_behind or self._doubts(one, found, unsure, under_way.deletes):
                 again.append(one)
                 names = ahead
             elif answer := _known(one, found.keys):
@@ -158,7 +140,8 @@ class Rounds:
                 names.update(one.ids, one.names)
         if new:
             self._accept(new, found)
-        self._put_back(again)
+        if again:  # looked up once more when all that is accepted now is on disk
+            self._line.put_back(again, self._commits.settled())
 
     async def _meet(self, asked: Sequence[Asked], found: _Found) -> None:
         """Let large groups know how the jobs outside ended that they need. What ends meanwhile is in a commit."""
@@ -177,10 +160,10 @@ class Rounds:
                 raise
             _log.warning("%d groups could not be looked up together, each is looked up alone: %s", len(asked), error)
         readable: list[Asked] = []
-        found = _Found({}, frozenset(), {}, frozenset(), {})
+        found = _Found({}, set(), {}, set(), {})
         for one in asked:
             try:
-                found |= await self._commits.read(self._read, [one])
+                found.add(await self._commits.read(self._read, [one]))
             except Exception as error:
                 one.fail(error)
             else:
@@ -202,7 +185,7 @@ class Rounds:
         ended = {job_id: state for job_id, state in states.items() if state in TERMINAL}
         return _Found(
             used,
-            frozenset(batch_id for batch_id in batches if self._journal.batch(batch_id) is not None),
+            {batch_id for batch_id in batches if self._journal.batch(batch_id) is not None},
             ended,
             states.keys() - ended.keys(),
             {job.id: (job.seq, job.state, job.progress) for job in dead},
@@ -242,44 +225,6 @@ class Rounds:
         replies, committed = self._apply(command)
         for one, refusal in zip(new, replies, strict=True):
             one.answer(Answer(refusal, committed=committed))
-
-    def _put_back(self, again: list[Asked]) -> None:
-        """Let groups be looked up once more, when all that is accepted now is on disk."""
-        settled = self._commits.settled()
-        for one in again:
-            one.after = settled
-        self._waiting[:0] = again
-        if again:
-            settled.add_done_callback(lambda _: self._wake.set())
-
-
-def _names_in(commits: Sequence[Rows], asked: Sequence[Asked]) -> set[str]:
-    """Return those names of groups that commits bring. One that is both an id and a key only waits for no reason.
-
-    The names of the large groups are not put together with others: there may be 100,000 of them.
-    """
-    small = frozenset(chain.from_iterable(one.ids for one in asked if not one.is_large))
-    others = (*(one.names for one in asked), *(one.needs for one in asked if not one.is_large))
-    sets: list[Set[str]] = [small.union(*others)]
-    for one in asked:
-        sets += (one.ids, one.needs) if one.is_large else ()
-    found: set[str] = set()
-    for rows in commits:
-        for names in sets:
-            found.update([row[1] for row in rows.jobs if row[1] in names])
-            for listed in rows.lists:
-                found.update([job_id for job_id in listed.ids if job_id in names])
-            found.update([row[0] for row in rows.keys if row[0] in names])
-            found.update([row[1] for row in rows.batches if row[1] in names])
-    return found
-
-
-def _changed_in(commits: Sequence[Rows], repeated: Mapping[str, tuple[int, str, bytes]]) -> set[str]:
-    """Return those of the dead letters that commits change or delete."""
-    if not repeated:
-        return set()
-    changed = {seq for rows in commits for seq in (*rows.deletes, *(state[0] for state in rows.states))}
-    return {job_id for job_id, (seq, _, _) in repeated.items() if seq in changed}
 
 
 def _known(one: Asked, keys: Mapping[str, StoredKey]) -> Answer | None:
