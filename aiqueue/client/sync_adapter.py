@@ -38,7 +38,9 @@ class AIQueueAdapter:
         self._thread = threading.Thread(target=self._loop.run_forever, name="aiqueue-client", daemon=True)
         self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="aiqueue-listeners")
         self._listener_loop = asyncio.new_event_loop()  # of that thread, for listeners that are coroutine functions
-        self._handed_over: dict[tuple[str, Listener], list[Listener]] = {}
+        self._handed_over: dict[
+            Listener, tuple[str, Listener]
+        ] = {}  # by what the loop calls: listeners may be unhashable
         self._process = os.getpid()
         self._thread.start()
 
@@ -178,18 +180,26 @@ class AIQueueAdapter:
 
     def off(self, name: str, listener: Listener) -> None:
         """Undo ``on`` or ``once``."""
-        if handed_over := self._handed_over.get((name, listener)):
-            self._run(self._in_loop(self._async.off, name, handed_over.pop()))
+        if isinstance(name, str):
+            for hand_over, of in list(self._handed_over.items()):
+                if of == (name, listener):  # equal, not the same: each look at a bound method makes another
+                    self._run(self._in_loop(self._async.off, name, hand_over))
+                    self._handed_over.pop(hand_over, None)
+                    return
+        self._run(self._in_loop(self._async.off, name, listener))  # it was not there, or the name is refused
 
     def _add(self, name: str, listener: Listener, *, once: bool) -> None:
         def hand_over(event: AnyEvent) -> None:
-            if once and hand_over in known:
-                known.remove(hand_over)
+            if once:
+                self._handed_over.pop(hand_over, None)
             self._listener_thread.submit(self._tell, listener, event)
 
-        known = self._handed_over.setdefault((name, listener), [])
-        self._run(self._in_loop(self._async.once if once else self._async.on, name, hand_over))
-        known.append(hand_over)
+        self._handed_over[hand_over] = name, listener
+        try:
+            self._run(self._in_loop(self._async.once if once else self._async.on, name, hand_over))
+        except BaseException:
+            self._handed_over.pop(hand_over, None)
+            raise
 
     def _tell(self, listener: Listener, event: AnyEvent) -> None:
         """Call a listener; runs in the listeners' thread."""
