@@ -17,7 +17,7 @@ from aiqueue.errors import DeadLetterNotFound, FieldError, IdempotencyConflict, 
 from aiqueue.ids import new_id, new_job_ids
 from aiqueue.protocol import BatchSpec, DeadLettersCall, JobView, Submission, SubmitGroup
 from aiqueue.validation import CheckedPayload, validate_options
-from aiqueue.views import JobInfo, job_info, readable_info
+from aiqueue.views import JobInfo, readable_info
 
 _AT_ONCE = 50  # redriven together: their payloads are in memory at the same time
 _LOOKUP = 1_000  # jobs per call
@@ -82,7 +82,7 @@ class DeadLetterClient:
     async def inspect(self, job_id: str) -> tuple[JobInfo, bytes]:
         """Return a dead letter with all its attempts, and its payload (JSON). Raises DeadLetterNotFound."""
         view = (await self._views([given.job_id(job_id)], with_payload=True))[0]
-        return job_info(view), view.payload
+        return readable_info(view), view.payload
 
     async def redrive(
         self,
@@ -103,7 +103,7 @@ class DeadLetterClient:
         redriven with another patch. Raises DeadLetterNotFound, too, if one is deleted, or retried with its batch, while
         this runs. Others may have been submitted by then: it is safe to repeat the call without that one.
         """
-        validate_options({} if max_retries is None else {"max_retries": max_retries})
+        max_retries = validate_options({"max_retries": max_retries}).max_retries  # a plain number, also of a text
         if per_second is not None:
             if not _is_pace(per_second):
                 raise ValidationError([FieldError("per_second", f"must be {SLOWEST:g} to {FASTEST:,}")])
@@ -143,7 +143,7 @@ class DeadLetterClient:
         """Return the new job that repeats a dead letter."""
         header, payload = view.header, view.payload
         if model is not None:
-            checked = self._check({**msgspec.json.decode(payload), "model": model})
+            checked = self._check({**_fields_of(view), "model": model})
             payload, header.model = checked.body, checked.model
         if max_retries is not None:
             header.max_retries = max_retries
@@ -175,6 +175,14 @@ def _check_readable(views: Sequence[JobView]) -> None:
     for view in views:
         if view.failure is not None and view.failure.kind == RecordUnreadable.kind:
             raise RecordUnreadable(view.failure.message)
+
+
+def _fields_of(view: JobView) -> dict[str, Any]:
+    """Return a job's payload. Raises RecordUnreadable."""
+    try:
+        return msgspec.json.decode(view.payload, type=dict[str, Any])
+    except (ValueError, RecursionError) as error:
+        raise RecordUnreadable(f"The payload of job {view.id} can't be read: {error}") from None
 
 
 class Runner(Protocol):
