@@ -9,7 +9,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from aiqueue import texts
-from aiqueue.client import given
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchOptions, GraphOptions, JobOptions
 from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup
@@ -43,16 +42,17 @@ def header_fields(options: JobOptions, *, owner: str, default_retries: int, batc
 
 
 def scoped_key(key: object, scope: object) -> str:
-    """Return an idempotency key as the queue keeps it, empty for none. A scope has no colon.
+    """Return an idempotency key as the queue keeps it, empty for None. A scope has no colon.
 
-    Raises ValidationError for a key or a scope that is too long or holds control characters.
+    Raises ValidationError for a key or a scope that is empty, too long or holds control characters.
     """
-    if key is None or not given.text("idempotency_key", key):
+    if key is None:
         return ""
+    key = texts.IDEMPOTENCY_KEY.check("idempotency_key", key)
     scope = texts.SCOPE.check("scope", scope)
     if ":" in scope:
         raise ValidationError([FieldError("scope", "holds a colon, which ends the scope of a key")])
-    return f"{scope}:{texts.IDEMPOTENCY_KEY.check('idempotency_key', key)}"
+    return f"{scope}:{key}"
 
 
 def callers_key(scoped: str) -> str:
