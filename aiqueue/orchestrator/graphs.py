@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import Any, NamedTuple
 
+from aiqueue import json_text
 from aiqueue.client.adapter import AnyPayload
 from aiqueue.client.given import in_order
 from aiqueue.engine.dependencies import ON_ERROR, excess
@@ -19,6 +20,8 @@ from aiqueue.waiting import Pace, Parts
 
 _LISTED = 20  # names in one error
 _TOO_DEEP = "is nested too deeply, or contains itself"
+_STEP_FIELDS = frozenset({"name", "payload"})
+_SPELLINGS = (("depends_on", "dependsOn"), ("on_error", "onError"))
 _NODE_FIELDS = frozenset({"payload", "depends_on", "dependsOn", "on_error", "onError", "name"})
 
 
@@ -69,16 +72,19 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     steps = list(steps)
     if not steps:
         raise ValidationError([FieldError("steps", "is empty: a chain has at least one step")])
-    names, payloads = [], []
+    names, payloads, errors = [], [], list[FieldError]()
     for at, step in enumerate(steps):
         named = isinstance(step, Mapping) and "payload" in step
+        if named and isinstance(step, Mapping) and (unknown := sorted(map(str, set(step) - _STEP_FIELDS))):
+            known = _list(sorted(_STEP_FIELDS))
+            errors.append(FieldError(f"steps.{at}.{unknown[0]}", f"is not a field of a step; there are: {known}"))
         name = step.get("name") if named and isinstance(step, Mapping) else None
         unnamed = name is None or (isinstance(name, str) and not name)
         names.append(str(at) if unnamed else _chosen(name, at))
         payloads.append(step["payload"] if named and isinstance(step, Mapping) else step)
     on_error = "fail" if stop_on_error else "include"
     places = _places(names)
-    made, errors, pace = [], list[FieldError](), Pace()
+    made, pace = [], Pace()
     for at, payload in enumerate(payloads):
         needs = {at - 1} if at else set[int]()
         for field, wanted in _references(payload, at, errors):
@@ -183,7 +189,14 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
         errors.append(FieldError(where, 'is no node: give {"payload": …, "depends_on": [names]}'))
         return []
     if unknown := sorted(map(str, set(node) - _NODE_FIELDS)):
-        errors.append(FieldError(f"{where}.{unknown[0]}", "is not a field of a node"))
+        errors.append(
+            FieldError(f"{where}.{unknown[0]}", f"is not a field of a node; there are: {_list(sorted(_NODE_FIELDS))}")
+        )
+    errors += [
+        FieldError(f"{where}.{both[1]}", f"is {both[0]}, which is given too: leave out one of them")
+        for both in _SPELLINGS
+        if node.keys() >= set(both)
+    ]
     if _on_error(node) not in ON_ERROR:
         errors.append(FieldError(f"{where}.on_error", f"must be one of {_list(sorted(ON_ERROR))}"))
     parents = dict.fromkeys(
@@ -235,6 +248,7 @@ def _references(
     try:
         if not isinstance(payload, Mapping):
             payload = payload.model_dump(exclude_none=True) if hasattr(payload, "model_dump") else {}
+        payload = _as_stored(payload)
         return [(f"{where}{field}", wanted) for field, wanted in references(payload)]
     except ValidationError as error:
         errors += [FieldError(f"{where}{item.field}", item.message, index) for item in error.errors]
@@ -242,6 +256,15 @@ def _references(
     except RecursionError:
         errors.append(FieldError(where.rstrip(".") or "payload", _TOO_DEEP, index))
         return []
+
+
+def _as_stored(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a payload with dicts in the place of mappings and models, whose texts may be templates too."""
+    try:
+        made: Mapping[str, Any] = json_text.plain(payload)
+    except (TypeError, ValueError, OverflowError):  # it is no JSON, which the check of payloads says
+        return payload
+    return made
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:

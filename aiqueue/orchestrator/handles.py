@@ -11,7 +11,7 @@ from aiqueue.client import given
 from aiqueue.client.schedule_models import ScheduleDefinition
 from aiqueue.engine.dependencies import ON_ERROR
 from aiqueue.errors import FieldError, ValidationError
-from aiqueue.models import BatchOptions, GraphOptions
+from aiqueue.models import BatchOptions, ChainOptions, GraphOptions
 from aiqueue.texts import plain
 from aiqueue.validation import field_errors
 
@@ -76,8 +76,18 @@ def checked_inputs(job_ids: object, on_error: object) -> tuple[list[str], str]:
 
 
 def take_stop_flag(options: Options, stop_on_error: bool) -> tuple[Options, bool]:
-    """Take ``stopOnError`` out of the options, where the specification has it."""
+    """Take ``stopOnError`` out of the options, where the specification has it. Raises ValidationError."""
+    stop_on_error = _flag({"stop_on_error": stop_on_error}, "")
     if not isinstance(options, Mapping):
         return options, stop_on_error
-    rest = {name: value for name, value in options.items() if name not in ("stopOnError", "stop_on_error")}
-    return rest, bool(options.get("stopOnError", options.get("stop_on_error", stop_on_error)))
+    flag = {name: options[name] for name in ("stopOnError", "stop_on_error") if name in options}
+    rest = {name: value for name, value in options.items() if name not in flag}
+    return rest, _flag(flag, "options") if flag else stop_on_error
+
+
+def _flag(given: Mapping[str, Any], where: str) -> bool:
+    """Return the flag by the rules of HTTP: texts like ``false`` have their meaning. Raises ValidationError."""
+    try:
+        return ChainOptions.model_validate(given).stop_on_error
+    except pydantic.ValidationError as error:
+        raise ValidationError(field_errors(error, prefix=where)) from None

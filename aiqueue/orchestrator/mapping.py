@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from aiqueue import texts
+from aiqueue import json_text, texts
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client import given
 from aiqueue.client.adapter import AnyPayload, AsyncAIQueueAdapter
@@ -26,7 +26,6 @@ Key = Callable[[Any], str]
 _PAGE = 500
 _LONGEST_KEY = 2**20  # characters: a key is hashed, and never sent
 _LOOK_AGAIN_S = 0.3
-_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class MapResult(msgspec.Struct, kw_only=True, rename="camel"):
@@ -108,6 +107,6 @@ def _hash(row: Any) -> str:
     """Return a hash of a row's content: the same for the same input, whatever the order of its fields."""
     try:
         plain = row.model_dump(mode="json", exclude_none=True) if hasattr(row, "model_dump") else row
-        return hashlib.blake2b(_encode(plain), digest_size=16).hexdigest()
+        return hashlib.blake2b(json_text.encode_sorted(plain), digest_size=16).hexdigest()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValidationError([FieldError("payload", f"is not JSON: {error}")]) from None
