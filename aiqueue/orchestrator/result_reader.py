@@ -10,7 +10,7 @@ from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import JobError, JobNotFound
 from aiqueue.protocol import END_STATES, JobView
 from aiqueue.results import JobResult
-from aiqueue.views import job_info
+from aiqueue.views import readable_info
 
 Value = JobResult | JobError
 
@@ -66,8 +66,8 @@ class ResultReader:
 
 
 def value_of(view: JobView) -> Value:
-    """Return the result of a job that has ended, or the error that it ended with."""
-    info = job_info(view)
+    """Return the result of a job that has ended, or the error that it ended with, or that its row can't be read."""
+    info = readable_info(view)
     if info.status == "completed" and info.result is not None:
         return info.result
     return info.exception() or JobError(f"job {info.job_id} ended as {info.status}")

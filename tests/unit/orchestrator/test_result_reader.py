@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
-from aiqueue.errors import InvalidRequest, JobNotFound, QueueUnavailable, ValidationError
+from aiqueue.errors import InvalidRequest, JobNotFound, QueueUnavailable, RecordUnreadable, ValidationError
 from aiqueue.orchestrator import result_reader
-from aiqueue.orchestrator.result_reader import ResultReader
+from aiqueue.orchestrator.result_reader import ResultReader, value_of
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
 from tests.tools.turns import until
@@ -76,3 +78,16 @@ async def test_a_reader_of_what_is_no_id_keeps_no_other_from_its_result(
         await reader.read("\ud800")
     await system.work()
     assert (await reading).text == "Hi there"
+
+
+@pytest.mark.parametrize("damaged", [{"result": b"\xff"}, {"result": b"{"}, {"attempts": [b"\xff"]}])
+async def test_a_result_whose_row_is_damaged_is_an_error_with_a_name(
+    damaged: dict[str, Any], system: ClientHarness, client: AsyncAIQueueAdapter
+) -> None:
+    await system.work()
+    job_id = await client.submit_job(chat())
+    await client.wait(job_id)
+    (view,) = await system.transport.get_jobs([job_id])
+    assert view is not None
+    found = value_of(replace(view, **damaged))
+    assert isinstance(found, RecordUnreadable)
