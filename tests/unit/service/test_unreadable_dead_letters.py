@@ -134,6 +134,7 @@ async def test_a_deleted_dead_letter_whose_end_is_no_time_goes_when_no_job_needs
 ) -> None:
     journal = SqliteJournal(tmp_path / "queue.db")
     queue = ServiceHarness(journal=journal)
+    queue.service._ticker.close()  # retention would take it
     await dead_letters(queue)
     seq, _, _, state, progress, *_ = journal.jobs(["bad"])["bad"]
     journal.commit(
