@@ -33,7 +33,7 @@ class History:
         self.seqs: dict[str, int] = {}  #: by job id: of its first acceptance
         self.ids: dict[int, str] = {}  #: by seq
         self.on_claim: Callable[[str], None] = lambda job_id: None
-        self.by_count = False  #: the queue keeps a few ended jobs only
+        self.most_ended = 0  #: ended jobs that the queue keeps, where that is a few; else 0
         self.on_delete: Callable[[str], None] = lambda job_id: None
         self.headers: dict[str, JobHeader] = {}
         self.ends: dict[int, tuple[str, bytes]] = {}
@@ -76,7 +76,7 @@ class History:
         for seq in rows.deletes:
             self._delete(seq)
         drops = rows.dropped or any(decode_stored_batch(stored).dropped for _, stored, _ in rows.batch_states)
-        if rows.deletes and self.by_count and not drops:
+        if rows.deletes and self.most_ended and not drops:
             self._check_order(rows.deletes)
 
     def _check_same_end(self, seq: int, known: bytes, progress: bytes) -> None:
@@ -99,6 +99,14 @@ class History:
         if not gone:
             return
         last = max(gone, key=lambda seq: ended_at[seq])
+        since = self._world.loop.now - _PASS_S  # what went since then was there when the pass began
+        later = sum(
+            ended >= ended_at[last] - 1.0
+            and (seq not in self.deleted or self._gone_at.get(self.ids[seq], 0.0) >= since)
+            for seq, ended in ended_at.items()
+        )
+        if later <= self.most_ended:  # it is one of them itself
+            self._world.violated("forgotten though it is one of the last", last, "of", later)
         live = [header for job_id, header in self.headers.items() if self.seqs.get(job_id, 0) not in ended_at]
         needed = {need.job_id for header in live for need in header.needs}
         kept = [seq for seq in ended_at if seq not in self.deleted and self.ids[seq] not in needed]

@@ -140,7 +140,8 @@ class _Scenario:
         self._queue.history.on_delete = self._forget
         self._queue.history.on_repeat = self._promises.check_repeat
         self._queue.history.on_claim = self._promises.check_claim
-        self._queue.history.by_count = settings.retention.max_jobs < 100
+        most = settings.retention.max_jobs
+        self._queue.history.most_ended = most if most < 100 else 0
         self._promises.forgets = settings.retention != RetentionConfig()
         self._late = not wide and world.draws.random() < _LATE
         slots = _WIDE_SLOTS if wide else world.draws.choice((1, 2, 4))
