@@ -141,11 +141,11 @@ class PayloadChecker:
             raise PayloadTooLarge([FieldError("options.metadata", message)])
         return encoded
 
-    def check_all(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> list[CheckedPayload]:
+    def check_all(self, payloads: Iterable[Mapping[str, Any] | Payload]) -> list[CheckedPayload]:
         """Check a list; the error names the index of every bad one, the first 100."""
         return at_once(self.check_in_parts(payloads))
 
-    def check_in_parts(self, payloads: Sequence[Mapping[str, Any] | Payload]) -> Parts[list[CheckedPayload]]:
+    def check_in_parts(self, payloads: Iterable[Mapping[str, Any] | Payload]) -> Parts[list[CheckedPayload]]:
         """As ``check_all``, in parts."""
         if isinstance(payloads, str | bytes | Mapping | pydantic.BaseModel) or not isinstance(payloads, Iterable):
             message = f"must be a list of payloads, not {type(payloads).__name__}: give a list, also for one"

@@ -20,8 +20,8 @@ from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchBody, ChainBody, GraphBody
 from aiqueue.texts import is_number
 from aiqueue.validation import field_errors
+from serve.body_json import BODY, decode, refuse_double_names
 
-BODY = "body"  #: the field's name where the body as a whole is wrong
 PART = 100  #: jobs that are validated at once
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -33,7 +33,7 @@ def parse_body(model: type[Model], raw: bytes) -> Model:
         body = _validated(model, raw)
     except ValidationError as error:
         raise ValidationError([_in_batch(each) for each in error.errors]) from None
-    _check_numbers(raw)
+    decode(raw)  # finds numbers that can't be stored, which pydantic lets pass; a fifth of the time of the first look
     return body
 
 
@@ -55,28 +55,32 @@ async def parse_graph(raw: bytes) -> GraphBody:
 async def _in_parts(model: type[Model], raw: bytes, field: str, kind: Any) -> Model:
     """Return a body whose ``field`` is a list or an object of jobs, validated some of them at a time."""
     try:
-        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-        jobs = msgspec.json.decode(fields.pop(field), type=kind)
-    except (msgspec.MsgspecError, KeyError, ValueError, RecursionError):
-        return parse_body(model, raw)  # which says what is wrong
+        fields = decode(raw, dict[str, msgspec.Raw])
+        jobs = decode(fields[field], kind)
+    except (msgspec.ValidationError, KeyError):
+        return parse_body(model, raw)  # it has no such field, or of another shape: no job is looked at
+    refuse_double_names(raw, fields)
+    if isinstance(jobs, dict):
+        refuse_double_names(bytes(fields[field]), jobs, f"{field}.")
     if not PART < len(jobs) <= _most(model, field):
         return parse_body(model, raw)
-    valid, wrong, odd_number = list[Model](), list[FieldError](), False
+    del fields[field]
+    valid, wrong, odd_number = list[Model](), list[FieldError](), list[FieldError]()
     for at, part in _parts(jobs):
         body = msgspec.json.encode({field: part} if at else fields | {field: part})
         try:
             valid.append(_validated(model, body))
         except ValidationError as error:
             if any(each.field == BODY for each in error.errors):
-                return parse_body(model, raw)  # no JSON: nothing of it is validated, and the error says where
+                decode(raw)  # no JSON: the error says where in the whole
             wrong += [_shifted(each, field, at) for each in error.errors]
         else:
-            odd_number |= not _has_numbers_that_fit(body)
+            odd_number = odd_number or _odd_number(body)
         await asyncio.sleep(0)
     if wrong:  # sorted as if it had been read at once
         raise ValidationError([_in_batch(each) for each in sorted(wrong, key=lambda each: not _is_in(each, field))])
     if odd_number:
-        _check_numbers(raw)
+        raise ValidationError(odd_number)
     return valid[0].model_copy(update={field: _together([getattr(body, field) for body in valid])})
 
 
@@ -107,25 +111,12 @@ def _validated(model: type[Model], raw: bytes) -> Model:
         raise ValidationError([replace(each, field=each.field.removeprefix(f"{BODY}.")) for each in found]) from None
 
 
-def _has_numbers_that_fit(raw: bytes) -> bool:
+def _odd_number(raw: bytes) -> list[FieldError]:
     try:
-        _check_numbers(raw)
-    except ValidationError:
-        return False
-    return True
-
-
-def _check_numbers(raw: bytes) -> None:
-    """Raise ValidationError for NaN, Infinity and 1e999, which pydantic lets pass where any JSON may stand.
-
-    They could not be stored: JSON has no word for them. The second look costs a fifth of the first.
-    """
-    try:
-        msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        where = str(error).split(" - at")[0]
-        message = f"Invalid JSON: numbers must be finite and fit 64 bits; NaN and Infinity are none ({where})"
-        raise ValidationError([FieldError(BODY, message)]) from None
+        decode(raw)
+    except ValidationError as error:
+        return list(error.errors)
+    return []
 
 
 def _is_in(error: FieldError, field: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
@@ -151,7 +151,7 @@ class AsyncAIQueueAdapter:
         ids = await self._accept_once(bodies, validate_options(options), idempotency_key, scope, prefix="batch")
         return _batch_of("batch", ids), ids
 
-    async def check_jobs(self, payloads: Sequence[AnyPayload]) -> None:
+    async def check_jobs(self, payloads: Iterable[AnyPayload]) -> None:
         """Raise what ``submit_jobs`` would raise of these payloads; submit nothing."""
         await in_parts(self._started(self._checker).check_in_parts(payloads))
 

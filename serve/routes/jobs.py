@@ -13,6 +13,7 @@ from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 from aiqueue.models import BatchBody, JobOptions, SubmitBody
 from aiqueue.views import Cancellation, JobInfo
 from serve.bodies import parse_batch, parse_body
+from serve.body_json import decode
 from serve.callers import KEY_PARAMETER, KEY_TAKEN, caller_scope, idempotency_key
 from serve.openapi import Operation, answer, json_body, path_parameter
 from serve.routes.shared import QueueAdapter, adapter_of, json_response, parse_job_id
@@ -183,9 +184,9 @@ async def _all_bad_jobs(adapter: QueueAdapter, raw: bytes, error: ValidationErro
     if all(item.index is None for item in error.errors):
         return error
     try:
-        await adapter.check_jobs(msgspec.json.decode(raw)["jobs"])
+        jobs = decode(decode(raw, dict[str, msgspec.Raw])["jobs"], list[msgspec.Raw])
+        await adapter.check_jobs(map(decode, jobs))  # each is decoded when its turn comes
     except ValidationError as found:
-        return ValidationError([*(item for item in error.errors if item.index is None), *found.errors])
-    except (msgspec.MsgspecError, RecursionError):  # the form is worse than it seemed
-        pass
-    return error
+        if all(item.index is not None for item in found.errors):
+            return ValidationError([*(item for item in error.errors if item.index is None), *found.errors])
+    return error  # the form is worse than it seemed

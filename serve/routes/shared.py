@@ -48,7 +48,7 @@ class QueueAdapter(Protocol):
     ) -> tuple[str, list[str]]:
         """Return the ids of a batch and of its jobs once all of them are on disk; accepts all or none."""
 
-    async def check_jobs(self, payloads: Sequence[Any]) -> None:
+    async def check_jobs(self, payloads: Iterable[Any]) -> None:
         """Submit nothing. Raises ValidationError with the index of every payload that would not be accepted."""
 
     async def get_job_status(self, job_id: str) -> JobInfo | None:

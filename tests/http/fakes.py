@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -55,7 +55,7 @@ class DictAdapter:
         batch_id = new_id("batch")
         return batch_id, self._accept(self._checker.check_all(payloads), validate_options(options), batch_id)
 
-    async def check_jobs(self, payloads: Sequence[Any]) -> None:
+    async def check_jobs(self, payloads: Iterable[Any]) -> None:
         self._checker.check_all(payloads)
 
     async def get_job_status(self, job_id: str) -> JobInfo | None:
