@@ -5,7 +5,8 @@ All errors are one tree: ``aiqueue.errors.ValidationError`` with a ``FieldError`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pydantic
@@ -23,6 +24,9 @@ from aiqueue.waiting import Pace, Parts, at_once
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
 _MAX_KNOWN = 1_000
 _PART = 100  # payloads that are checked at once
+_PIECE = 2_621  # bytes that count like one payload more: 256 KiB are checked at once
+_MAX_LISTED = 100  # errors of one input
+_MAX_OF_JOB = 10
 _MAX_SHOWN = 100  # jobs of a batch whose errors are listed
 #: What pydantic puts into an error's path for the branch of a union it tried; ``list[…]``, ``literal[…]`` … too.
 _BRANCHES = frozenset({*AIJobType, "str", "int", "float", "bool", "none", "list", "dict"})
@@ -30,11 +34,21 @@ _validate: Callable[[object], Payload] = PAYLOAD.validator.validate_python  # ha
 _validate_shape: Callable[[object], object] = shape_of(PAYLOAD).validate_python
 
 
-def field_errors(error: pydantic.ValidationError, *, prefix: str = "", index: int | None = None) -> list[FieldError]:
-    """Return what pydantic found, with paths as users wrote them: ``messages.0.role``."""
-    found = []
+def field_errors(
+    error: pydantic.ValidationError, *, prefix: str = "", index: int | None = None, jobs_in: Collection[str] = ()
+) -> list[FieldError]:
+    """Return what pydantic found, with paths as users wrote them: ``messages.0.role``.
+
+    These are the first errors: a hundred, and ten of each job in the fields ``jobs_in``. A job can have a million.
+    """
+    found, seen = [], Counter[tuple[int | str, ...]]()
     for detail in error.errors(include_url=False, include_input=False):
-        path = [prefix, *_path(detail["loc"], detail["type"])] if prefix else _path(detail["loc"], detail["type"])
+        loc = detail["loc"]
+        job = loc[:2] if loc and loc[0] in jobs_in else ()
+        seen[job] += 1
+        if seen[job] > (_MAX_OF_JOB if job else _MAX_LISTED):
+            continue
+        path = [prefix, *_path(loc, detail["type"])] if prefix else _path(loc, detail["type"])
         found.append(FieldError(".".join(path) or "payload", _message(detail), index))
     return found
 
@@ -154,15 +168,17 @@ class PayloadChecker:
         checked, errors, bad = [], list[FieldError](), 0
         too_large = True
         for index, payload in enumerate(payloads):
+            pieces = _PART  # of one that is wrong, the size is unknown
             try:
                 checked.append(self.check(payload))
+                pieces = 1 + len(checked[-1].body) // _PIECE
             except ValidationError as error:
                 too_large &= isinstance(error, PayloadTooLarge)
                 bad += 1
                 errors += [FieldError(item.field, item.message, index) for item in error.errors]
                 if bad == _MAX_SHOWN:
                     break
-            if pace.is_full():
+            if pace.is_full(pieces):
                 yield
         if errors:
             raise (PayloadTooLarge if too_large else ValidationError)(errors)

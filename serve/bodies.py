@@ -15,14 +15,20 @@ from typing import Any, TypeVar
 
 import msgspec
 import pydantic
+from pydantic_core import PydanticKnownError
 
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchBody, ChainBody, GraphBody
 from aiqueue.texts import is_number
 from aiqueue.validation import field_errors
 from serve.body_json import BODY, decode, refuse_double_names
+from serve.http_errors import MAX_BAD_JOBS
 
 PART = 100  #: jobs that are validated at once
+PART_BYTES = 256 * 1_024  #: and their size; one larger job is a part by itself
+_MAX_FIELDS = 100  # of a body, beside its jobs: all but one are unknown, and an answer shows ten
+
+_JOBS = ("jobs", "steps", "nodes")
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -59,14 +65,20 @@ async def _in_parts(model: type[Model], raw: bytes, field: str, kind: Any) -> Mo
         jobs = decode(fields[field], kind)
     except (msgspec.ValidationError, KeyError):
         return parse_body(model, raw)  # it has no such field, or of another shape: no job is looked at
+    if len(jobs) > (most := _most(model, field)):
+        raise ValidationError([_too_many(jobs, field, most)])
+    if len(fields) > _MAX_FIELDS:
+        fields = dict(islice(fields.items(), _MAX_FIELDS)) | {field: fields[field]}
+        raw = msgspec.json.encode(fields)
     refuse_double_names(raw, fields)
     if isinstance(jobs, dict):
         refuse_double_names(bytes(fields[field]), jobs, f"{field}.")
-    if not PART < len(jobs) <= _most(model, field):
+    parts = list(_parts(jobs))
+    if len(parts) < 2:
         return parse_body(model, raw)
     del fields[field]
     valid, wrong, odd_number = list[Model](), list[FieldError](), list[FieldError]()
-    for at, part in _parts(jobs):
+    for at, part in parts:
         body = msgspec.json.encode({field: part} if at else fields | {field: part})
         try:
             valid.append(_validated(model, body))
@@ -74,6 +86,8 @@ async def _in_parts(model: type[Model], raw: bytes, field: str, kind: Any) -> Mo
             if any(each.field == BODY for each in error.errors):
                 decode(raw)  # no JSON: the error says where in the whole
             wrong += [_shifted(each, field, at) for each in error.errors]
+            if len({_job_of(each) for each in wrong}) >= MAX_BAD_JOBS:
+                break  # an answer names no more
         else:
             odd_number = odd_number or _odd_number(body)
         await asyncio.sleep(0)
@@ -89,12 +103,29 @@ def _most(model: type[pydantic.BaseModel], field: str) -> int:
     return next(int(limit.max_length) for limit in model.model_fields[field].metadata if hasattr(limit, "max_length"))
 
 
+def _too_many(jobs: list[Any] | dict[str, Any], field: str, most: int) -> FieldError:
+    """Return what pydantic says of a list or an object that is too long, after it has looked at all of it."""
+    is_list = isinstance(jobs, list)
+    context = {"field_type": "List" if is_list else "Dictionary", "max_length": most}
+    error = PydanticKnownError("too_long", context | {"actual_length": len(jobs) if is_list else None})
+    return FieldError(field, error.message())
+
+
 def _parts(jobs: list[Any] | dict[str, Any]) -> Iterator[tuple[int, list[Any] | dict[str, Any]]]:
-    """Yield parts of a list or an object, each with the place of its first item."""
-    items = iter(jobs.items()) if isinstance(jobs, dict) else iter(jobs)
-    for at in range(0, len(jobs), PART):
-        part = list(islice(items, PART))
-        yield at, dict(part) if isinstance(jobs, dict) else part
+    """Yield parts of bounded size of a list or an object, each with the place of its first item."""
+    named = list(jobs.items()) if isinstance(jobs, dict) else [("", job) for job in jobs]
+    first, size = 0, 0
+    for at, (name, job) in enumerate(named):
+        its_size = len(name) + memoryview(job).nbytes
+        if at > first and (at == first + PART or size + its_size > PART_BYTES):
+            yield first, _as_given(jobs, named[first:at])
+            first, size = at, 0
+        size += its_size
+    yield first, _as_given(jobs, named[first:])
+
+
+def _as_given(jobs: list[Any] | dict[str, Any], part: list[tuple[str, Any]]) -> list[Any] | dict[str, Any]:
+    return dict(part) if isinstance(jobs, dict) else [job for _, job in part]
 
 
 def _together(parts: list[Any]) -> Any:
@@ -107,7 +138,9 @@ def _validated(model: type[Model], raw: bytes) -> Model:
     try:
         return model.model_validate_json(raw)
     except pydantic.ValidationError as error:
-        found = field_errors(error, prefix=BODY)  # the prefix is left only where the body as a whole is wrong
+        found = field_errors(
+            error, prefix=BODY, jobs_in=_JOBS
+        )  # the prefix is left only where the body as a whole is wrong
         raise ValidationError([replace(each, field=each.field.removeprefix(f"{BODY}.")) for each in found]) from None
 
 
@@ -117,6 +150,10 @@ def _odd_number(raw: bytes) -> list[FieldError]:
     except ValidationError as error:
         return list(error.errors)
     return []
+
+
+def _job_of(error: FieldError) -> str:
+    return ".".join(error.field.split(".", 2)[:2])
 
 
 def _is_in(error: FieldError, field: str) -> bool:

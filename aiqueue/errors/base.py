@@ -32,7 +32,8 @@ class ValidationError(AIQueueError, ValueError):
 
     kind = "invalid_input"
     http_status = 400
-    SHOWN: ClassVar[int] = 5  # a message is for people; ``errors`` has them all
+    SHOWN: ClassVar[int] = 5  # a message is for people; ``errors`` has more
+    MAYBE_MORE: ClassVar[int] = 10  # from so many errors on there may be some that nobody has listed
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__(errors)
@@ -41,7 +42,8 @@ class ValidationError(AIQueueError, ValueError):
     def __str__(self) -> str:
         more = len(self.errors) - self.SHOWN
         shown = "; ".join(str(error) for error in self.errors[: self.SHOWN])
-        return shown + (f"; and {more} more" if more > 0 else "")
+        least = "at least " if len(self.errors) >= self.MAYBE_MORE else ""
+        return shown + (f"; and {least}{more} more" if more > 0 else "")
 
 
 class PayloadTooLarge(ValidationError):

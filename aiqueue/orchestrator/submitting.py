@@ -61,7 +61,7 @@ class PartSender:
     async def send(self, payloads: Sequence[AnyPayload], ids: Sequence[str] | None = None) -> list[str]:
         """Validate some payloads and send them; return their ids, perhaps before they are answered."""
         try:
-            checked = self._session.checker.check_all(payloads)
+            checked = await in_parts(self._session.checker.check_in_parts(payloads))
         except ValidationError as error:
             raise shifted(error, self.count) from None
         ids = list(ids or new_job_ids(len(checked)))

@@ -1,0 +1,122 @@
+"""What one step of the event loop reads of a body: some jobs, some bytes, and few of the errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pydantic
+import pytest
+
+from aiqueue.errors import FieldError, ValidationError
+from aiqueue.models import BatchBody, ChainBody, GraphBody, SubmitBody
+from aiqueue.testing.jobs import chat
+from serve import bodies
+from serve.bodies import PART_BYTES, parse_batch, parse_body, parse_chain, parse_graph
+from tests.http.conftest import fields_of
+from tests.http.rig import Rig
+
+Parse = Callable[[bytes], Awaitable[pydantic.BaseModel]]
+KINDS: dict[str, tuple[type[pydantic.BaseModel], Parse, int]] = {
+    "jobs": (BatchBody, parse_batch, 10_000),
+    "steps": (ChainBody, parse_chain, 1_000),
+    "nodes": (GraphBody, parse_graph, 10_000),
+}
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of what was given to pydantic, in order."""
+    seen: list[int] = []
+    validated = bodies._validated
+
+    def counted(model: type[Any], raw: bytes) -> Any:
+        seen.append(len(raw))
+        return validated(model, raw)
+
+    monkeypatch.setattr(bodies, "_validated", counted)
+    return seen
+
+
+def body_of(field: str, jobs: list[Any]) -> bytes:
+    items = {f"n{at}": {"payload": job} for at, job in enumerate(jobs)} if field == "nodes" else jobs
+    return json.dumps({field: items}).encode()
+
+
+@pytest.mark.parametrize("field", KINDS)
+async def test_a_list_over_its_limit_is_refused_by_its_length_and_nothing_of_it_is_validated(
+    field: str, sizes: list[int]
+) -> None:
+    model, parse, most = KINDS[field]
+    raw = body_of(field, [chat("x")] * (most + 1))
+    with pytest.raises(pydantic.ValidationError) as by_pydantic:
+        model.model_validate_json(raw)
+    with pytest.raises(ValidationError) as refused:
+        await parse(raw)
+    said = by_pydantic.value.errors()[0]["msg"]
+    assert list(refused.value.errors) == [FieldError(field, said)]
+    assert sizes == []
+
+
+@pytest.mark.parametrize("field", KINDS)
+@pytest.mark.parametrize("count", [20, 400])
+async def test_no_step_validates_more_bytes_than_a_part_has(field: str, count: int, sizes: list[int]) -> None:
+    _, parse, _ = KINDS[field]
+    job = chat("x" * 40_000)
+    await parse(body_of(field, [job] * count))
+    assert max(sizes) <= PART_BYTES + 1_000
+    assert len(sizes) >= count // 7
+
+
+async def test_a_job_that_is_larger_than_a_part_is_validated_alone(sizes: list[int]) -> None:
+    await parse_batch(body_of("jobs", [chat("x"), chat("y" * 2 * PART_BYTES), chat("z")]))
+    assert [size > PART_BYTES for size in sizes] == [False, True, False]
+
+
+@pytest.mark.parametrize("field", KINDS)
+async def test_after_a_hundred_bad_jobs_no_more_are_validated(field: str, sizes: list[int]) -> None:
+    _, parse, most = KINDS[field]
+    with pytest.raises(ValidationError) as refused:
+        await parse(
+            json.dumps({field: {f"n{at}": {} for at in range(most)} if field == "nodes" else [{}] * most}).encode()
+        )
+    assert len(sizes) == 1
+    assert len(refused.value.errors) >= 100
+
+
+def wrong_in_many_places() -> dict[str, Any]:
+    return chat("x") | {f"field-{number}": 0 for number in range(5_000)}
+
+
+async def test_of_an_input_with_thousands_of_errors_a_hundred_are_made_and_the_text_says_so() -> None:
+    for model, body in (
+        (SubmitBody, {"payload": wrong_in_many_places()}),
+        (SubmitBody, {"payload": chat("x") | {"messages": [{}] * 5_000}}),
+        (SubmitBody, {"payload": chat("x")} | wrong_in_many_places()),
+    ):
+        with pytest.raises(ValidationError) as refused:
+            parse_body(model, json.dumps(body).encode())
+        assert len(refused.value.errors) == 100
+        assert str(refused.value).endswith("; and at least 95 more")
+
+
+async def test_a_job_with_thousands_of_errors_hides_no_other_bad_job(rig: Rig) -> None:
+    jobs = [chat("x"), wrong_in_many_places(), chat("x"), {}, *[chat("x")] * 200, {}]
+    answer = await rig.http.post("/ai/jobs/batch", json={"jobs": jobs})
+    assert sorted({error["index"] for error in answer.json()["errors"]}) == [1, 3, 204]
+    chain = await rig.http.post("/ai/chains", json={"steps": jobs})
+    assert {tuple(field.split(".")[:2]) for field in fields_of(chain)} >= {("steps", "1")}
+
+
+@pytest.mark.parametrize("field", KINDS)
+async def test_a_body_of_thousands_of_unknown_fields_is_refused_and_few_are_looked_at(
+    field: str, sizes: list[int]
+) -> None:
+    _, parse, _ = KINDS[field]
+    unknown = {f"unknown-{number}": 0 for number in range(5_000)}
+    good = json.loads(body_of(field, [chat("x")]))
+    with pytest.raises(ValidationError) as refused:
+        await parse(json.dumps(unknown | good).encode())
+    assert len(refused.value.errors) == 100
+    assert max(sizes) < 10_000
