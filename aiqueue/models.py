@@ -15,18 +15,22 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     Strict,
     TypeAdapter,
     field_validator,
 )
+from pydantic import Tag as UnionTag
 from pydantic.alias_generators import to_camel
 
 from aiqueue import texts
 from aiqueue.json_text import encode
-from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
+from aiqueue.levels import AIJobPriority
+from aiqueue.strict_fields import Flag, level, level_or_number, number
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 #: Strict: bytes would pass for text, and then be stored as base64.
@@ -140,7 +144,7 @@ PAYLOAD: TypeAdapter[ChatPayload | CompletionPayload | EmbeddingPayload] = TypeA
 class JobOptions(_Model):
     """How a job is to be treated. Durations are in milliseconds, as in the specification."""
 
-    priority: AIJobPriority = Field(AIJobPriority.MEDIUM, description="urgent runs first")
+    priority: AIJobPriority = Field(AIJobPriority.MEDIUM, description="urgent runs first; null is medium")
     max_retries: int | None = Field(
         None, ge=0, le=10, description="attempts after the first one; absent: the system's default, 3 if not configured"
     )
@@ -163,6 +167,8 @@ class JobOptions(_Model):
     )
     job_id: UUID | None = Field(None, description="chosen by the caller; a second submit of the same job is the first")
 
+    _numbers = field_validator("max_retries", "timeout", "delay", "expires_in", "start_timeout", mode="before")(number)
+
     @field_validator("timeout", mode="before")
     @classmethod
     def _timeout_is_in_ms(cls, value: Any) -> Any:
@@ -184,19 +190,25 @@ class JobOptions(_Model):
     @field_validator("priority", mode="before")
     @classmethod
     def _priority_by_name_or_number(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # True equals 1, the number of a level
-            raise ValueError("priority is a level's name or number")
-        return NUMERIC_ALIASES.get(value, value) if isinstance(value, int) else value
+        return AIJobPriority.MEDIUM if value is None else level(value)
 
 
 _NO_OPTIONS = JobOptions()
+
+
+#: A priority that stands beside the payload.
+PriorityBeside = Annotated[
+    AIJobPriority | Literal[15, 10, 5, 1] | None,
+    BeforeValidator(level_or_number),
+    Field(description="as in options, where it may stand instead; null: it is the one in options"),
+]
 
 
 class SubmitBody(_Model):
     """``POST /ai/jobs``. ``priority`` may stand here or in ``options``."""
 
     payload: JobPayload
-    priority: AIJobPriority | Literal[15, 10, 5, 1] | None = None
+    priority: PriorityBeside = None
     options: JobOptions = Field(default_factory=lambda: _NO_OPTIONS)
 
 
@@ -209,8 +221,10 @@ class BatchOptions(JobOptions):
     max_concurrency: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="jobs of the batch that run at once at most"
     )
-    fail_fast: bool = Field(False, description="the first job that fails stops the others")
+    fail_fast: Flag = Field(False, description="the first job that fails stops the others")
     max_failed_ratio: float = Field(1.0, ge=0, le=1, description="so does a greater share of failed ones")
+
+    _batch_numbers = field_validator("max_concurrency", "max_failed_ratio", mode="before")(number)
 
 
 class GraphOptions(JobOptions):
@@ -220,6 +234,8 @@ class GraphOptions(JobOptions):
     idempotency_key: None = None
     name: Name | None = None
     max_concurrency: int | None = Field(None, ge=1, le=MAX_COUNT, description="jobs of it that run at once at most")
+
+    _graph_numbers = field_validator("max_concurrency", mode="before")(number)
 
 
 class BatchBody(_Model):
@@ -232,7 +248,7 @@ class BatchBody(_Model):
 class ChainOptions(GraphOptions):
     """Options of a chain."""
 
-    stop_on_error: bool = Field(True, description="False: go on after a failed step, with its error as the input")
+    stop_on_error: Flag = Field(True, description="False: go on after a failed step, with its error as the input")
 
     def for_jobs(self) -> GraphOptions:
         """Return what the jobs get."""
@@ -246,10 +262,23 @@ class ChainStep(_Model):
     payload: JobPayload
 
 
+def _form_of_step(value: Any) -> str:
+    """Return which of its two forms a step is meant to have, so that its errors are those of that form alone."""
+    if isinstance(value, Mapping):
+        return _STEP if "payload" in value or "type" not in value else _PAYLOAD
+    return _STEP if isinstance(value, ChainStep) else _PAYLOAD
+
+
+_STEP, _PAYLOAD = "[step]", "[payload]"  # brackets: no field is called so, and errors leave it out of their paths
+_Step = Annotated[
+    Annotated[ChainStep, UnionTag(_STEP)] | Annotated[JobPayload, UnionTag(_PAYLOAD)], Discriminator(_form_of_step)
+]
+
+
 class ChainBody(_Model):
     """``POST /ai/chains``: payloads, with or without names."""
 
-    steps: list[ChainStep | JobPayload] = Field(min_length=1, max_length=1_000)
+    steps: list[_Step] = Field(min_length=1, max_length=1_000)
     options: ChainOptions = ChainOptions()
 
     def named_steps(self) -> list[ChainStep]:

@@ -22,6 +22,7 @@ from aiqueue.shape import shape_of
 from aiqueue.waiting import Pace, Parts, at_once
 
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
+_TARGET = ("type", "provider", "model")
 _MAX_KNOWN = 1_000
 _PART = 100  # payloads that are checked at once
 _PIECE = 2_621  # bytes that count like one payload more: 256 KiB are checked at once
@@ -95,7 +96,11 @@ def _target_of(payload: Mapping[str, Any] | Payload) -> tuple[str, str, str]:
         else:
             return payload["type"], payload["provider"], payload["model"]
     model = validate_job_payload(payload)
-    return model.type.value, model.provider, model.model
+    target: Any = [getattr(model, name, None) for name in _TARGET]  # a model that was copied may hold anything
+    for name, value in zip(_TARGET, target, strict=True):
+        if not isinstance(value, str):
+            raise ValidationError([FieldError(name, f"must be a text, not {type(value).__name__}")])
+    return target[0], target[1], target[2]
 
 
 def validate_options(options: Mapping[str, Any] | JobOptions | None) -> JobOptions:
@@ -207,8 +212,8 @@ def _too_much(payload: Mapping[str, Any] | Payload) -> list[FieldError]:
     if isinstance(config, pydantic.BaseModel):
         response_format = getattr(config, "response_format", None)
     else:
-        response_format = config.get("response_format") if config else None
-    if not response_format:
+        response_format = config.get("response_format") if isinstance(config, Mapping) else None
+    if not isinstance(response_format, Mapping):
         return []
     return [FieldError(f"config.response_format.{name}", why) for name, why in schema_faults(response_format)]
 

@@ -14,7 +14,9 @@ from aiqueue.errors import FieldError, ValidationError
 BODY = "body"  #: the field's name where the body as a whole is wrong
 
 _DOUBLE = "is given twice in one object: one of the two values would be lost"
-_match_name = re.compile(rb'\s*[{,]\s*("(?:[^"\\]+|\\.)*+")\s*:\s*', re.DOTALL).match
+_before_name = re.compile(rb"[\s{,]*").match
+_match_name = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).match
+_after_name = re.compile(rb"[\s:]*").match
 _NOTHING = pydantic.TypeAdapter[None](None)
 
 
@@ -64,5 +66,9 @@ def refuse_double_names(raw: bytes, members: Mapping[str, msgspec.Raw], where: s
 
 def _name_at(raw: bytes, at: int) -> tuple[str, int]:
     """Return the name of the member that begins here, and where its value begins; no name at the object's end."""
-    found = _match_name(raw, at)
-    return (msgspec.json.decode(found[1], type=str), found.end()) if found else ("", at)
+    found = _match_name(raw, _end_of(_before_name(raw, at)))
+    return (msgspec.json.decode(found[0], type=str), _end_of(_after_name(raw, found.end()))) if found else ("", at)
+
+
+def _end_of(found: re.Match[bytes] | None) -> int:
+    return found.end() if found else 0

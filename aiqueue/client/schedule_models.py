@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_val
 from aiqueue import cron, texts
 from aiqueue.engine.schedule_records import ScheduleRun, ScheduleView
 from aiqueue.levels import LEVELS, NUMERIC_ALIASES, AIJobPriority
-from aiqueue.models import JobOptions, JobPayload, Text
+from aiqueue.models import JobOptions, JobPayload, PriorityBeside, Text
+from aiqueue.strict_fields import Flag, number
 from aiqueue.views import moment
 
 MAX_JITTER_MS = 86_400_000
@@ -44,7 +45,7 @@ class ScheduleDefinition(BaseModel):
     cron_expression: Annotated[Text, texts.CRON_EXPRESSION.field(), AfterValidator(texts.clean)] = Field(
         description="minute hour day month weekday, with a second in front if there are six; or @daily and its like"
     )
-    enabled: bool = Field(True, description="false: paused from the start")
+    enabled: Flag = Field(True, description="false: paused from the start")
     overlap: Literal["skip", "queue", "cancel_running"] = Field(
         "skip", description="when the last run has not ended: leave the tick out, let it wait, or cancel that run"
     )
@@ -52,8 +53,10 @@ class ScheduleDefinition(BaseModel):
         "last", description="ticks that passed while the queue was down: none of them runs, the last one, or up to 100"
     )
     jitter: int = Field(0, ge=0, le=MAX_JITTER_MS, description="each tick starts up to this many ms later")
-    priority: AIJobPriority | Literal[15, 10, 5, 1] | None = None
+    priority: PriorityBeside = None
     options: ScheduledJobOptions = Field(default_factory=lambda: _NO_OPTIONS)
+
+    _numbers = field_validator("jitter", mode="before")(number)
 
     @field_validator("timezone")
     @classmethod

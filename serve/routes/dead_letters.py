@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from aiqueue.client.dead_letters import FASTEST, SLOWEST
 from aiqueue.errors import JOB_ERRORS, DeadLetterNotFound, FieldError, JobNotFound, ValidationError
 from aiqueue.models import ModelName
+from aiqueue.strict_fields import number
 from aiqueue.texts import is_number
 from aiqueue.views import JobInfo
 from serve.bodies import parse_body
@@ -39,6 +40,8 @@ class RedrivePatch(_Body):
     model: ModelName | None = Field(None, description="another model of the same provider")
     max_retries: int | None = Field(None, ge=0, le=10)
 
+    _numbers = field_validator("max_retries", mode="before")(number)
+
 
 class RedriveBody(RedrivePatch):
     """Dead letters to submit again, all with the same patch."""
@@ -47,6 +50,8 @@ class RedriveBody(RedrivePatch):
     per_second: float | None = Field(
         None, ge=SLOWEST, le=FASTEST, description="start no more than so many a second; without it all at once"
     )
+
+    _pace = field_validator("per_second", mode="before")(number)
 
 
 class DeleteBody(_Body):

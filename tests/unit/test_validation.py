@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 
 from aiqueue.errors import FieldError, PayloadTooLarge, ValidationError
 from aiqueue.levels import AIJobPriority
-from aiqueue.models import CompletionPayload, JobOptions
+from aiqueue.models import ChainBody, ChatPayload, CompletionPayload, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
 from aiqueue.testing.jobs import chat, completion, embedding
-from aiqueue.validation import PayloadChecker, validate_job_payload, validate_options
+from aiqueue.validation import PayloadChecker, field_errors, validate_job_payload, validate_options
 
 NAN = float("nan")
 
@@ -142,6 +143,48 @@ def test_the_limit_counts_bytes_and_not_characters() -> None:
     assert len(checker().check(chat("x" * room)).body) == 1_000
     with pytest.raises(PayloadTooLarge, match="has 1001 bytes, over the limit of 1000"):
         checker().check(chat("x" * (room - 1) + "ü"))
+
+
+@pytest.mark.parametrize("value", [5, None, True, b"sim", [], {}, "", "x" * 1_000, "a\nb"], ids=repr)
+@pytest.mark.parametrize("field", ["type", "provider", "model"])
+def test_a_model_that_was_copied_with_an_odd_target_is_refused_by_name(field: str, value: object) -> None:
+    odd = ChatPayload.model_validate(chat()).model_copy(update={field: value})
+    assert fields_of(odd) == {field}
+    with pytest.raises(ValidationError) as caught:
+        checker().check_all([chat(), odd])
+    assert [(error.field, error.index) for error in caught.value.errors] == [(field, 1)]
+
+
+def test_a_model_that_was_made_without_a_check_is_refused_by_name() -> None:
+    assert fields_of(ChatPayload.model_construct(provider="sim")) == {"type"}
+    assert fields_of(ChatPayload.model_construct(type="chat_completion", model="model-a")) == {"provider"}
+    made: Any = ChatPayload.model_construct(type="chat_completion", provider="sim", model="model-a", messages=[])
+    assert checker().check(made).type == "chat_completion"
+
+
+GOOD, NO_MESSAGES = chat(), {**chat(), "messages": []}
+
+
+@pytest.mark.parametrize(
+    ("step", "fields"),
+    [
+        ({"nane": "x", "payload": GOOD}, ["steps.0.nane"]),
+        ({"name": "a b", "payload": GOOD}, ["steps.0.name"]),
+        ({"name": "x", "payload": NO_MESSAGES}, ["steps.0.payload.messages"]),
+        ({"payload": {**GOOD, "type": "song"}}, ["steps.0.payload.type"]),
+        ({"payload": GOOD, "type": "chat_completion"}, ["steps.0.type"]),
+        (NO_MESSAGES, ["steps.0.messages"]),
+        ({**GOOD, "type": "song"}, ["steps.0.type"]),
+        ({**GOOD, "name": "x"}, ["steps.0.name"]),
+        ({}, ["steps.0.payload"]),
+        (5, ["steps.0"]),
+    ],
+)
+def test_a_wrong_step_has_the_errors_of_the_form_that_was_meant(step: object, fields: list[str]) -> None:
+    for check in (ChainBody.model_validate, lambda body: ChainBody.model_validate_json(msgspec.json.encode(body))):
+        with pytest.raises(pydantic.ValidationError) as caught:
+            check({"steps": [step]})
+        assert [error.field for error in field_errors(caught.value)] == fields
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""Numbers, flags and levels as users may write them: pydantic alone takes ``true`` and ``"3"`` for numbers.
+
+| given | number | flag | level |
+| --- | --- | --- | --- |
+| ``true`` | refused | accepted | refused |
+| ``"3"`` | refused | refused | by name only |
+| ``3.0`` | accepted, as 3 | refused | refused |
+| ``null`` | as absent, where it may be absent | refused | as absent |
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from aiqueue.levels import NUMERIC_ALIASES
+
+_BOOLS = ("bool", "bool_")  # Python's, and both names of numpy's
+
+
+def number(value: Any) -> Any:
+    """Refuse what pydantic would turn into a number: ``True``, which is a slip, and texts. numpy's numbers pass."""
+    if isinstance(value, str | bytes) or type(value).__name__ in _BOOLS:
+        raise ValueError(f"must be a number, not {_said(value)}")
+    return value
+
+
+def _flag(value: Any) -> Any:
+    if type(value).__name__ not in _BOOLS:  # 1 and "yes" would pass
+        raise ValueError(f"must be true or false, not {_said(value)}")
+    return value
+
+
+def _said(value: Any) -> str:
+    return (
+        "true or false" if type(value).__name__ in _BOOLS else "a text" if isinstance(value, str) else repr(value)[:70]
+    )
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+
+
+def level_or_number(value: Any) -> Any:
+    """Refuse a flag and a fraction: ``True`` equals 1, the number of a level."""
+    if isinstance(value, bool | float):
+        raise ValueError("priority is a level's name or number")
+    return value
+
+
+def level(value: Any) -> Any:
+    """Return the level that a number of the specification stands for; anything else as it is."""
+    value = level_or_number(value)
+    return NUMERIC_ALIASES.get(value, value) if isinstance(value, int) else value

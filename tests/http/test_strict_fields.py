@@ -1,0 +1,116 @@
+"""What a number, a flag and a level may be: the same over HTTP and in Python, in every field there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pydantic
+import pytest
+
+from aiqueue.client.schedule_models import ScheduleBody
+from aiqueue.errors import DeadLetterNotFound, ValidationError
+from aiqueue.models import BatchBody, ChainBody, FanInBody, GraphBody, SubmitBody
+from aiqueue.testing.jobs import chat
+from serve.bodies import parse_body
+from serve.routes.dead_letters import DeleteBody, RedriveBody, RedrivePatch
+from tests.http.conftest import fields_of
+from tests.http.rig import Rig
+
+NOBODY = "01890000-0000-7000-8000-000000000000"
+BODIES: dict[type[pydantic.BaseModel], dict[str, Any]] = {
+    SubmitBody: {"payload": chat()},
+    BatchBody: {"jobs": [chat()]},
+    ChainBody: {"steps": [chat()]},
+    GraphBody: {"nodes": {"a": {"payload": chat()}}},
+    FanInBody: {"jobIds": [NOBODY], "payload": chat("{{results}}")},
+    ScheduleBody: {"name": "n", "cronExpression": "@daily", "payload": chat()},
+    RedrivePatch: {},
+    RedriveBody: {"jobIds": [NOBODY]},
+    DeleteBody: {"jobIds": [NOBODY]},
+}
+GIVEN: dict[str, Any] = {"true": True, "a text": "3", "a whole float": 3.0, "null": None}
+ACCEPTED = {"integer": {"a whole float"}, "number": {"a whole float"}, "boolean": {"true"}}
+IN_RANGE = {"timeout": 300, "maxFailedRatio": 1}
+
+
+def kinds_of(model: type[pydantic.BaseModel]) -> Iterator[tuple[str, set[str]]]:
+    """Yield the JSON names of a model's numbers and flags, each with the types that it may have."""
+    for name, field in model.model_json_schema(by_alias=True)["properties"].items():
+        types = {part.get("type") for part in field.get("anyOf", [field])}
+        if types & set(ACCEPTED) and "enum" not in field and "priority" not in name:
+            yield name, types
+
+
+def cases() -> Iterator[tuple[type[pydantic.BaseModel], str, str, set[str]]]:
+    for model in BODIES:
+        for name, types in kinds_of(model):
+            yield model, "", name, types
+        if "options" in model.model_fields:
+            options: Any = model.model_fields["options"].annotation
+            for name, types in kinds_of(options):
+                yield model, "options", name, types
+
+
+def is_accepted(read: Any) -> bool:
+    try:
+        read()
+    except (ValidationError, pydantic.ValidationError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize(("model", "inside", "name", "types"), list(cases()))
+def test_each_number_and_flag_takes_what_the_table_says_over_http_and_in_python(
+    model: type[pydantic.BaseModel], inside: str, name: str, types: set[str], given: str
+) -> None:
+    value = GIVEN[given]
+    if value is not None and value is not True:
+        value = type(value)(IN_RANGE.get(name, 3))
+    body = BODIES[model] | ({inside: {name: value}} if inside else {name: value})
+    accepted = set.union(*(ACCEPTED.get(each, set()) for each in types)) | ({"null"} if "null" in types else set())
+    by_json = is_accepted(lambda: parse_body(model, pydantic.TypeAdapter(Any).dump_json(body)))
+    in_python = is_accepted(lambda: model.model_validate(body))
+    assert (by_json, in_python) == (given in accepted, given in accepted)
+
+
+def test_the_fields_that_were_lax_are_among_those_that_are_tried() -> None:
+    names = {name for _, _, name, _ in cases()}
+    assert {"maxRetries", "perSecond", "failFast", "stopOnError", "enabled", "jitter", "maxFailedRatio"} <= names
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize(("name", "argument"), [("maxRetries", "max_retries"), ("perSecond", "per_second")])
+async def test_a_redrive_takes_the_same_numbers_over_http_and_in_python(
+    name: str, argument: str, given: str, rig: Rig
+) -> None:
+    answer = await rig.http.post("/ai/dead-letters/redrive", json={"jobIds": [NOBODY], name: GIVEN[given]})
+    with pytest.raises((ValidationError, DeadLetterNotFound)) as refused:
+        await rig.adapter.dead_letters.redrive([NOBODY], **{argument: GIVEN[given]})
+    is_good = given in ("a whole float", "null")
+    assert answer.status_code == (404 if is_good else 400), answer.text
+    assert isinstance(refused.value, DeadLetterNotFound) is is_good
+
+
+@pytest.mark.parametrize("given", [True, False, 1.0, 10.0, 7, 10**30, "10", "HIGH", [], 1, 15, "high", None], ids=repr)
+async def test_a_priority_is_taken_or_refused_alike_wherever_it_stands(given: object, rig: Rig) -> None:
+    schedule = BODIES[ScheduleBody]
+    levels = []
+    for path, body in (
+        ("/ai/jobs", BODIES[SubmitBody] | {"priority": given}),
+        ("/ai/jobs", BODIES[SubmitBody] | {"options": {"priority": given}}),
+        ("/ai/schedules", schedule | {"name": "beside", "priority": given}),
+        ("/ai/schedules", schedule | {"name": "inside", "options": {"priority": given}}),
+    ):
+        answer = await rig.http.post(path, json=body)
+        if answer.status_code == 400:
+            assert all("priority" in field for field in fields_of(answer))
+            levels.append("refused")
+        elif path == "/ai/jobs":
+            levels.append((await rig.http.get(f"/ai/jobs/{answer.json()['jobId']}")).json()["priority"])
+        else:
+            levels.append(answer.json()["priority"])
+    good = {1: "low", 15: "urgent", "high": "high", None: "medium"}
+    known = given is None or type(given) in (int, str)
+    assert levels == [good.get(given, "refused") if known else "refused"] * 4  # type: ignore[call-overload]
