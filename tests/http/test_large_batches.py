@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import pydantic
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiqueue.errors import ValidationError
+from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import MAX_BATCH_JOBS, BatchBody, ChainBody, GraphBody
 from aiqueue.testing.jobs import chat
 from serve.bodies import parse_batch, parse_body, parse_chain, parse_graph
@@ -101,6 +101,11 @@ def read(raw: bytes, model: type[pydantic.BaseModel] = BatchBody) -> tuple[objec
     return result(lambda: parse_body(model, raw)), result(lambda: asyncio.run(in_parts()))
 
 
+def places(errors: Iterable[FieldError]) -> set[str]:
+    """Return the jobs, or the other fields, that are wrong."""
+    return {".".join(error.field.split(".")[:2]) for error in errors}
+
+
 odd_jobs = st.sampled_from([chat("x") | {"temperature": "hot"}, {}, 5, None, chat("y", config={"seed": 2**70})])
 odd_fields = st.sampled_from(
     [{}, {"options": {"name": "n"}}, {"options": 5}, {"other": 1}, {"options": {"maxConcurrency": 0}}, {"jobs": 5}]
@@ -137,6 +142,8 @@ def test_a_chain_or_a_graph_read_in_parts_says_what_it_says_read_at_once(
     else:
         body = {"steps": [{"name": f"s{at}", "payload": job} if wrapped else job for at, job in enumerate(jobs)]}
     at_once, in_parts = read(json.dumps(body | fields).encode(), model)
+    if isinstance(in_parts, tuple) and isinstance(at_once, tuple) and len(named := places(in_parts)) >= 100:
+        at_once = tuple(error for error in at_once if places([error]) <= named)  # no more are looked at
     assert in_parts == at_once
 
 
