@@ -35,7 +35,7 @@ async def dead_letter(system: ClientHarness, client: AsyncAIQueueAdapter) -> str
     return job_id
 
 
-@pytest.mark.parametrize("given", ["3", 3.0, np.int64(3), b"3"])
+@pytest.mark.parametrize("given", [3.0, np.int64(3), np.float64(3)])
 async def test_the_retries_of_a_redrive_are_sent_as_the_number_they_mean(
     given: Any, system: ClientHarness, client: AsyncAIQueueAdapter
 ) -> None:
