@@ -138,9 +138,8 @@ def _validated(model: type[Model], raw: bytes) -> Model:
     try:
         return model.model_validate_json(raw)
     except pydantic.ValidationError as error:
-        found = field_errors(
-            error, prefix=BODY, jobs_in=_JOBS
-        )  # the prefix is left only where the body as a whole is wrong
+        found = field_errors(error, prefix=BODY, jobs_in=_JOBS)
+        # The prefix stays only where the body as a whole is wrong.
         raise ValidationError([replace(each, field=each.field.removeprefix(f"{BODY}.")) for each in found]) from None
 
 

@@ -103,7 +103,7 @@ class DeadLetterClient:
         redriven with another patch. Raises DeadLetterNotFound, too, if one is deleted, or retried with its batch, while
         this runs. Others may have been submitted by then: it is safe to repeat the call without that one.
         """
-        max_retries = validate_options({"max_retries": max_retries}).max_retries  # a plain number, also of a text
+        max_retries = validate_options({"max_retries": max_retries}).max_retries  # a plain number
         if per_second is not None:
             if not _is_pace(per_second):
                 raise ValidationError([FieldError("per_second", f"must be {SLOWEST:g} to {FASTEST:,}")])

@@ -86,7 +86,7 @@ def take_stop_flag(options: Options, stop_on_error: bool) -> tuple[Options, bool
 
 
 def _flag(given: Mapping[str, Any], where: str) -> bool:
-    """Return the flag by the rules of HTTP: texts like ``false`` have their meaning. Raises ValidationError."""
+    """Return the flag by the rules of HTTP. Raises ValidationError."""
     try:
         return ChainOptions.model_validate(given).stop_on_error
     except pydantic.ValidationError as error:

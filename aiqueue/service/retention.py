@@ -2,9 +2,9 @@
 
 What ended first goes first, in the order of an index by end; so what is not over is not read. A job whose result a live
 one needs is kept, however old. So is a failed one as long as its retry, its redrive or its next try by ``map`` is kept:
-``map`` finds that one through it. Such jobs come on top of those that are kept for their own sake, the last
-``max_jobs``. An idempotency key is kept while one of the jobs that were submitted with it, or
-their batch, lives, and for a day after the last end, whatever is deleted before.
+``map`` finds that one through it. Such jobs come on top of the last ``max_jobs``, which are kept for their own sake. An
+idempotency key is kept while one of the jobs that were submitted with it, or their batch, lives, and for a day after
+the last end, whatever is deleted before.
 """
 
 from __future__ import annotations
