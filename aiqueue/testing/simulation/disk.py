@@ -34,6 +34,7 @@ class History:
         self.ids: dict[int, str] = {}  #: by seq
         self.on_claim: Callable[[str], None] = lambda job_id: None
         self.most_ended = 0  #: ended jobs that the queue keeps, where that is a few; else 0
+        self.is_too_old: Callable[[float], bool] = lambda ended_at: False  #: for the queue, by its clock
         self.on_delete: Callable[[str], None] = lambda job_id: None
         self.headers: dict[str, JobHeader] = {}
         self.ends: dict[int, tuple[str, bytes]] = {}
@@ -105,7 +106,7 @@ class History:
             and (seq not in self.deleted or self._gone_at.get(self.ids[seq], 0.0) >= since)
             for seq, ended in ended_at.items()
         )
-        if later <= self.most_ended:  # it is one of them itself
+        if later <= self.most_ended and not self.is_too_old(ended_at[last]):  # it is one of them itself
             self._world.violated("forgotten though it is one of the last", last, "of", later)
         live = [header for job_id, header in self.headers.items() if self.seqs.get(job_id, 0) not in ended_at]
         needed = {need.job_id for header in live for need in header.needs}

@@ -142,6 +142,7 @@ class _Scenario:
         self._queue.history.on_claim = self._promises.check_claim
         most = settings.retention.max_jobs
         self._queue.history.most_ended = most if most < 100 else 0
+        self._queue.history.is_too_old = self._is_too_old
         self._promises.forgets = settings.retention != RetentionConfig()
         self._late = not wide and world.draws.random() < _LATE
         slots = _WIDE_SLOTS if wide else world.draws.choice((1, 2, 4))
@@ -267,6 +268,10 @@ class _Scenario:
     def _queue_raised(self, method: str, error: Exception) -> None:
         if not isinstance(error, OSError):
             self._world.violated("call raised", method, repr(error))
+
+    def _is_too_old(self, ended_at: float) -> bool:
+        clock = self._queue.clock
+        return clock is not None and ended_at < clock.now() - self._settings.retention.max_age_s
 
     def _forget(self, job_id: str) -> None:
         for counter in (self._bill.calls, self._bill.excused):
