@@ -12,8 +12,9 @@ _KEYS = """
 """
 _ENDS = """
     SELECT EXISTS (
-        SELECT 1 FROM jobs LEFT JOIN states USING (seq) WHERE jobs.seq BETWEEN ?1 AND ?2 AND coalesce(ended_at, 0) <= 0
-    ), coalesce((SELECT max(ended_at) FROM states WHERE seq BETWEEN ?1 AND ?2), 0)
+        SELECT 1 FROM jobs LEFT JOIN states USING (seq)
+        WHERE jobs.seq BETWEEN :first AND :last AND coalesce(ended_at, 0) <= 0
+    ), coalesce((SELECT max(ended_at) FROM states WHERE seq BETWEEN :first AND :last), 0)
 """
 # Asked last: the end of a job that is deleted meanwhile is noted in ``at``.
 _NOTED = """
@@ -55,7 +56,7 @@ def _of_jobs(
     ended_at = 0.0
     for start in range(first, last + 1, _ROWS):
         with lock:
-            lives, end = reader.execute(_ENDS, (start, min(last, start + _ROWS - 1))).fetchone()
+            lives, end = reader.execute(_ENDS, {"first": start, "last": min(last, start + _ROWS - 1)}).fetchone()
         ended_at = max(ended_at, float(end))
         if lives:
             return True, ended_at
