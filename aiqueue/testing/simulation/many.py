@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,11 +20,10 @@ def run_chunk(first: int, count: int, only: Collection[str] = ()) -> list[Report
         return [report for seed in range(first, first + count) if (report := simulate(seed, only)).violations]
 
 
-def _set_up(niceness: int) -> None:
+def _collect_less() -> None:
     """Let the garbage collector look at what a run leaves, and not again and again at what was imported."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    os.nice(niceness)
 
 
 @contextmanager
@@ -39,13 +37,10 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def failures(first: int, count: int, jobs: int, only: Collection[str] = (), *, niceness: int = 0) -> Iterator[Report]:
-    """Run seeds in several processes; yield the reports of those that broke a promise.
-
-    ``niceness`` is added to that of this process: 19 takes what nobody else on this machine wants.
-    """
+def failures(first: int, count: int, jobs: int, only: Collection[str] = ()) -> Iterator[Report]:
+    """Run seeds in several processes; yield the reports of those that broke a promise."""
     chunks = [(at, min(_CHUNK, first + count - at)) for at in range(first, first + count, _CHUNK)]
     spawn = get_context("spawn")  # a test's process has threads
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_set_up, initargs=(niceness,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_collect_less) as pool:
         for reports in pool.map(run_chunk, *zip(*((*chunk, only) for chunk in chunks), strict=True)):
             yield from reports
