@@ -143,7 +143,7 @@ def harm(victim: Island, draw: random.Random, stopped: threading.Event, killed: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300 + 4 * int(_S))
+@pytest.mark.timeout(900 + 4 * int(_S))  # each start of a whole system may take a minute, and again
 def test_of_two_systems_that_are_killed_in_parts_and_whole_nothing_crosses(tmp_path: Path) -> None:
     seed = int(os.environ.get("AIQUEUE_ISLANDS_SEED", random.randrange(2**32)))
     with island("a", tmp_path) as first, island("b", tmp_path) as second:
