@@ -18,7 +18,7 @@ _NODES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_nodes_and_workers_come_with_a_burst_and_go_with_its_end_and_no_job_is_lost_with_a_node(tmp_path: Path) -> None:
     with autoscaled_ray(_NODES) as environment:
         driver = subprocess.run(

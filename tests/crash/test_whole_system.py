@@ -104,7 +104,7 @@ def ways_of(jobs: list[dict[str, Any]]) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_system_ended_under_load_loses_nothing_and_repeats_nothing_that_had_ended(tmp_path: Path) -> None:
     config = tmp_path / "aiqueue.toml"
     options = (f"--config={config}", f"--journal={tmp_path / 'journal.db'}")

@@ -46,7 +46,7 @@ def run(folder: Path, **environment: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_calls_that_ray_loses_lose_no_job_and_repeat_no_attempt(tmp_path: Path) -> None:
     odds = {"num_failures": 200, "req_failure_prob": 10, "resp_failure_prob": 20, "in_flight_failure_prob": 10}
     found = run(tmp_path, RAY_testing_rpc_failure=json.dumps({_CALL: odds}))
@@ -57,7 +57,7 @@ def test_calls_that_ray_loses_lose_no_job_and_repeat_no_attempt(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_calls_that_ray_delays_cost_no_lease_and_repeat_nothing(tmp_path: Path) -> None:
     found = run(tmp_path, RAY_testing_asio_delay_us="CoreWorkerService.grpc_server.PushTask=1000:200000")
     assert set(map(tuple, found["jobs"].values())) == {("completed", 1, 1)}
