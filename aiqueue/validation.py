@@ -173,7 +173,7 @@ class PayloadChecker:
         checked, errors, bad = [], list[FieldError](), 0
         too_large = True
         for index, payload in enumerate(payloads):
-            pieces = _PART  # of one that is wrong, the size is unknown
+            pieces = _PART  # a wrong payload has no known size
             try:
                 checked.append(self.check(payload))
                 pieces = 1 + len(checked[-1].body) // _PIECE

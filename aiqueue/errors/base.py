@@ -33,7 +33,7 @@ class ValidationError(AIQueueError, ValueError):
     kind = "invalid_input"
     http_status = 400
     SHOWN: ClassVar[int] = 5  # a message is for people; ``errors`` has more
-    MAYBE_MORE: ClassVar[int] = 10  # from so many errors on there may be some that nobody has listed
+    MAYBE_MORE: ClassVar[int] = 10  # errors: a list this long may have been cut
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__(errors)

@@ -82,7 +82,7 @@ class _Block:
 
 
 def _object_of(text: str) -> Any:
-    """Return a tool's input; of one that broke off, nothing: half an argument is worse than none. Raises TooDeep."""
+    """Return a tool's input, or {} if it broke off: half an argument is worse than none. Raises TooDeep."""
     try:
         return read_json(text.encode("utf-8", "replace")) if text else {}
     except TooDeep:

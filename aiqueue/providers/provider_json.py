@@ -49,7 +49,7 @@ def _decoded(content: bytes) -> Any:
 
 
 def _is_too_deep(content: bytes) -> bool:
-    """Tell whether JSON is nested deeper than ``MAX_DEPTH``: by its brackets, as walking a long vector takes longer."""
+    """Tell whether JSON is nested deeper than ``MAX_DEPTH``: by its brackets, since walking a long vector is slower."""
     if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
         return False
     if b"\\" in content:  # no escaped quote may end a text

@@ -42,7 +42,7 @@ class Line:
         settled.add_done_callback(self._change)
 
     def take(self, most_bytes: int) -> Parts[list[Asked]]:
-        """Take the groups of the next round out, and those that nobody waits for any more."""
+        """Remove and return the groups of the next round. Groups that nobody waits for any more are dropped."""
         if self._has_changed:
             self._has_changed = False
             self._stay.extend(self._new)
