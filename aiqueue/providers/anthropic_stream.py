@@ -17,12 +17,17 @@ class MessageAssembly:
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
         self._blocks: dict[int, _Block] = {}
-        self.is_complete = False  #: the message has come to its end
+        self.is_complete = False  #: the message has come to its end: a reason to stop, or its last event
 
     @property
     def said(self) -> bool:
         """Whether anything of an answer has come."""
         return any(block.parts for block in self._blocks.values())
+
+    @property
+    def has_all(self) -> bool:
+        """Whether all of the message has come."""
+        return self.is_complete
 
     def add(self, event: dict[str, Any]) -> None:
         """Take the next event. Those of unknown types are passed over, as the format asks for."""
@@ -38,7 +43,9 @@ class MessageAssembly:
                 said = object_in(event, "usage").items()
                 # In place: however many events come, none copies all before it. A count that is null says nothing new.
                 usage.update((name, count) for name, count in said if count is not None)
-                self._message |= {**object_in(event, "delta"), "usage": usage}
+                delta = object_in(event, "delta")
+                self._message |= {**delta, "usage": usage}
+                self.is_complete = self.is_complete or bool(delta.get("stop_reason"))
             case "message_stop":
                 self.is_complete = bool(self._message)
 

@@ -42,9 +42,10 @@ class OpenAIProvider:
         return answer_of(reply, request, provider=self.name)
 
     async def _streamed(self, request: ProviderRequest, arguments: dict[str, Any]) -> ProviderAnswer:
+        choices = (arguments["extra_body"] or {}).get("n")
         return await self._caller.stream(
             self._client.chat.completions.with_streaming_response.create,
-            ChatAssembly(),
+            ChatAssembly(wanted=choices if isinstance(choices, int) else 1),
             read=partial(answer_of, request=request, provider=self.name),
             on_partial=request.on_partial,
             **arguments,

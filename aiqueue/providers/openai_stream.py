@@ -15,7 +15,8 @@ _READ_BY_NAME = frozenset({"role", "tool_calls"})
 class ChatAssembly:
     """Takes the chunks of one chat. Texts are kept as parts until they are asked for: a chunk costs no copy of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wanted: int = 1) -> None:
+        self._wanted = wanted  # choices
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
         self._choices: defaultdict[int, _Choice] = defaultdict(_Choice)
@@ -27,8 +28,13 @@ class ChatAssembly:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every choice has come to its end."""
+        """Whether every choice that began has come to its end."""
         return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
+
+    @property
+    def has_all(self) -> bool:
+        """Whether every choice that was asked for has come to its end. Servers may know of one only."""
+        return self.is_complete and len(self._choices) >= self._wanted
 
     def add(self, chunk: dict[str, Any]) -> None:
         """Take the next chunk."""

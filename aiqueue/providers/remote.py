@@ -27,6 +27,8 @@ Body = TypeVar("Body")
 
 HEALTH_CHECK_TIMEOUT_S = 10.0
 _DONE = b"[DONE]"  # how streams in OpenAI's format end
+_LAST_TYPE = "message_stop"  # the same in Anthropic's
+_END_S = 0.2  # what the end of a connection may take after the end of its answer
 _NOT_OF_THE_FORMAT = (AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -71,7 +73,12 @@ class Assembly(Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer has come to its end."""
+        """Whether what has come of the answer has come to its end."""
+        ...
+
+    @property
+    def has_all(self) -> bool:
+        """Whether that is all that was asked for, and the end of the stream need not say so."""
         ...
 
     def add(self, event: dict[str, Any]) -> None:
@@ -126,18 +133,19 @@ class Caller:
                 headers = response.headers
                 if not headers.get("content-type", "").startswith("text/event-stream"):  # it does not stream, or failed
                     return read(Reply(self._object_of(await response.read()), request_id_of(headers)))
-                async for line in _lines_of(response):
-                    if line.startswith(b"data:") and (data := line[5:].strip()) != _DONE:
-                        self._add(assembly, self._event_of(data, headers))
+                lines = _lines_of(response)
+                await self._assemble(lines, assembly, headers)
+                await _read_to_the_end(lines)
         except asyncio.CancelledError:
             if assembly.said and on_partial:
                 with contextlib.suppress(JobError):  # what can't be read is not kept; it is a cancel all the same
                     on_partial(_cut(read(Reply(self._body_of(assembly), request_id_of(headers)))))
             raise
         except Exception as error:
-            if isinstance(error, self.sdk_errors) or is_transport(error):  # once it streams, the SDK passes those on
+            if not (isinstance(error, self.sdk_errors) or is_transport(error)):  # in a stream, the SDK passes those on
+                raise
+            if not assembly.has_all:  # an answer that is whole is paid for and kept, however its connection ended
                 raise self._classified(error) from None
-            raise
         if not assembly.is_complete:
             raise MalformedResponse(f"Provider {self.provider}: the stream ended before the answer did", status=200)
         return read(Reply(self._body_of(assembly), request_id_of(headers)))
@@ -158,6 +166,25 @@ class Caller:
     def _classified(self, error: Exception) -> JobError:
         return classify(error, provider=self.provider, now=self.now(), secret=self.credential.key or "")
 
+    async def _assemble(self, lines: AsyncIterator[bytes], assembly: Assembly, headers: Mapping[str, str]) -> None:
+        """Give ``assembly`` the events in ``lines``, up to the one that is the last by its format."""
+        async for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == _DONE:
+                return
+            try:
+                event = _read_object(data)
+            except ValueError as error:
+                if assembly.has_all and not isinstance(error, TooDeep):
+                    return  # it broke off while it said what was used, or ends in a way of its own
+                raise self._no_object(data, error) from None
+            self._raise_if_error(event, headers)
+            self._add(assembly, event)
+            if event.get("type") == _LAST_TYPE:
+                return
+
     def _add(self, assembly: Assembly, event: dict[str, Any]) -> None:
         try:
             assembly.add(event)
@@ -176,24 +203,22 @@ class Caller:
         said = f"a piece of the stream is not of its format ({why})"
         return MalformedResponse(f"Provider {self.provider}: {said}", status=200)
 
-    def _event_of(self, data: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Return an event of a stream. Raises the JobError that stands for one that tells of an error."""
-        event = self._json_of(data)
+    def _raise_if_error(self, event: dict[str, Any], headers: Mapping[str, str]) -> None:
+        """Raise the JobError that an event of a stream stands for, if it tells of an error."""
         if event.get("error"):
             status = status_of_event(event)
             secret = self.credential.key or ""
             raise from_answer(status, headers, event, provider=self.provider, now=self.now(), secret=secret)
-        return event
 
-    def _json_of(self, content: bytes) -> dict[str, Any]:
-        try:
-            return _read_object(content)
-        except ValueError as error:
-            what = f"{len(content)} bytes that are no JSON object ({error})"
-            raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with {what}", status=200) from None
+    def _no_object(self, content: bytes, error: ValueError) -> MalformedResponse:
+        what = f"{len(content)} bytes that are no JSON object ({error})"
+        return MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with {what}", status=200)
 
     def _object_of(self, content: bytes) -> dict[str, Any]:
-        body = self._json_of(content)
+        try:
+            body = _read_object(content)
+        except ValueError as error:
+            raise self._no_object(content, error) from None
         error_in_it = body.get("error")
         if error_in_it:
             said = error_in_it.get("message") if isinstance(error_in_it, dict) else error_in_it
@@ -219,6 +244,14 @@ async def _lines_of(response: Any) -> AsyncIterator[bytes]:
             begun.clear()
         begun.append(rest)
     yield b"".join(begun)
+
+
+async def _read_to_the_end(lines: AsyncIterator[bytes]) -> None:
+    """Read on to the end of a connection whose answer is over, if that is near: then it serves the next call too."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_S):
+            async for _ in lines:
+                pass
 
 
 def _cut(answer: ProviderAnswer) -> ProviderAnswer:

@@ -238,8 +238,8 @@ def test_a_tools_input_comes_in_pieces_and_half_of_one_is_none(pieces: list[str]
     for piece in pieces:
         delta = {"type": "input_json_delta", "partial_json": piece}
         assembly.add({"type": "content_block_delta", "index": 0, "delta": delta})
-    assembly.add({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}})
     assert not assembly.is_complete
+    assembly.add({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}})
     assembly.add({"type": "message_stop"})
     assert assembly.is_complete
     body = assembly.body()

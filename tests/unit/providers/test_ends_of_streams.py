@@ -1,0 +1,147 @@
+"""Streams whose connection does not end as it should: an answer that came whole is kept, half of one is a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from aiqueue.config import ProviderConfig
+from aiqueue.errors import JobError
+from aiqueue.providers.base import Provider
+from aiqueue.providers.registry import open_provider
+from tests.tools.provider_rig import RawServer
+from tests.unit.providers.conftest import CANARY, chat
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+TEXT = "All of it."
+
+_BLOCK = {"type": "text", "text": ""}
+_OPENAI: list[Any] = [
+    {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": TEXT}}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}},
+    "[DONE]",
+]
+_ANTHROPIC: list[Any] = [
+    {"type": "message_start", "message": {"id": "m", "model": "m", "content": [], "usage": {"input_tokens": 3}}},
+    {"type": "content_block_start", "index": 0, "content_block": _BLOCK},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": TEXT}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+    {"type": "message_stop"},
+]
+#: By kind: the events of an answer, and how many of them make it whole.
+STREAMS = {"openai": (_OPENAI, 2), "anthropic": (_ANTHROPIC, 5)}
+
+End = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+def lines(events: list[Any]) -> bytes:
+    """Return the body of a stream."""
+    return b"".join(
+        b"data: " + (event if isinstance(event, str) else json.dumps(event)).encode() + b"\n\n" for event in events
+    )
+
+
+def chunked(body: bytes) -> bytes:
+    """Return the answer whose body begins with ``body``, and has not ended yet."""
+    return HEAD + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(body), body)
+
+
+async def closes(writer: asyncio.StreamWriter) -> None:
+    """End the connection, though a last chunk was due."""
+
+
+async def stays(writer: asyncio.StreamWriter) -> None:
+    """Say nothing more and hold the connection."""
+    await asyncio.Event().wait()
+
+
+async def ends_well(writer: asyncio.StreamWriter) -> None:
+    """End the answer, and hold the connection for the next."""
+    writer.write(LAST_CHUNK)
+    await stays(writer)
+
+
+@asynccontextmanager
+async def saying(kind: str, said: bytes, end: End) -> AsyncIterator[tuple[Provider, RawServer]]:
+    """A provider that streams, and its server, which answers with ``said`` and ends as ``end`` does."""
+
+    async def reply(writer: asyncio.StreamWriter, number: int) -> None:
+        writer.write(said)
+        await writer.drain()
+        await end(writer)
+
+    server = RawServer(reply)
+    async with server.listening() as url:
+        url = url.removesuffix("/v1") if kind == "anthropic" else url
+        entry = ProviderConfig(kind=kind, base_url=url, credential="KEY", stream=True)
+        provider = open_provider("p", entry, {"KEY": CANARY})
+        yield provider, server
+        await provider.close()
+
+
+async def outcome(kind: str, said: bytes, end: End, **config: Any) -> tuple[str, int]:
+    """Return the text of the one answer and the tokens it counts; or the kind of failure, and -1."""
+    async with saying(kind, said, end) as (provider, server):
+        try:
+            answer = await asyncio.wait_for(provider.run(chat(config=config)), 20)
+        except JobError as error:
+            return error.kind, -1
+    assert server.requests == 1
+    return answer.response.choices[0].message.content or "", answer.usage.total_tokens
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("end", [closes, stays, ends_well])
+async def test_an_answer_whose_last_event_came_is_kept_however_its_connection_ends(kind: str, end: End) -> None:
+    events, _ = STREAMS[kind]
+    assert await outcome(kind, chunked(lines(events)), end) == (TEXT, 8)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_an_answer_is_whole_with_its_reason_to_end_and_half_without(kind: str) -> None:
+    events, needed = STREAMS[kind]
+    for came in range(1, len(events)):
+        text, tokens = await outcome(kind, chunked(lines(events[:came])), closes)
+        if came < needed:
+            assert (text, tokens) == ("provider_connection", -1), came
+        else:
+            assert text == TEXT, came
+            assert tokens == (0 if kind == "openai" and came == needed else 8)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_a_stream_that_is_cut_at_any_byte_is_whole_or_a_failure(kind: str) -> None:
+    events, needed = STREAMS[kind]
+    body, whole = lines(events), len(lines(events[:needed])) - len("\n\n")
+    for length in [*range(whole - 30, whole, 7), *range(whole, len(body), 7)]:
+        text, _ = await outcome(kind, HEAD + b"connection: close\r\n\r\n" + body[:length], closes)
+        assert text == ("malformed_response" if length < whole else TEXT), body[:length]
+
+
+async def test_one_choice_of_two_that_were_asked_for_is_half_an_answer() -> None:
+    said = lines(_OPENAI[:2])
+    assert await outcome("openai", chunked(said), closes, extra_body={"n": 2}) == ("provider_connection", -1)
+    other = [{"choices": [{"index": 1, "delta": {"content": "x"}, "finish_reason": "stop"}]}]
+    assert await outcome("openai", chunked(said + lines(other)), closes, extra_body={"n": 2}) == (TEXT, 0)
+    # Not every server knows more choices than one: where it says that this was all, it was.
+    assert await outcome("openai", chunked(said) + LAST_CHUNK, stays, extra_body={"n": 2}) == (TEXT, 0)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize(("end", "kept"), [(ends_well, 1), (stays, 0)])
+async def test_a_connection_whose_answer_ended_serves_the_next_and_any_other_is_closed(
+    kind: str, end: End, kept: int
+) -> None:
+    events, _ = STREAMS[kind]
+    async with saying(kind, chunked(lines(events)), end) as (provider, _):
+        await provider.run(chat())
+        transport: Any = provider._client._client._transport  # type: ignore[attr-defined]
+        assert [connection.is_idle() for connection in transport._pool.connections] == [True] * kept
