@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from aiqueue.providers.openai_calls import CallsAssembly
 from aiqueue.providers.stream_pieces import index_in, list_in, object_in, text_in
 
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
@@ -52,10 +53,9 @@ class ChatAssembly:
 class _Choice:
     def __init__(self) -> None:
         self.role = "assistant"
-        self.texts: defaultdict[str, list[str]] = defaultdict(
-            list
-        )  # content, refusal, and what servers add of their own
-        self.calls: dict[int, _Call] = {}
+        #: Of content, refusal, and what servers add of their own.
+        self.texts: defaultdict[str, list[str]] = defaultdict(list)
+        self.calls = CallsAssembly()
         self.finish_reason: str | None = None
 
     def add(self, choice: dict[str, Any]) -> None:
@@ -63,37 +63,18 @@ class _Choice:
         delta = object_in(choice, "delta")
         self.role = text_in(delta, "role") or self.role
         for call in list_in(delta, "tool_calls"):
-            self.calls.setdefault(index_in(call, self._next_call()), _Call()).add(call)
+            self.calls.add(call)
         for name, value in delta.items():
             if name in _TEXTS:
                 value = text_in(delta, name)
             if name not in _READ_BY_NAME and isinstance(value, str) and value:
                 self.texts[name].append(value)
 
-    def _next_call(self) -> int:
-        return max(self.calls, default=-1) + 1
-
     def whole(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self.role, "content": None}
         message |= {name: "".join(parts) for name, parts in self.texts.items()}
         if self.calls:
-            message["tool_calls"] = [call.whole() for _, call in sorted(self.calls.items())]
+            message["tool_calls"] = self.calls.whole()
         elif message["content"] is None and "refusal" not in message:
             message["content"] = ""
         return {"index": index, "message": message, "finish_reason": self.finish_reason}
-
-
-class _Call:
-    def __init__(self) -> None:
-        self._id: str | None = None
-        self._parts: dict[str, list[str]] = {"name": [], "arguments": []}
-
-    def add(self, part: dict[str, Any]) -> None:
-        self._id = text_in(part, "id") or self._id
-        function = object_in(part, "function")
-        for name, parts in self._parts.items():
-            parts.append(text_in(function, name))
-
-    def whole(self) -> dict[str, Any]:
-        function = {name: "".join(parts) for name, parts in self._parts.items()}
-        return {"id": self._id, "type": "function", "function": function}
