@@ -30,13 +30,17 @@ def encodable_text(text: str, *, limit: int | None = None) -> str:
     return text
 
 
-def encodable_count(count: float) -> int:
-    """Return a count of something within 0 to ``MAX_COUNT``.
+def encodable_count(count: object) -> int:
+    """Return a count of something within 0 to ``MAX_COUNT``; 0 for what counts nothing.
 
     >>> encodable_count(-3), encodable_count(10**30), encodable_count(float("nan"))
     (0, 9007199254740992, 0)
+    >>> encodable_count(12.0), encodable_count(None), encodable_count("12"), encodable_count(True)
+    (12, 0, 0, 0)
     """
-    return int(min(max(count, 0), MAX_COUNT)) if count == count else 0
+    if not isinstance(count, int | float) or isinstance(count, bool) or count != count:
+        return 0
+    return int(min(max(count, 0), MAX_COUNT))
 
 
 def encodable(value: Any) -> Any:
@@ -55,12 +59,21 @@ def encodable(value: Any) -> Any:
 def lenient_json(content: bytes) -> Any:
     """Return the JSON in ``content``, read as generously as Python's json does: for an answer that is paid for already.
 
-    NaN and infinity, which servers written in Python send as log probabilities, become null. Text may hold half
-    surrogate pairs; ``encodable_text`` joins or replaces them. Raises ValueError or RecursionError for what is no JSON.
+    NaN and infinity, which servers written in Python send as log probabilities, become null, as do whole numbers of
+    thousands of digits. Text may hold half surrogate pairs; ``encodable_text`` joins or replaces them. Raises
+    ValueError or RecursionError for what is no JSON.
     """
-    return json.loads(content.decode("utf-8", "replace"), parse_constant=lambda _: None, parse_float=_finite)
+    text = content.decode("utf-8", "replace")
+    return json.loads(text, parse_constant=lambda _: None, parse_float=_finite, parse_int=_whole)
 
 
 def _finite(digits: str) -> float | None:
     number = float(digits)
     return number if math.isfinite(number) else None
+
+
+def _whole(digits: str) -> int | None:
+    try:
+        return int(digits)
+    except ValueError:  # more digits than Python reads
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aiqueue.providers.provider_json import TooDeep, read_json
-from aiqueue.providers.stream_pieces import OddPiece, index_in, object_in, text_in
+from aiqueue.providers.stream_pieces import OddPiece, counts_in, index_in, object_in, text_in
 
 #: Of a delta: where its text goes in the block, by its type. Those of tools are JSON in pieces.
 _FIELDS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
@@ -39,8 +39,8 @@ class MessageAssembly:
             case "content_block_delta":
                 self._begun(index_in(event)).add(object_in(event, "delta"))
             case "message_delta":
-                usage = object_in(self._message, "usage")
-                said = object_in(event, "usage").items()
+                usage = counts_in(self._message)
+                said = counts_in(event).items()
                 # In place: however many events come, none copies all before it. A count that is null says nothing new.
                 usage.update((name, count) for name, count in said if count is not None)
                 delta = object_in(event, "delta")

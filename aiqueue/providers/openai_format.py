@@ -16,12 +16,6 @@ _OWN_REASONS = frozenset(get_args(FinishReason))
 _OTHER_REASONS = {"function_call": "tool_calls"}
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
-    total_tokens: int | None = 0
-
-
 class _Message(msgspec.Struct):
     role: str = "assistant"
     content: str | None = None
@@ -49,7 +43,7 @@ class _Vector(msgspec.Struct):
 class _Body(msgspec.Struct, kw_only=True):
     id: str | None = None
     model: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None  # whatever stands there: an answer that is paid for is not refused for its counts
 
 
 class _Chat(_Body):
@@ -112,11 +106,11 @@ def _text_choice(choice: _TextChoice) -> Choice:
     return Choice(index=choice.index, message=Message(content=choice.text), text=choice.text, finish_reason=reason)
 
 
-def _usage(usage: _Usage | None) -> Usage:
-    if usage is None:
-        return Usage()
-    prompt, completion = encodable_count(usage.prompt_tokens or 0), encodable_count(usage.completion_tokens or 0)
-    total = encodable_count(usage.total_tokens or prompt + completion)
+def _usage(usage: object) -> Usage:
+    counts = usage if isinstance(usage, dict) else {}
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    prompt, completion, total = (encodable_count(counts.get(name)) for name in names)
+    total = total or encodable_count(prompt + completion)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total)
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from aiqueue.providers.openai_calls import CallsAssembly
-from aiqueue.providers.stream_pieces import index_in, list_in, object_in, text_in
+from aiqueue.providers.stream_pieces import counts_in, index_in, list_in, object_in, text_in
 
 _HEAD = ("id", "created", "model", "system_fingerprint", "service_tier")
 _TEXTS = frozenset({"content", "refusal"})  # what servers add of their own may be anything, and is kept if it is a text
@@ -40,7 +40,7 @@ class ChatAssembly:
     def add(self, chunk: dict[str, Any]) -> None:
         """Take the next chunk."""
         self._head |= {name: chunk[name] for name in _HEAD if chunk.get(name) is not None}
-        self._usage = object_in(chunk, "usage") or self._usage
+        self._usage = counts_in(chunk) or self._usage
         for choice in list_in(chunk, "choices"):
             self._choices[index_in(choice, 0)].add(choice)
 

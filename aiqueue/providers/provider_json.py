@@ -6,6 +6,7 @@ its own. So the depth is bounded where it comes in, and not by what is left of o
 
 from __future__ import annotations
 
+import codecs
 from itertools import accumulate
 from typing import Any
 
@@ -28,10 +29,11 @@ class TooDeep(ValueError):
 
 
 def read_json(content: bytes) -> Any:
-    """Return the value in ``content``; see ``lenient_json`` for what may be in it.
+    """Return the value in ``content``; see ``lenient_json`` for what may be in it. A byte order mark may come before.
 
     Raises TooDeep, and ValueError for what is no JSON; never RecursionError.
     """
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
         value = _decoded(content)
     except RecursionError:

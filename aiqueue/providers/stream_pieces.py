@@ -21,6 +21,12 @@ def object_in(piece: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
+def counts_in(piece: dict[str, Any]) -> dict[str, Any]:
+    """Return the object called ``usage``; empty for anything else: no text is left out of an answer with it."""
+    value = piece.get("usage")
+    return value if isinstance(value, dict) else {}
+
+
 def list_in(piece: dict[str, Any], name: str) -> list[Any]:
     """Return the list of objects called ``name``, as ``object_in`` does."""
     value = piece.get(name)
