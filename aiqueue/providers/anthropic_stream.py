@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiqueue.encodable import encodable_text
 from aiqueue.providers.provider_json import TooDeep, read_json
 from aiqueue.providers.stream_pieces import OddPiece, counts_in, index_in, object_in, text_in
 
@@ -44,7 +45,9 @@ class MessageAssembly:
                 # In place: however many events come, none copies all before it. A count that is null says nothing new.
                 usage.update((name, count) for name, count in said if count is not None)
                 delta = object_in(event, "delta")
-                self._message |= {**delta, "usage": usage}
+                # Nor does a reason to stop that is null or empty take back the one before.
+                self._message |= {name: value for name, value in delta.items() if value not in (None, "")}
+                self._message["usage"] = usage
                 self.is_complete = self.is_complete or bool(delta.get("stop_reason"))
             case "message_stop":
                 self.is_complete = bool(self._message)
@@ -84,14 +87,17 @@ class _Block:
         block = dict(self._start)
         for field in {field for field, _ in self.parts}:
             text = "".join(part for its_field, part in self.parts if its_field == field)
-            block[field] = _object_of(text) if field == "input" else (block.get(field) or "") + text
+            if field != "input":
+                block[field] = (block.get(field) or "") + text
+            elif text or "input" not in block:  # what stood at the block's beginning may be all
+                block["input"] = _object_of(text)
         return block
 
 
 def _object_of(text: str) -> Any:
     """Return a tool's input, or {} if it broke off: half an argument is worse than none. Raises TooDeep."""
     try:
-        return read_json(text.encode("utf-8", "replace")) if text else {}
+        return read_json(encodable_text(text).encode()) if text else {}
     except TooDeep:
         raise
     except ValueError:

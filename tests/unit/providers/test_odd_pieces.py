@@ -178,6 +178,60 @@ async def test_a_block_whose_text_is_none_is_malformed_in_a_whole_answer_too() -
     assert result.text == "x"
 
 
+def _halves(text: str) -> list[str]:
+    """Return each unit of UTF-16 in ``text`` as a piece: a character beyond them comes in two halves."""
+    units = text.encode("utf-16-le")
+    return [units[at : at + 2].decode("utf-16-le", "surrogatepass") for at in range(0, len(units), 2)]
+
+
+SPLIT = "\N{GRINNING FACE} and \N{MUSICAL SYMBOL G CLEF}"
+#: By kind, of some pieces by their number: where a text stands, and another to say there in as many pieces as can be.
+SAID_IN_HALVES: dict[str, dict[int, tuple[Path, str]]] = {
+    "openai": {
+        1: (("choices", 0, "delta", "content"), SPLIT),
+        4: (("choices", 0, "delta", "tool_calls", 0, "function", "arguments"), f'"{SPLIT}"}}'),
+    },
+    "anthropic": {3: (("delta", "text"), SPLIT), 8: (("delta", "partial_json"), f'"{SPLIT}"}}')},
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_a_character_that_comes_in_two_pieces_is_one_wherever_it_stands(kind: str) -> None:
+    stream: list[Any] = []
+    for number, piece in enumerate(STREAMS[kind]):
+        if number in SAID_IN_HALVES[kind]:
+            path, said = SAID_IN_HALVES[kind][number]
+            stream += [_changed([piece], (0, *path), half)[0] for half in _halves(said)]
+        else:
+            stream.append(piece)
+    result = decode_result((await _outcome(kind, stream)).result)
+    assert result.text == TEXTS[0] + SPLIT + TEXTS[2]
+    (call,) = result.response.choices[0].message.tool_calls or ()
+    assert json.loads(call["function"]["arguments"]) == {"city": SPLIT}
+
+
+@pytest.mark.parametrize("begun", [{}, {"a": 1}, GONE])
+@pytest.mark.parametrize("pieces", [[], [""], ["", ""], ['{"b":', "2}"], ["", '{"b":2}', ""]])
+def test_a_tools_input_is_that_of_its_pieces_or_else_of_its_beginning(begun: Any, pieces: list[str]) -> None:
+    assembly = MessageAssembly()
+    block = {"type": "tool_use"} | ({} if begun is GONE else {"input": begun})
+    assembly.add({"type": "content_block_start", "index": 0, "content_block": block})
+    for piece in pieces:
+        delta = {"type": "input_json_delta", "partial_json": piece}
+        assembly.add({"type": "content_block_delta", "index": 0, "delta": delta})
+    (whole,) = assembly.body()["content"]
+    assert whole.get("input", {}) == ({"b": 2} if any(pieces) else {} if begun is GONE else begun)
+
+
+@pytest.mark.parametrize("later", [None, GONE, ""])
+async def test_a_reason_to_stop_is_not_taken_back_by_a_later_event_without(later: Any) -> None:
+    delta = {} if later is GONE else {"stop_reason": later}
+    *events, last = _anthropic()
+    stream = [*events, {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 6}}, last]
+    result = decode_result((await _outcome("anthropic", stream)).result)
+    assert (result.finish_reason, result.tokens) == ("tool_calls", 9)
+
+
 def test_a_count_that_is_null_at_the_end_leaves_the_one_before() -> None:
     assembly = MessageAssembly()
     assembly.add({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 3}}})
