@@ -21,13 +21,13 @@ from aiqueue.providers.base import ProviderAnswer
 from aiqueue.providers.classify import classify, from_answer, is_transport, request_id_of, status_of_event
 from aiqueue.providers.provider_json import TooDeep, read_json
 from aiqueue.providers.redact import safe_text
+from aiqueue.providers.sse import DONE, events_of
 from aiqueue.providers.stream_pieces import OddPiece
 
 Body = TypeVar("Body")
 
 HEALTH_CHECK_TIMEOUT_S = 10.0
-_DONE = b"[DONE]"  # how streams in OpenAI's format end
-_LAST_TYPE = "message_stop"  # the same in Anthropic's
+_LAST_TYPE = "message_stop"  # how streams in Anthropic's format end
 _END_S = 0.2  # what the end of a connection may take after the end of its answer
 _NOT_OF_THE_FORMAT = (AttributeError, LookupError, TypeError, ValueError)
 
@@ -133,9 +133,9 @@ class Caller:
                 headers = response.headers
                 if not headers.get("content-type", "").startswith("text/event-stream"):  # it does not stream, or failed
                     return read(Reply(self._object_of(await response.read()), request_id_of(headers)))
-                lines = _lines_of(response)
-                await self._assemble(lines, assembly, headers)
-                await _read_to_the_end(lines)
+                events = events_of(response.iter_bytes())
+                await self._assemble(events, assembly, headers)
+                await _read_to_the_end(events)
         except asyncio.CancelledError:
             if assembly.said and on_partial:
                 with contextlib.suppress(JobError):  # what can't be read is not kept; it is a cancel all the same
@@ -166,13 +166,10 @@ class Caller:
     def _classified(self, error: Exception) -> JobError:
         return classify(error, provider=self.provider, now=self.now(), secret=self.credential.key or "")
 
-    async def _assemble(self, lines: AsyncIterator[bytes], assembly: Assembly, headers: Mapping[str, str]) -> None:
-        """Give ``assembly`` the events in ``lines``, up to the one that is the last by its format."""
-        async for line in lines:
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if data == _DONE:
+    async def _assemble(self, events: AsyncIterator[bytes], assembly: Assembly, headers: Mapping[str, str]) -> None:
+        """Give ``assembly`` the events of a stream, up to the one that is the last by its format."""
+        async for data in events:
+            if data == DONE:
                 return
             try:
                 event = _read_object(data)
@@ -234,23 +231,11 @@ def _read_object(content: bytes) -> dict[str, Any]:
     return body
 
 
-async def _lines_of(response: Any) -> AsyncIterator[bytes]:
-    """Yield the lines of a stream. Not the SDK's: it ends lines at U+2028 and its like too, which JSON may contain."""
-    begun: list[bytes] = []  # of the line that has not ended yet: joined once, however many pieces it comes in
-    async for piece in response.iter_bytes():
-        *ended, rest = piece.split(b"\n")
-        for end in ended:
-            yield b"".join([*begun, end])
-            begun.clear()
-        begun.append(rest)
-    yield b"".join(begun)
-
-
-async def _read_to_the_end(lines: AsyncIterator[bytes]) -> None:
+async def _read_to_the_end(events: AsyncIterator[bytes]) -> None:
     """Read on to the end of a connection whose answer is over, if that is near: then it serves the next call too."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_S):
-            async for _ in lines:
+            async for _ in events:
                 pass
 
 

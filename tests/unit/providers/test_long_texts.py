@@ -10,7 +10,7 @@ import pytest
 from aiqueue.providers.anthropic_stream import MessageAssembly
 from aiqueue.providers.openai_stream import ChatAssembly
 from aiqueue.providers.rate_limits import MAX_CHARS, duration_s, retry_after_s
-from aiqueue.providers.remote import _lines_of
+from aiqueue.providers.sse import events_of, lines_of
 
 PIECES = 2_000
 NOW = 1_700_000_000.0
@@ -54,18 +54,21 @@ def _nothing_copied() -> None:
     Copied.total = 0
 
 
-class Response:
-    """A stream whose one line comes a byte at a time."""
-
-    async def iter_bytes(self) -> AsyncIterator[bytes]:
-        """Yield the pieces."""
-        for _ in range(PIECES):
-            yield Bytes(b"x")
-        yield b"\ny"
+async def many(piece: bytes, end: bytes) -> AsyncIterator[bytes]:
+    """A stream of the same piece again and again, and then ``end``."""
+    for _ in range(PIECES):
+        yield Bytes(piece)
+    yield end
 
 
 async def test_a_line_in_many_pieces_is_put_together_once() -> None:
-    assert [line async for line in _lines_of(Response())] == [b"x" * PIECES, b"y"]
+    assert [line async for line in lines_of(many(b"x", b"\ny"))] == [b"x" * PIECES, b"y"]
+    assert Copied.total <= 4 * PIECES
+
+
+async def test_an_event_in_many_lines_is_put_together_once() -> None:
+    (event,) = [event async for event in events_of(many(b"data: }\n", b"data: x"))]
+    assert event == b"}\n" * PIECES + b"x"
     assert Copied.total <= 4 * PIECES
 
 

@@ -23,7 +23,7 @@ from aiqueue.providers.base import Provider, ProviderAnswer
 from aiqueue.providers.classify import from_answer, status_of_event
 from aiqueue.providers.openai_stream import ChatAssembly
 from aiqueue.providers.registry import open_provider
-from aiqueue.providers.remote import Caller, Credential, _lines_of
+from aiqueue.providers.remote import Caller, Credential
 from aiqueue.testing.simulated_provider import SimulatedServer, _Reply
 from tests.tools.provider_rig import calling
 from tests.tools.provider_rig import chat as job
@@ -154,19 +154,6 @@ async def test_a_server_that_does_not_stream_is_read_as_a_whole(
     answer = await provider.run(chat("tell me"))
     assert answer.response.choices[0].message.content == "A simulated answer to: tell me"
     await provider.close()
-
-
-async def test_a_line_ends_where_the_format_says_and_not_at_what_json_lets_stand_in_a_text() -> None:
-    said = "one\u2028two\x85three\u2029four"
-    stream = f'data: {{"said": "{said}"}}\r\n\ndata: {{}}\n'.encode()
-
-    class Response:
-        async def iter_bytes(self) -> AsyncIterator[bytes]:
-            for at in range(0, len(stream), 7):
-                yield stream[at : at + 7]
-
-    lines = [line.strip() async for line in _lines_of(Response())]
-    assert lines == [f'data: {{"said": "{said}"}}'.encode(), b"", b"data: {}", b""]
 
 
 @pytest.mark.parametrize(
