@@ -14,7 +14,7 @@ import msgspec
 from aiqueue.encodable import encodable, encodable_count
 from aiqueue.errors import InvalidRequest, MalformedResponse
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
-from aiqueue.providers.remote import Reply, parse
+from aiqueue.providers.remote import Reply, parse, text_or_none
 from aiqueue.results import Choice, FinishReason, Message, Response, Usage
 
 Block = dict[str, Any]
@@ -34,10 +34,11 @@ _TOOL_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 
 class _Message(msgspec.Struct):
     content: list[Block]
-    id: str | None = None
-    model: str | None = None
     stop_reason: str | None = None
-    usage: Any = None  # whatever stands there: an answer that is paid for is not refused for its counts
+    # Whatever stands there: an answer that is paid for is not refused for what it says beside.
+    id: Any = None
+    model: Any = None
+    usage: Any = None
 
 
 def arguments_of(request: ProviderRequest, options: dict[str, Any], *, provider: str) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def answer_of(reply: Reply, request: ProviderRequest, *, provider: str) -> Provi
     message = Message(content="".join(texts) if texts or not calls else None, tool_calls=calls or None)
     return ProviderAnswer(
         response=Response(
-            model=body.model or request.model,
-            id=body.id,
+            model=text_or_none(body.model) or request.model,
+            id=text_or_none(body.id),
             choices=[Choice(index=0, message=message, finish_reason=reason)],
         ),
         usage=_usage(body.usage),

@@ -9,7 +9,7 @@ import msgspec
 from aiqueue.encodable import encodable_count
 from aiqueue.models import AIJobType
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
-from aiqueue.providers.remote import Reply, parse
+from aiqueue.providers.remote import Reply, parse, text_or_none
 from aiqueue.results import Choice, Embedding, FinishReason, Message, Response, Usage
 
 _OWN_REASONS = frozenset(get_args(FinishReason))
@@ -17,7 +17,7 @@ _OTHER_REASONS = {"function_call": "tool_calls"}
 
 
 class _Message(msgspec.Struct):
-    role: str = "assistant"
+    role: str | None = None
     content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     refusal: str | None = None
@@ -25,25 +25,26 @@ class _Message(msgspec.Struct):
 
 class _ChatChoice(msgspec.Struct):
     message: _Message
-    index: int = 0
+    index: int | None = None
     finish_reason: str | None = None
 
 
 class _TextChoice(msgspec.Struct):
     text: str
-    index: int = 0
+    index: int | None = None
     finish_reason: str | None = None
 
 
 class _Vector(msgspec.Struct):
     embedding: list[float]
-    index: int = 0
+    index: int | None = None
 
 
 class _Body(msgspec.Struct, kw_only=True):
-    id: str | None = None
-    model: str | None = None
-    usage: Any = None  # whatever stands there: an answer that is paid for is not refused for its counts
+    # Whatever stands there: an answer that is paid for is not refused for what it says beside.
+    id: Any = None
+    model: Any = None
+    usage: Any = None
 
 
 class _Chat(_Body):
@@ -79,15 +80,19 @@ def answer_of(reply: Reply, request: ProviderRequest, *, provider: str) -> Provi
     vectors: list[Embedding] = []
     if request.type == AIJobType.CHAT_COMPLETION:
         body = parse(reply.body, _Chat, provider=provider)
-        choices = [_chat_choice(choice) for choice in body.choices]
+        choices = [_chat_choice(choice, at) for at, choice in enumerate(body.choices)]
     elif request.type == AIJobType.TEXT_COMPLETION:
         body = parse(reply.body, _Completion, provider=provider)
-        choices = [_text_choice(choice) for choice in body.choices]
+        choices = [_text_choice(choice, at) for at, choice in enumerate(body.choices)]
     else:
         body = parse(reply.body, _Embeddings, provider=provider)
-        vectors = [Embedding(index=vector.index, embedding=vector.embedding) for vector in body.data]
+        vectors = [
+            Embedding(index=_index(vector, at), embedding=vector.embedding) for at, vector in enumerate(body.data)
+        ]
     return ProviderAnswer(
-        response=Response(model=body.model or request.model, id=body.id, choices=choices, data=vectors),
+        response=Response(
+            model=text_or_none(body.model) or request.model, id=text_or_none(body.id), choices=choices, data=vectors
+        ),
         usage=_usage(body.usage),
         finish_reason=choices[0].finish_reason if choices else None,
         request_id=reply.request_id,
@@ -95,15 +100,22 @@ def answer_of(reply: Reply, request: ProviderRequest, *, provider: str) -> Provi
     )
 
 
-def _chat_choice(choice: _ChatChoice) -> Choice:
+def _chat_choice(choice: _ChatChoice, at: int) -> Choice:
     said = choice.message
-    message = Message(role=said.role, content=said.content, tool_calls=said.tool_calls or None, refusal=said.refusal)
-    return Choice(index=choice.index, message=message, finish_reason=_finish_reason(choice.finish_reason))
+    role = said.role or "assistant"
+    message = Message(role=role, content=said.content, tool_calls=said.tool_calls or None, refusal=said.refusal)
+    return Choice(index=_index(choice, at), message=message, finish_reason=_finish_reason(choice.finish_reason))
 
 
-def _text_choice(choice: _TextChoice) -> Choice:
+def _text_choice(choice: _TextChoice, at: int) -> Choice:
     reason = _finish_reason(choice.finish_reason)
-    return Choice(index=choice.index, message=Message(content=choice.text), text=choice.text, finish_reason=reason)
+    return Choice(
+        index=_index(choice, at), message=Message(content=choice.text), text=choice.text, finish_reason=reason
+    )
+
+
+def _index(item: _ChatChoice | _TextChoice | _Vector, at: int) -> int:
+    return at if item.index is None else item.index
 
 
 def _usage(usage: object) -> Usage:

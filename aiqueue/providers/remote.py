@@ -254,3 +254,8 @@ def parse(body: dict[str, Any], shape: type[Body], *, provider: str) -> Body:
         return msgspec.convert(body, shape)
     except msgspec.ValidationError as error:
         raise MalformedResponse(f"Provider {provider}: the answer is not of its format: {error}", status=200) from None
+
+
+def text_or_none(value: object) -> str | None:
+    """Return ``value`` if it is a text: for what an answer says beside, which is not worth to refuse it."""
+    return value if isinstance(value, str) else None

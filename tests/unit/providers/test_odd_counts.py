@@ -1,4 +1,4 @@
-"""Answers with anything in place of their counts, or a byte order mark before them: each is paid for, and kept."""
+"""Answers that are odd beside their text, as in counts, or behind a byte order mark: each is paid for, and kept."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import json
 import pytest
 
 from aiqueue.encodable import MAX_COUNT
+from aiqueue.providers.openai_format import answer_of
+from aiqueue.providers.remote import Reply
 from aiqueue.results import JobResult, decode_result
 from tests.tools.said_answers import as_stream, outcome_of
+from tests.unit.providers.conftest import request
 
 #: By the form of an answer, its events where it streams: ``@`` stands for what was used, and it says "Hi".
 ANSWERS: dict[str, list[str]] = {
@@ -91,3 +94,38 @@ async def test_a_byte_order_mark_changes_neither_an_answer_nor_an_error(kind: st
     assert failure == (await outcome_of(kind, error, status=400)).failure
     assert failure is not None
     assert failure.kind == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("form", ANSWERS)
+@pytest.mark.parametrize("value", ["null", "7", "[]", '{"a":1}', "true"])
+async def test_an_answer_is_kept_whatever_stands_for_its_id_and_model(form: str, value: str) -> None:
+    kind, _, stream = form.partition(" ")
+    first, *rest = ANSWERS[form]
+    for name in ("id", "model"):
+        begin = '"message":{"id":"m",' if form == "anthropic stream" else "{"
+        events = [first.replace(begin, f'{begin}"{name}":{value},').replace('"id":"m",', ""), *rest]
+        said = [event.replace('"id":"c",', "").replace("@", "{}").encode() for event in events]
+        outcome = await outcome_of(kind, as_stream(said) if stream else said[0], stream=bool(stream))
+        assert outcome.failure is None, outcome.failure
+        result = decode_result(outcome.result)
+        assert (result.text, result.response.id, result.response.model) == ("Hi", None, "m")
+        assert isinstance(result.raw, dict)
+        assert result.raw.get(name) == json.loads(value)
+
+
+@pytest.mark.parametrize("index", ["", '"index":null,'])
+async def test_choices_that_are_not_numbered_are_in_their_order(index: str) -> None:
+    choices = ",".join(f'{{{index}"message":{{"role":null,"content":"{text}"}}}}' for text in ("Hi", "Ho"))
+    outcome = await outcome_of("openai", f'{{"choices":[{choices}]}}'.encode())
+    found = decode_result(outcome.result).response.choices
+    assert [(choice.index, choice.message.role, choice.message.content) for choice in found] == [
+        (0, "assistant", "Hi"),
+        (1, "assistant", "Ho"),
+    ]
+
+
+@pytest.mark.parametrize("index", [{}, {"index": None}])
+def test_vectors_that_are_not_numbered_are_in_their_order(index: dict[str, None]) -> None:
+    body = {"data": [{"embedding": [0.5], **index}, {"embedding": [1.5], **index}]}
+    answer = answer_of(Reply(body, None), request("embedding", input=["a", "b"]), provider="p")
+    assert [(vector.index, vector.embedding) for vector in answer.response.data] == [(0, [0.5]), (1, [1.5])]
