@@ -68,6 +68,9 @@ _STATUS_OF_TYPE = {
     "overloaded_error": 529,
 }
 
+# Why a choice ended if its provider failed in the middle of it: OpenRouter, and vLLM as it shuts down.
+_BROKEN_OFF = ("error", "abort")
+
 _UNREACHABLE = frozenset({"ConnectTimeout", "PoolTimeout"})
 _TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError"})
 _CONNECTION = frozenset({"APIConnectionError", "RequestError", "OSError", "EndOfStream"})
@@ -103,9 +106,21 @@ def from_answer(
     )
 
 
-def status_of_event(event: Mapping[str, Any]) -> int:
-    """Return the HTTP status that an error inside a stream stands for."""
-    error = event["error"]
+def error_in(said: Mapping[str, Any]) -> Any:
+    """Return the error that an answer, or an event of a stream, tells of: of all of it or of one choice; else None."""
+    choices = said.get("choices")
+    for part in (said, *(choices if isinstance(choices, list) else ())):
+        if not isinstance(part, Mapping):
+            continue
+        if part.get("error"):
+            return part["error"]
+        if part.get("finish_reason") in _BROKEN_OFF:
+            return f"the answer was broken off ({part['finish_reason']})"
+    return None
+
+
+def status_of(error: object) -> int:
+    """Return the HTTP status that an error inside an answer stands for."""
     if not isinstance(error, Mapping):
         return 500
     code = error.get("code")

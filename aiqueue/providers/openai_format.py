@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast, get_args
 import msgspec
 
 from aiqueue.encodable import encodable_count
+from aiqueue.errors import MalformedResponse
 from aiqueue.models import AIJobType
 from aiqueue.providers.base import ProviderAnswer, ProviderRequest
 from aiqueue.providers.remote import Reply, parse, text_or_none
@@ -86,9 +87,7 @@ def answer_of(reply: Reply, request: ProviderRequest, *, provider: str) -> Provi
         choices = [_text_choice(choice, at) for at, choice in enumerate(body.choices)]
     else:
         body = parse(reply.body, _Embeddings, provider=provider)
-        vectors = [
-            Embedding(index=_index(vector, at), embedding=vector.embedding) for at, vector in enumerate(body.data)
-        ]
+        vectors = _vectors(body.data, request.body["input"], provider)
     return ProviderAnswer(
         response=Response(
             model=text_or_none(body.model) or request.model, id=text_or_none(body.id), choices=choices, data=vectors
@@ -112,6 +111,16 @@ def _text_choice(choice: _TextChoice, at: int) -> Choice:
     return Choice(
         index=_index(choice, at), message=Message(content=choice.text), text=choice.text, finish_reason=reason
     )
+
+
+def _vectors(said: list[_Vector], given: str | list[str], provider: str) -> list[Embedding]:
+    """Return a vector for each text, in their order."""
+    count = 1 if isinstance(given, str) else len(given)
+    if len(said) != count:
+        text = f"Provider {provider}: answered with {len(said)} vectors for {count} texts"
+        raise MalformedResponse(text, status=200)
+    vectors = [Embedding(index=_index(vector, at), embedding=vector.embedding) for at, vector in enumerate(said)]
+    return sorted(vectors, key=lambda vector: vector.index)
 
 
 def _index(item: _ChatChoice | _TextChoice | _Vector, at: int) -> int:

@@ -18,7 +18,7 @@ import msgspec
 
 from aiqueue.errors import AuthenticationFailed, JobError, MalformedResponse
 from aiqueue.providers.base import ProviderAnswer
-from aiqueue.providers.classify import classify, from_answer, is_transport, request_id_of, status_of_event
+from aiqueue.providers.classify import classify, error_in, from_answer, is_transport, request_id_of, status_of
 from aiqueue.providers.provider_json import TooDeep, read_json
 from aiqueue.providers.redact import safe_text
 from aiqueue.providers.sse import DONE, events_of
@@ -202,10 +202,10 @@ class Caller:
 
     def _raise_if_error(self, event: dict[str, Any], headers: Mapping[str, str]) -> None:
         """Raise the JobError that an event of a stream stands for, if it tells of an error."""
-        if event.get("error"):
-            status = status_of_event(event)
+        if error := error_in(event):
+            status, body = status_of(error), {"error": error}
             secret = self.credential.key or ""
-            raise from_answer(status, headers, event, provider=self.provider, now=self.now(), secret=secret)
+            raise from_answer(status, headers, body, provider=self.provider, now=self.now(), secret=secret)
 
     def _no_object(self, content: bytes, error: ValueError) -> MalformedResponse:
         what = f"{len(content)} bytes that are no JSON object ({error})"
@@ -216,9 +216,8 @@ class Caller:
             body = _read_object(content)
         except ValueError as error:
             raise self._no_object(content, error) from None
-        error_in_it = body.get("error")
-        if error_in_it:
-            said = error_in_it.get("message") if isinstance(error_in_it, dict) else error_in_it
+        if told := error_in(body):
+            said = told.get("message") if isinstance(told, dict) else told
             text = safe_text(str(said), secret=self.credential.key or "")
             raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with an error: {text}", status=200)
         return body

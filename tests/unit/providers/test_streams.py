@@ -20,7 +20,7 @@ from aiqueue.errors import (
 )
 from aiqueue.providers.anthropic_stream import MessageAssembly
 from aiqueue.providers.base import Provider, ProviderAnswer
-from aiqueue.providers.classify import from_answer, status_of_event
+from aiqueue.providers.classify import error_in, from_answer, status_of
 from aiqueue.providers.openai_stream import ChatAssembly
 from aiqueue.providers.registry import open_provider
 from aiqueue.providers.remote import Caller, Credential
@@ -247,5 +247,5 @@ def test_a_tools_input_comes_in_pieces_and_half_of_one_is_none(pieces: list[str]
 def test_an_error_inside_a_stream_is_what_it_would_have_been_as_a_status(
     event: dict[str, Any], expected: type[JobError]
 ) -> None:
-    error = from_answer(status_of_event(event), {}, event, provider="p", now=0.0)
+    error = from_answer(status_of(error_in(event)), {}, event, provider="p", now=0.0)
     assert type(error) is expected
