@@ -24,7 +24,7 @@ from aiqueue.texts import is_number
 FIELDS = ("content", "json", "status", "error", "tokens", "model")
 _ESCAPED = "\\{{"
 _LONGEST = 1_000  # characters of a template; what is longer is none, and is quoted in no error
-_PATH = re.compile(r"\s*([A-Za-z_]\w*(?:\.[\w-]+|\[[0-9]+\])*)\s*")
+_PATH = re.compile(r"\s*([A-Za-z_]\w*(?:\.[\w-]+|\[[0-9]+\])*+)\s*")
 _STEP = re.compile(r"\.([\w-]+)|\[([0-9]+)\]")
 _HINT = "write a path such as {{previous.content}}, or \\{{ for two braces"
 _to_json = msgspec.json.Encoder().encode

@@ -15,7 +15,7 @@ BODY = "body"  #: the field's name where the body as a whole is wrong
 
 _DOUBLE = "is given twice in one object: one of the two values would be lost"
 _before_name = re.compile(rb"[\s{,]*").match
-_match_name = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).match
+_match_name = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL).match
 _after_name = re.compile(rb"[\s:]*").match
 _NOTHING = pydantic.TypeAdapter[None](None)
 

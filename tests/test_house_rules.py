@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TypeGuard
 
-from tests.house_rules.patterns import patterns_of, why_slow
+from tests.house_rules.patterns import keeps_each_repetition, patterns_of, why_slow
 from tests.house_rules.report import report
 from tests.house_rules.sources import ROOT, FunctionNode, Source, called_name, is_in, python_files
 
@@ -44,6 +44,7 @@ PURE_MAY_IMPORT = {
 }
 # The first has the rule. The second asks bytes. The third reads numbers as llama.cpp's translator does, by int().
 MAY_ASK_FOR_DIGITS = {"aiqueue/texts.py", "serve/limits.py", "aiqueue/schema_limits.py"}
+MAY_KEEP_REPETITIONS = {"aiqueue/providers/redact.py"}  # it looks at 8,000 characters of a text
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval"}
 
 
@@ -226,6 +227,19 @@ def test_no_pattern_takes_more_than_linear_time() -> None:
         ),
         "A provider's header or a caller's text of 8,000 characters stops the event loop for seconds: write the "
         "pattern so that each text matches in one way only.",
+    )
+
+
+def test_no_pattern_takes_memory_for_each_repetition() -> None:
+    report(
+        (
+            f"{used.place}: {used.pattern[:60]}"
+            for source in python_files(*SHIPPED)
+            if str(source) not in MAY_KEEP_REPETITIONS
+            for used in patterns_of(source)
+            if keeps_each_repetition(used.pattern, used.flags)
+        ),
+        "It remembers 120 bytes of each repetition, 1 GiB for a text of 12 MiB: make the repeat possessive, as *+.",
     )
 
 

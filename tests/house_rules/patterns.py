@@ -1,8 +1,11 @@
-"""Which regular expressions take more than linear time: those that can match one text in many ways.
+"""Which regular expressions take more than linear time, or memory that grows with the text.
 
 Two parts of a pattern that repeat without end over the same characters share a run of them in as many ways as it has
 places, and a text that does not match is tried in all of these ways. So does a search for a pattern that begins with
 such a part, once from every place.
+
+A repeat of more than one set of characters, such as ``(?:[^x]|xx)*``, remembers some 120 bytes of each repetition: it
+may have to go back there. A possessive one, ``(?:[^x]|xx)*+``, never goes back.
 """
 
 from __future__ import annotations
@@ -76,6 +79,33 @@ def why_slow(pattern: str, flags: int = 0, *, searched: bool) -> str:
         if found := _shared([*anywhere, *way] if searched else [*way, _NOTHING]):
             return f"two parts without end share a run of {found}"
     return ""
+
+
+def keeps_each_repetition(pattern: str, flags: int = 0) -> bool:
+    """Return whether a pattern has a repeat without end that remembers each of its repetitions.
+
+    >>> keeps_each_repetition('"(?:[^"]|"")*"'), keeps_each_repetition('"(?:[^"]|"")*+"')
+    (True, False)
+    """
+    return any(_keeps(op, value) for op, value in _parts(_parser.parse(pattern, flags)))
+
+
+def _keeps(op: Any, value: Any) -> bool:
+    if op not in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
+        return False
+    _, most, inner = value
+    return bool(most >= _MANY) and not _compiler._simple(inner)
+
+
+def _parts(parsed: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield all parts of a pattern, at any depth."""
+    if isinstance(parsed, _parser.SubPattern):
+        for op, value in parsed:
+            yield op, value
+            yield from _parts(value)
+    elif isinstance(parsed, list | tuple):
+        for each in parsed:
+            yield from _parts(each)
 
 
 def _shared(way: list[_Piece]) -> str:
