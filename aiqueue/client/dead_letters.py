@@ -80,9 +80,12 @@ class DeadLetterClient:
         return [readable_info(view) for view in reply.jobs], reply.before_seq or None
 
     async def inspect(self, job_id: str) -> tuple[JobInfo, bytes]:
-        """Return a dead letter with all its attempts, and its payload (JSON). Raises DeadLetterNotFound."""
+        """Return a dead letter with all its attempts, and its payload: JSON, ``null`` if its row is damaged.
+
+        Raises DeadLetterNotFound.
+        """
         view = (await self._views([given.job_id(job_id)], with_payload=True))[0]
-        return readable_info(view), view.payload
+        return readable_info(view), view.payload if _is_json(view.payload) else b"null"
 
     async def redrive(
         self,
@@ -177,6 +180,14 @@ def _check_readable(views: Sequence[JobView]) -> None:
             raise RecordUnreadable(view.failure.message)
 
 
+def _is_json(payload: bytes) -> bool:
+    try:
+        msgspec.json.decode(payload)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _fields_of(view: JobView) -> dict[str, Any]:
     """Return a job's payload. Raises RecordUnreadable."""
     try:
@@ -208,7 +219,7 @@ class SyncDeadLetterClient:
         return self._run(self._client.page(**filters))
 
     def inspect(self, job_id: str) -> tuple[JobInfo, bytes]:
-        """Return a dead letter with all its attempts, and its payload (JSON)."""
+        """Return a dead letter with all its attempts, and its payload, as DeadLetterClient.inspect."""
         return self._run(self._client.inspect(job_id))
 
     def redrive(self, job_ids: Sequence[str], **patch: Any) -> list[str]:

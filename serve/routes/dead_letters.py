@@ -68,7 +68,7 @@ class DeadLetterPage(msgspec.Struct, rename="camel"):
 
 
 class DeadLetter(msgspec.Struct, rename="camel"):
-    """A dead letter with all its attempts, and its payload as it was submitted."""
+    """A dead letter with all its attempts, and its payload as it was submitted; null if its row is damaged."""
 
     job: JobInfo
     payload: msgspec.Raw
@@ -114,7 +114,7 @@ async def list_dead_letters(request: Request) -> Response:
 
 
 async def get_dead_letter(request: Request) -> Response:
-    """Look at a dead letter: all its attempts, and the payload that was submitted."""
+    """Look at a dead letter: all its attempts, and the payload that was submitted; null if its row is damaged."""
     info, payload = await adapter_of(request).dead_letters.inspect(_id_of(request))
     return json_response(DeadLetter(info, msgspec.Raw(payload)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import jsonschema
 import pytest
 
 from aiqueue.errors import ProviderServerError
+from aiqueue.protocol import JobView
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from tests.http.conftest import fields_of, is_problem
@@ -52,6 +54,25 @@ async def test_they_are_listed_newest_first_page_by_page(rig: Rig, dead: list[st
     first = page["deadLetters"][0]
     assert (first["status"], first["error"]["kind"], first["attempt"]) == ("dead_letter", "provider_server_error", 1)
     assert first["tags"] == ["bulk"]
+
+
+@pytest.mark.parametrize("stored", [b"", b'{"type": \xff', b'{"type": NaN}', b"[" * 100_000])
+async def test_one_whose_payload_is_damaged_is_shown_with_null(
+    rig: Rig, dead: list[str], stored: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = rig.transport.get_jobs
+
+    async def damaged(ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
+        views = await read(ids, with_payload=with_payload)
+        for view in filter(None, views):
+            view.payload = stored
+        return views
+
+    monkeypatch.setattr(rig.transport, "get_jobs", damaged)
+    answer = await rig.http.get(f"/ai/dead-letters/{dead[0]}")
+    assert answer.status_code == 200
+    shown = answer.json()
+    assert (shown["job"]["jobId"], shown["payload"]) == (dead[0], None)
 
 
 async def test_filters_go_together(rig: Rig, dead: list[str]) -> None:

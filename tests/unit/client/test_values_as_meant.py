@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -65,11 +66,13 @@ async def test_a_damaged_dead_letter_is_shown_and_its_redrive_refused_by_name(
         return views
 
     monkeypatch.setattr(system.transport, "get_jobs", damaged)
-    info, _ = await client.dead_letters.inspect(job_id)
+    info, payload = await client.dead_letters.inspect(job_id)
     if part == "payload":
+        assert payload == b"null"
         with pytest.raises(RecordUnreadable, match=f"The payload of job {job_id} can't be read"):
             await client.dead_letters.redrive([job_id], model="model-a")
     else:
+        assert msgspec.json.decode(payload)["model"] == "model-a"
         assert info.error is not None
         assert info.error.kind == "record_unreadable"
 
