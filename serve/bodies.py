@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,12 +20,12 @@ from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchBody, ChainBody, GraphBody
 from aiqueue.texts import is_number
 from aiqueue.validation import field_errors
+from serve.body_fields import few_unknown, with_few_unknown
 from serve.body_json import BODY, decode, refuse_double_names
 from serve.http_errors import MAX_BAD_JOBS
 
 PART = 100  #: jobs that are validated at once
 PART_BYTES = 256 * 1_024  #: and their size; one larger job is a part by itself
-_MAX_FIELDS = 100  # of a body, beside its jobs: all but one are unknown, and an answer shows ten
 
 _JOBS = ("jobs", "steps", "nodes")
 
@@ -67,9 +66,8 @@ async def _in_parts(model: type[Model], raw: bytes, field: str, kind: Any) -> Mo
         return parse_body(model, raw)  # it has no such field, or of another shape: no job is looked at
     if len(jobs) > (most := _most(model, field)):
         raise ValidationError([_too_many(jobs, field, most)])
-    if len(fields) > _MAX_FIELDS:
-        fields = dict(islice(fields.items(), _MAX_FIELDS)) | {field: fields[field]}
-        raw = msgspec.json.encode(fields)
+    if len(few := few_unknown(model, fields)) < len(fields):
+        fields, raw = few, msgspec.json.encode(few)
     refuse_double_names(raw, fields)
     if isinstance(jobs, dict):
         refuse_double_names(bytes(fields[field]), jobs, f"{field}.")
@@ -136,7 +134,7 @@ def _together(parts: list[Any]) -> Any:
 
 def _validated(model: type[Model], raw: bytes) -> Model:
     try:
-        return model.model_validate_json(raw)
+        return model.model_validate_json(with_few_unknown(model, raw))
     except pydantic.ValidationError as error:
         found = field_errors(error, prefix=BODY, jobs_in=_JOBS)
         # The prefix stays only where the body as a whole is wrong.

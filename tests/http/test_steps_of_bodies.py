@@ -9,11 +9,13 @@ from typing import Any
 import pydantic
 import pytest
 
+from aiqueue.client.schedule_models import ScheduleBody
 from aiqueue.errors import FieldError, ValidationError
-from aiqueue.models import BatchBody, ChainBody, GraphBody, SubmitBody
+from aiqueue.models import BatchBody, ChainBody, FanInBody, GraphBody, SubmitBody
 from aiqueue.testing.jobs import chat
 from serve import bodies
 from serve.bodies import PART_BYTES, parse_batch, parse_body, parse_chain, parse_graph
+from serve.routes.dead_letters import DeleteBody, RedriveBody, RedrivePatch
 from tests.http.conftest import fields_of
 from tests.http.rig import Rig
 
@@ -120,3 +122,62 @@ async def test_a_body_of_thousands_of_unknown_fields_is_refused_and_few_are_look
         await parse(json.dumps(unknown | good).encode())
     assert len(refused.value.errors) == 100
     assert max(sizes) < 10_000
+
+
+MANY = {f"unknown-{number}": 0 for number in range(5_000)}
+IDS = {"job_ids": ["11111111-1111-4111-8111-111111111111"]}
+
+
+@pytest.fixture
+def errors_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many errors pydantic made, each time."""
+    made: list[int] = []
+    read = bodies.field_errors
+
+    def counted(error: pydantic.ValidationError, **how: Any) -> list[FieldError]:
+        made.append(error.error_count())
+        return read(error, **how)
+
+    monkeypatch.setattr(bodies, "field_errors", counted)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (SubmitBody, {"payload": chat("x")} | MANY),
+        (SubmitBody, {"payload": chat("x") | MANY}),
+        (SubmitBody, {"payload": chat("x"), "options": MANY}),
+        (SubmitBody, {"payload": chat("x") | {"config": MANY}}),
+        (SubmitBody, {"payload": chat("x") | {"messages": [{"role": "user", "content": "x"} | MANY]}}),
+        (FanInBody, IDS | {"payload": chat("x")} | MANY),
+        (ScheduleBody, {"payload": chat("x"), "name": "n", "cronExpression": "@daily"} | MANY),
+        (RedrivePatch, MANY),
+        (RedriveBody, IDS | MANY),
+        (DeleteBody, IDS | MANY),
+        (BatchBody, MANY),
+        (BatchBody, MANY | {"jobs": 7}),
+        (BatchBody, MANY | {"jobs": []}),
+        (BatchBody, {"jobs": [chat("x"), chat("x") | MANY]}),
+        (ChainBody, {"steps": [{"payload": chat("x") | MANY}]}),
+        (ChainBody, {"steps": [chat("x") | MANY]}),
+        (GraphBody, {"nodes": {"a": {"payload": chat("x")} | MANY}}),
+        (GraphBody, {"nodes": {"a": {"payload": chat("x") | MANY}}}),
+    ],
+)
+async def test_of_thousands_of_unknown_fields_anywhere_pydantic_sees_a_hundred(
+    model: type[pydantic.BaseModel], body: dict[str, Any], errors_made: list[int]
+) -> None:
+    parse = {of: parse for of, parse, _ in KINDS.values()}.get(model)
+    raw = json.dumps(body).encode()
+    with pytest.raises(ValidationError) as refused:
+        await parse(raw) if parse else parse_body(model, raw)
+    assert sum(errors_made) <= 110
+    assert any("unknown-0" in error.field for error in refused.value.errors)
+
+
+@pytest.mark.parametrize("name", ["metadata", "extra_body"])
+def test_an_object_with_names_of_the_callers_own_is_kept_whole(name: str) -> None:
+    config, options = ({"extra_body": MANY}, {}) if name == "extra_body" else ({}, {"metadata": MANY})
+    body = parse_body(SubmitBody, json.dumps({"payload": chat("x") | {"config": config}, "options": options}).encode())
+    assert (body.payload.config.extra_body or body.options.metadata) == MANY
