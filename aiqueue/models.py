@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
+    FailFast,
     Field,
     JsonValue,
     Strict,
@@ -36,6 +37,15 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 #: Strict: bytes would pass for text, and then be stored as base64.
 Text = Annotated[str, Strict()]
 JsonObject = dict[Text, JsonValue]
+_Item = TypeVar("_Item")
+
+
+class _FailFast(FailFast):
+    __hash__ = object.__hash__  # pydantic's own has none, so it can't stand in a union
+
+
+#: A list of which the first wrong item is told: an error takes 6 µs and 1 KiB, and a body has room for millions.
+Items = Annotated[list[_Item], _FailFast()]
 ModelName = Annotated[Text, texts.MODEL.field(), AfterValidator(texts.clean)]
 ProviderName = Annotated[
     Text, texts.PROVIDER.field(description="name of a configured provider"), AfterValidator(texts.clean)
@@ -75,9 +85,9 @@ class ChatMessage(_Verbatim):
     """One turn. ``content`` is text, or the providers' list of parts (text, images …)."""
 
     role: Role
-    content: Text | list[JsonObject] | None = None
+    content: Text | Items[JsonObject] | None = None
     name: Text | None = None
-    tool_calls: list[JsonObject] | None = None
+    tool_calls: Items[JsonObject] | None = None
     tool_call_id: Text | None = None
 
 
@@ -94,12 +104,12 @@ class GenerationConfig(_Verbatim):
     top_k: int | None = Field(None, ge=0, le=MAX_COUNT)
     min_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1, le=MAX_COUNT)
-    stop: str | list[str] | None = None
+    stop: str | Items[str] | None = None
     seed: int | None = Field(None, description="its range is the provider's")
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     response_format: JsonObject | None = None
-    tools: list[JsonObject] | None = None
+    tools: Items[JsonObject] | None = None
     tool_choice: str | JsonObject | None = None
     dimensions: int | None = Field(None, ge=1, le=MAX_COUNT, description="embeddings only")
     extra_body: JsonObject | None = Field(None, description="sent to the provider as it is")
@@ -118,7 +128,7 @@ class ChatPayload(_Payload):
     """A conversation to continue."""
 
     type: Literal[AIJobType.CHAT_COMPLETION]
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Items[ChatMessage] = Field(min_length=1)
 
 
 class CompletionPayload(_Payload):
@@ -132,7 +142,7 @@ class EmbeddingPayload(_Payload):
     """One text or several to turn into vectors."""
 
     type: Literal[AIJobType.EMBEDDING]
-    input: Text | list[Text] = Field(min_length=1)
+    input: Text | Items[Text] = Field(min_length=1)
 
 
 JobPayload = Annotated[ChatPayload | CompletionPayload | EmbeddingPayload, Field(discriminator="type")]
@@ -149,7 +159,7 @@ class JobOptions(_Model):
         None, ge=0, le=10, description="attempts after the first one; absent: the system's default, 3 if not configured"
     )
     timeout: int = Field(30_000, ge=100, le=86_400_000, description="ms one attempt may take")
-    tags: tuple[Tag, ...] = Field((), max_length=texts.MAX_TAGS)
+    tags: Annotated[tuple[Tag, ...], _FailFast()] = Field((), max_length=texts.MAX_TAGS)
     metadata: Mapping[Text, JsonValue] = Field(
         default_factory=dict,
         description="kept with the job, not interpreted; as JSON up to limits.max_metadata_bytes, 16 KiB by default",
@@ -290,7 +300,7 @@ class GraphNodeBody(_Model):
     """One job of a graph."""
 
     payload: JobPayload
-    depends_on: list[Text] = Field(default_factory=list)  # names of other nodes: they are looked up
+    depends_on: Items[Text] = Field(default_factory=list)  # names of other nodes: they are looked up
     on_error: Literal["fail", "skip", "include"] = Field(
         "fail", description="what the job does when one that it needs did not complete"
     )
@@ -310,7 +320,7 @@ class GraphBody(_Model):
 class FanInBody(_Model):
     """``POST /ai/fan-in``: a payload whose texts use the results of other jobs."""
 
-    job_ids: list[UUID] = Field(min_length=1, max_length=MAX_BATCH_JOBS)
+    job_ids: Items[UUID] = Field(min_length=1, max_length=MAX_BATCH_JOBS)
     payload: JobPayload
     on_error: Literal["fail", "skip", "include"] = Field(
         "fail", description="what the job does when one of the others did not complete"

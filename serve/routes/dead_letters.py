@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from aiqueue.client.dead_letters import FASTEST, SLOWEST
 from aiqueue.errors import JOB_ERRORS, DeadLetterNotFound, FieldError, JobNotFound, ValidationError
-from aiqueue.models import ModelName
+from aiqueue.models import Items, ModelName
 from aiqueue.strict_fields import number
 from aiqueue.texts import is_number
 from aiqueue.views import JobInfo
@@ -46,7 +46,7 @@ class RedrivePatch(_Body):
 class RedriveBody(RedrivePatch):
     """Dead letters to submit again, all with the same patch."""
 
-    job_ids: list[UUID] = Field(min_length=1, max_length=MAX_IDS)
+    job_ids: Items[UUID] = Field(min_length=1, max_length=MAX_IDS)
     per_second: float | None = Field(
         None, ge=SLOWEST, le=FASTEST, description="start no more than so many a second; without it all at once"
     )
@@ -57,7 +57,7 @@ class RedriveBody(RedrivePatch):
 class DeleteBody(_Body):
     """Dead letters to forget."""
 
-    job_ids: list[UUID] = Field(min_length=1, max_length=MAX_IDS)
+    job_ids: Items[UUID] = Field(min_length=1, max_length=MAX_IDS)
 
 
 class DeadLetterPage(msgspec.Struct, rename="camel"):

@@ -125,7 +125,7 @@ async def test_a_batch_with_wrong_options_and_jobs_names_both(client: httpx.Asyn
 
 
 async def test_the_first_hundred_of_many_bad_jobs_are_named(client: httpx.AsyncClient) -> None:
-    bad = {"type": "chat_completion", "messages": [{"role": "boss"}] * 30}
+    bad = {"type": "chat_completion"} | {f"unknown-{number}": 0 for number in range(30)}
     response = await client.post("/ai/jobs/batch", json={"jobs": [chat(), *[bad] * 150]})
     assert is_problem(response, 400, "invalid_input")
     errors = response.json()["errors"]
