@@ -19,6 +19,8 @@ from aiqueue.texts import check_step, is_number, plain
 from aiqueue.waiting import Pace, Parts
 
 _LISTED = 20  # names in one error
+_PIECE = 262  # bytes of payloads that count like one step more: of 256 KiB the templates are looked for at once
+_UNKNOWN_SIZE = 1_000 * _PIECE  # of a payload that is no JSON
 _TOO_DEEP = "is nested too deeply, or contains itself"
 _STEP_FIELDS = frozenset({"name", "payload"})
 _SPELLINGS = (("depends_on", "dependsOn"), ("on_error", "onError"))
@@ -87,7 +89,8 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     made, pace = [], Pace()
     for at, payload in enumerate(payloads):
         needs = {at - 1} if at else set[int]()
-        for field, wanted in _references(payload, at, errors):
+        found, size = _references(payload, at, errors)
+        for field, wanted in found:
             of = at - 1 if wanted.name == "previous" else places.get(_step_of(wanted))
             if of is None or not 0 <= of < at:
                 message = f"{wanted} names no step before this one; there are: {_list(names, at)}"
@@ -95,7 +98,7 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
             else:
                 needs.add(of)
         made.append(Step(names[at], payload, tuple(sorted(needs)), on_error))
-        if pace.is_full(1 + len(needs)):
+        if pace.is_full(1 + len(needs) + size // _PIECE):
             yield
     if errors:
         raise ValidationError(errors)
@@ -118,8 +121,8 @@ def graph_in_parts(nodes: Mapping[str, Any]) -> Parts[Graph]:
     _check_edges("nodes", map(_count_needs, nodes.values()))  # before each is looked at
     pace, errors, needed = Pace(), list[FieldError](), dict[str, list[str]]()
     for name, node in nodes.items():
-        needed[name] = _parents(name, node, nodes, errors)
-        if pace.is_full(1 + len(needed[name])):
+        needed[name], size = _parents(name, node, nodes, errors)
+        if pace.is_full(1 + len(needed[name]) + size // _PIECE):
             yield
     if errors:
         raise ValidationError(errors)
@@ -172,7 +175,7 @@ def check_fan_in(payload: AnyPayload, count: int) -> None:
     """Raise ValidationError for too many results, and for templates that a job over ``count`` of them can't have."""
     _check_edges("job_ids", [count])
     errors: list[FieldError] = []
-    for field, wanted in _references(payload, None, errors):
+    for field, wanted in _references(payload, None, errors)[0]:
         root, _, at = wanted.name.partition(".")
         if root == "steps" or (root == "previous" and count != 1) or (at and int(at) >= count):
             errors.append(
@@ -182,12 +185,12 @@ def check_fan_in(payload: AnyPayload, count: int) -> None:
         raise ValidationError(errors)
 
 
-def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldError]) -> list[str]:
-    """Return the names of what a node waits for, in its own order; note what is wrong with it."""
+def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldError]) -> tuple[list[str], int]:
+    """Return the names of what a node waits for, in its own order, and its payload's size; note what is wrong."""
     where = f"nodes.{name}"
     if not isinstance(node, Mapping) or "payload" not in node:
         errors.append(FieldError(where, 'is no node: give {"payload": …, "depends_on": [names]}'))
-        return []
+        return [], 0
     if unknown := sorted(map(str, set(node) - _NODE_FIELDS)):
         errors.append(
             FieldError(f"{where}.{unknown[0]}", f"is not a field of a node; there are: {_list(sorted(_NODE_FIELDS))}")
@@ -199,18 +202,17 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
     ]
     if _on_error(node) not in ON_ERROR:
         errors.append(FieldError(f"{where}.on_error", f"must be one of {_list(sorted(ON_ERROR))}"))
-    parents = dict.fromkeys(
-        _depends_on(where, node, errors)
-    )  # no list: to look each up in one takes the square of them
+    # No list: to look each up in one takes the square of them.
+    parents = dict.fromkeys(_depends_on(where, node, errors))
     for parent in parents:
         if parent not in nodes:
             errors.append(FieldError(f"{where}.depends_on", f"unknown node {parent!r}; there are: {_list(nodes)}"))
-    found = _references(node["payload"], None, errors, f"{where}.payload.")
+    found, size = _references(node["payload"], None, errors, f"{where}.payload.")
     parents |= dict.fromkeys(step for _, wanted in found if (step := _step_of(wanted)) in nodes)
     for field, wanted in found:  # now that all that it needs is known: ``previous`` is the only one of them
         if wrong := _fault_of(wanted, nodes, len(parents)):
             errors.append(FieldError(field, f"{wanted} {wrong}"))
-    return [parent for parent in parents if parent in nodes]
+    return [parent for parent in parents if parent in nodes], size
 
 
 def _depends_on(where: str, node: Mapping[str, Any], errors: list[FieldError]) -> list[str]:
@@ -243,19 +245,26 @@ def _fault_of(wanted: Reference, nodes: Mapping[str, Any], count: int) -> str:
 
 def _references(
     payload: Any, index: int | None, errors: list[FieldError], where: str = ""
-) -> list[tuple[str, Reference]]:
-    """Return the templates of a payload, each with its field, which begins with ``where``; note those that are none."""
+) -> tuple[list[tuple[str, Reference]], int]:
+    """Return the templates of a payload, each with its field, which begins with ``where``; note those that are none.
+
+    Beside them stands the payload's size in bytes, which tells how long this took.
+    """
+    size = _UNKNOWN_SIZE
     try:
+        encoded = _encoded(payload)
+        if encoded is not None:
+            size = len(encoded)
+            if b"{{" not in encoded:
+                return [], size
         if not isinstance(payload, Mapping):
-            payload = payload.model_dump(exclude_none=True) if hasattr(payload, "model_dump") else {}
-        payload = _as_stored(payload)
-        return [(f"{where}{field}", wanted) for field, wanted in references(payload)]
+            payload = payload.model_dump(exclude_none=True)
+        return [(f"{where}{field}", wanted) for field, wanted in references(_as_stored(payload))], size
     except ValidationError as error:
         errors += [FieldError(f"{where}{item.field}", item.message, index) for item in error.errors]
-        return []
     except RecursionError:
         errors.append(FieldError(where.rstrip(".") or "payload", _TOO_DEEP, index))
-        return []
+    return [], size
 
 
 def _as_stored(payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -265,6 +274,16 @@ def _as_stored(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     except (TypeError, ValueError, OverflowError):  # it is no JSON, which the check of payloads says
         return payload
     return made
+
+
+def _encoded(payload: Any) -> bytes | None:
+    """Return a payload as JSON; None for what is none, which the check of payloads says."""
+    try:
+        if isinstance(payload, Mapping):
+            return json_text.encode(payload)
+        return payload.model_dump_json(exclude_none=True).encode() if hasattr(payload, "model_dump_json") else b"{}"
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:

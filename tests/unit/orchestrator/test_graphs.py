@@ -10,6 +10,7 @@ import pytest
 from aiqueue.errors import ValidationError
 from aiqueue.orchestrator.graphs import chain_in_parts, check_fan_in, graph_in_parts
 from aiqueue.testing.jobs import chat
+from aiqueue.validation import validate_job_payload
 from aiqueue.waiting import Parts, at_once
 
 _MANY = 1_000
@@ -58,6 +59,27 @@ def test_a_graph_of_few_nodes_with_many_edges_is_made_in_parts() -> None:
     assert [step.name for step in graph.steps] == [f"n{at}" for at in range(count)]
     assert sum(len(step.needs) for step in graph.steps) == edges
     assert parts(graph.needs_in_parts([step.name for step in graph.steps])) >= edges // (1_000 + count)
+
+
+@pytest.mark.parametrize("kind", ["dict", "model"])
+@pytest.mark.parametrize("text", ["x", "{{previous}}"])
+def test_of_a_few_large_payloads_256_kib_are_looked_at_in_a_step(kind: str, text: str) -> None:
+    count, of_each = 20, 100 * 1_024
+    first, other = (
+        chat("x") | {"messages": [{"role": "user", "content": "x" * 1_000}] * 100 + [{"role": "user", "content": last}]}
+        for last in ("x", text)
+    )
+    if kind == "model":
+        first, other = validate_job_payload(first), validate_job_payload(other)
+    expected = count * of_each // (256 * 1_024 + of_each)
+    assert parts(chain_in_parts([first, *[other] * (count - 1)], stop_on_error=True)) >= expected
+    nodes = {f"n{at}": {"payload": other if at else first, "depends_on": [f"n{at - 1}"][:at]} for at in range(count)}
+    assert parts(graph_in_parts(nodes)) >= expected
+
+
+def test_what_is_no_json_is_a_part_of_its_own() -> None:
+    payload = chat("x") | {"config": {"extra_body": {"x": object()}}}
+    assert parts(chain_in_parts([payload] * 3, stop_on_error=True)) == 3
 
 
 def test_a_long_chain_is_made_in_parts() -> None:
