@@ -31,7 +31,7 @@ from pydantic.alias_generators import to_camel
 from aiqueue import texts
 from aiqueue.json_text import encode
 from aiqueue.levels import AIJobPriority
-from aiqueue.strict_fields import Flag, level, level_or_number, number
+from aiqueue.strict_fields import NULL_IS_ABSENT, Flag, level, level_or_number, number
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 #: Strict: bytes would pass for text, and then be stored as base64.
@@ -154,13 +154,15 @@ PAYLOAD: TypeAdapter[ChatPayload | CompletionPayload | EmbeddingPayload] = TypeA
 class JobOptions(_Model):
     """How a job is to be treated. Durations are in milliseconds, as in the specification."""
 
-    priority: AIJobPriority = Field(AIJobPriority.MEDIUM, description="urgent runs first; null is medium")
+    priority: Annotated[AIJobPriority, NULL_IS_ABSENT] = Field(AIJobPriority.MEDIUM, description="urgent runs first")
     max_retries: int | None = Field(
         None, ge=0, le=10, description="attempts after the first one; absent: the system's default, 3 if not configured"
     )
-    timeout: int = Field(30_000, ge=100, le=86_400_000, description="ms one attempt may take")
-    tags: Annotated[tuple[Tag, ...], _FailFast()] = Field((), max_length=texts.MAX_TAGS)
-    metadata: Mapping[Text, JsonValue] = Field(
+    timeout: Annotated[int, Field(ge=100, le=86_400_000), NULL_IS_ABSENT] = Field(
+        30_000, description="ms one attempt may take"
+    )
+    tags: Annotated[tuple[Tag, ...], _FailFast(), Field(max_length=texts.MAX_TAGS), NULL_IS_ABSENT] = ()
+    metadata: Annotated[Mapping[Text, JsonValue], NULL_IS_ABSENT] = Field(
         default_factory=dict,
         description="kept with the job, not interpreted; as JSON up to limits.max_metadata_bytes, 16 KiB by default",
     )
@@ -169,7 +171,7 @@ class JobOptions(_Model):
     deadline: AwareDatetime | None = Field(None, description="to be started by then, or it expires and nothing runs")
     expires_in: int | None = Field(None, ge=1, le=_MAX_WAIT_MS, description="the same, in ms from now")
     start_timeout: int | None = Field(None, ge=1, le=_MAX_WAIT_MS, description="as expires_in; the sooner one counts")
-    on_gate: Literal["wait", "fail"] = Field(
+    on_gate: Annotated[Literal["wait", "fail"], NULL_IS_ABSENT] = Field(
         "wait", description="while the provider takes no calls: wait, or fail at once"
     )
     idempotency_key: IdempotencyKey | None = Field(
@@ -200,7 +202,7 @@ class JobOptions(_Model):
     @field_validator("priority", mode="before")
     @classmethod
     def _priority_by_name_or_number(cls, value: Any) -> Any:
-        return AIJobPriority.MEDIUM if value is None else level(value)
+        return level(value)
 
 
 _NO_OPTIONS = JobOptions()
@@ -219,7 +221,7 @@ class SubmitBody(_Model):
 
     payload: JobPayload
     priority: PriorityBeside = None
-    options: JobOptions = Field(default_factory=lambda: _NO_OPTIONS)
+    options: Annotated[JobOptions, NULL_IS_ABSENT] = Field(default_factory=lambda: _NO_OPTIONS)
 
 
 class BatchOptions(JobOptions):
@@ -231,8 +233,10 @@ class BatchOptions(JobOptions):
     max_concurrency: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="jobs of the batch that run at once at most"
     )
-    fail_fast: Flag = Field(False, description="the first job that fails stops the others")
-    max_failed_ratio: float = Field(1.0, ge=0, le=1, description="so does a greater share of failed ones")
+    fail_fast: Annotated[Flag, NULL_IS_ABSENT] = Field(False, description="the first job that fails stops the others")
+    max_failed_ratio: Annotated[float, Field(ge=0, le=1), NULL_IS_ABSENT] = Field(
+        1.0, description="so does a greater share of failed ones"
+    )
 
     _batch_numbers = field_validator("max_concurrency", "max_failed_ratio", mode="before")(number)
 
@@ -252,13 +256,15 @@ class BatchBody(_Model):
     """``POST /ai/jobs/batch``: payloads, all of them accepted or none."""
 
     jobs: list[JobPayload] = Field(min_length=1, max_length=MAX_BATCH_JOBS)
-    options: BatchOptions = BatchOptions()
+    options: Annotated[BatchOptions, NULL_IS_ABSENT] = BatchOptions()
 
 
 class ChainOptions(GraphOptions):
     """Options of a chain."""
 
-    stop_on_error: Flag = Field(True, description="False: go on after a failed step, with its error as the input")
+    stop_on_error: Annotated[Flag, NULL_IS_ABSENT] = Field(
+        True, description="False: go on after a failed step, with its error as the input"
+    )
 
     def for_jobs(self) -> GraphOptions:
         """Return what the jobs get."""
@@ -289,7 +295,7 @@ class ChainBody(_Model):
     """``POST /ai/chains``: payloads, with or without names."""
 
     steps: list[_Step] = Field(min_length=1, max_length=1_000)
-    options: ChainOptions = ChainOptions()
+    options: Annotated[ChainOptions, NULL_IS_ABSENT] = ChainOptions()
 
     def named_steps(self) -> list[ChainStep]:
         """Return the steps in one form."""
@@ -300,8 +306,9 @@ class GraphNodeBody(_Model):
     """One job of a graph."""
 
     payload: JobPayload
-    depends_on: Items[Text] = Field(default_factory=list)  # names of other nodes: they are looked up
-    on_error: Literal["fail", "skip", "include"] = Field(
+    # Names of other nodes: they are looked up.
+    depends_on: Annotated[Items[Text], NULL_IS_ABSENT] = Field(default_factory=list)
+    on_error: Annotated[Literal["fail", "skip", "include"], NULL_IS_ABSENT] = Field(
         "fail", description="what the job does when one that it needs did not complete"
     )
 
@@ -314,7 +321,7 @@ class GraphBody(_Model):
     """``POST /ai/graphs``."""
 
     nodes: dict[StepName, GraphNodeBody] = Field(min_length=1, max_length=10_000)
-    options: GraphOptions = GraphOptions()
+    options: Annotated[GraphOptions, NULL_IS_ABSENT] = GraphOptions()
 
 
 class FanInBody(_Model):
@@ -322,7 +329,7 @@ class FanInBody(_Model):
 
     job_ids: Items[UUID] = Field(min_length=1, max_length=MAX_BATCH_JOBS)
     payload: JobPayload
-    on_error: Literal["fail", "skip", "include"] = Field(
+    on_error: Annotated[Literal["fail", "skip", "include"], NULL_IS_ABSENT] = Field(
         "fail", description="what the job does when one of the others did not complete"
     )
-    options: GraphOptions = GraphOptions()
+    options: Annotated[GraphOptions, NULL_IS_ABSENT] = GraphOptions()

@@ -5,14 +5,18 @@
 | ``true`` | refused | accepted | refused |
 | ``"3"`` | refused | refused | by name only |
 | ``3.0`` | accepted, as 3 | refused | refused |
-| ``null`` | as absent, where it may be absent | refused | as absent |
+| ``null`` | as absent, where it may be absent | the same | as absent |
+
+All fields of options and schedules, and of nodes and bodies beside their payloads, take ``null`` as absent if they may
+be absent. Payloads are the providers' own: in ``config`` too ``3.0`` is no integer, since it is sent as it is given.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticUseDefault, core_schema
 
 from aiqueue.levels import NUMERIC_ALIASES
 
@@ -30,6 +34,22 @@ def _flag(value: Any) -> Any:
     if type(value).__name__ not in _BOOLS:  # 1 and "yes" would pass
         raise ValueError(f"must be true or false, not {_said(value)}")
     return value
+
+
+class _NullIsAbsent:
+    """``null`` gives the field's default."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(_given, core_schema.nullable_schema(handler(source)))
+
+
+def _given(value: Any) -> Any:
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
+NULL_IS_ABSENT = _NullIsAbsent()  #: the last of a field's annotations
 
 
 def _said(value: Any) -> str:

@@ -14,7 +14,7 @@ from aiqueue import cron, texts
 from aiqueue.engine.schedule_records import ScheduleRun, ScheduleView
 from aiqueue.levels import LEVELS, NUMERIC_ALIASES, AIJobPriority
 from aiqueue.models import JobOptions, JobPayload, PriorityBeside, Text
-from aiqueue.strict_fields import Flag, number
+from aiqueue.strict_fields import NULL_IS_ABSENT, Flag, number
 from aiqueue.views import moment
 
 MAX_JITTER_MS = 86_400_000
@@ -39,22 +39,24 @@ class ScheduleDefinition(BaseModel):
     model_config = JobOptions.model_config
 
     name: ScheduleName = Field(description="unique among the schedules")
-    timezone: Annotated[Text, texts.TIMEZONE.field(), AfterValidator(texts.clean)] = Field(
+    timezone: Annotated[Text, texts.TIMEZONE.field(), AfterValidator(texts.clean), NULL_IS_ABSENT] = Field(
         "UTC", description="IANA name, such as Europe/London"
     )
     cron_expression: Annotated[Text, texts.CRON_EXPRESSION.field(), AfterValidator(texts.clean)] = Field(
         description="minute hour day month weekday, with a second in front if there are six; or @daily and its like"
     )
-    enabled: Flag = Field(True, description="false: paused from the start")
-    overlap: Literal["skip", "queue", "cancel_running"] = Field(
+    enabled: Annotated[Flag, NULL_IS_ABSENT] = Field(True, description="false: paused from the start")
+    overlap: Annotated[Literal["skip", "queue", "cancel_running"], NULL_IS_ABSENT] = Field(
         "skip", description="when the last run has not ended: leave the tick out, let it wait, or cancel that run"
     )
-    catch_up: Literal["none", "last", "all"] = Field(
+    catch_up: Annotated[Literal["none", "last", "all"], NULL_IS_ABSENT] = Field(
         "last", description="ticks that passed while the queue was down: none of them runs, the last one, or up to 100"
     )
-    jitter: int = Field(0, ge=0, le=MAX_JITTER_MS, description="each tick starts up to this many ms later")
+    jitter: Annotated[int, Field(ge=0, le=MAX_JITTER_MS), NULL_IS_ABSENT] = Field(
+        0, description="each tick starts up to this many ms later"
+    )
     priority: PriorityBeside = None
-    options: ScheduledJobOptions = Field(default_factory=lambda: _NO_OPTIONS)
+    options: Annotated[ScheduledJobOptions, NULL_IS_ABSENT] = Field(default_factory=lambda: _NO_OPTIONS)
 
     _numbers = field_validator("jitter", mode="before")(number)
 

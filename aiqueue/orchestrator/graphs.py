@@ -162,7 +162,7 @@ def _order(needed: Mapping[str, Collection[str]]) -> Parts[list[str]]:
 
 def _count_needs(node: Any) -> int:
     """Return how many others a node says that it needs; 0 for what is no node: ``_parents`` refuses that."""
-    given = node.get("depends_on", node.get("dependsOn", ())) if isinstance(node, Mapping) else ()
+    given = _field(node, "depends_on", "dependsOn", ()) if isinstance(node, Mapping) else ()
     return len(given) if isinstance(given, Sized) and not isinstance(given, str) else 0
 
 
@@ -217,7 +217,7 @@ def _parents(name: str, node: Any, nodes: Mapping[str, Any], errors: list[FieldE
 
 def _depends_on(where: str, node: Mapping[str, Any], errors: list[FieldError]) -> list[str]:
     """Return the names of the nodes that a node says it needs; note what is no name."""
-    given = node.get("depends_on", node.get("dependsOn", ()))
+    given = _field(node, "depends_on", "dependsOn", ())
     if isinstance(given, str):
         return [given]
     names: list[Any] = list(given) if isinstance(given, Iterable) else [None]  # read once: it may be an iterator
@@ -312,8 +312,14 @@ def _chosen(name: object, at: int) -> str:
 
 
 def _on_error(node: Mapping[str, Any]) -> str:
-    policy = node.get("on_error", node.get("onError", "fail"))
+    policy = _field(node, "on_error", "onError", "fail")
     return plain(policy) if isinstance(policy, str) else str(policy)
+
+
+def _field(node: Mapping[str, Any], name: str, alias: str, default: Any) -> Any:
+    """Return a field of a node, in either spelling; None is as absent, as over HTTP."""
+    value = node.get(name, node.get(alias))
+    return default if value is None else value
 
 
 def _list(names: Collection[str], count: int | None = None) -> str:

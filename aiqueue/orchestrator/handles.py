@@ -16,6 +16,7 @@ from aiqueue.texts import plain
 from aiqueue.validation import field_errors
 
 Options = Mapping[str, Any] | BatchOptions | GraphOptions | None
+_STOP_FLAG = ("stopOnError", "stop_on_error")
 
 
 class FanOut(NamedTuple):
@@ -80,8 +81,8 @@ def take_stop_flag(options: Options, stop_on_error: bool) -> tuple[Options, bool
     stop_on_error = _flag({"stop_on_error": stop_on_error}, "")
     if not isinstance(options, Mapping):
         return options, stop_on_error
-    flag = {name: options[name] for name in ("stopOnError", "stop_on_error") if name in options}
-    rest = {name: value for name, value in options.items() if name not in flag}
+    flag = {name: options[name] for name in _STOP_FLAG if options.get(name) is not None}
+    rest = {name: value for name, value in options.items() if name not in _STOP_FLAG}
     return rest, _flag(flag, "options") if flag else stop_on_error
 
 

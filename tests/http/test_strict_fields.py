@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pydantic
 import pytest
 
-from aiqueue.client.schedule_models import ScheduleBody
+from aiqueue.client.schedule_models import ScheduleBody, ScheduledJobOptions
 from aiqueue.errors import DeadLetterNotFound, ValidationError
-from aiqueue.models import BatchBody, ChainBody, FanInBody, GraphBody, SubmitBody
+from aiqueue.models import (
+    BatchBody,
+    BatchOptions,
+    ChainBody,
+    ChainOptions,
+    FanInBody,
+    GraphBody,
+    GraphNodeBody,
+    GraphOptions,
+    JobOptions,
+    SubmitBody,
+)
+from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import chat
+from aiqueue.validation import validate_job_payload
 from serve.bodies import parse_body
 from serve.routes.dead_letters import DeleteBody, RedriveBody, RedrivePatch
 from tests.http.conftest import fields_of
@@ -78,6 +92,44 @@ def test_each_number_and_flag_takes_what_the_table_says_over_http_and_in_python(
 def test_the_fields_that_were_lax_are_among_those_that_are_tried() -> None:
     names = {name for _, _, name, _ in cases()}
     assert {"maxRetries", "perSecond", "failFast", "stopOnError", "enabled", "jitter", "maxFailedRatio"} <= names
+
+
+def optional_fields() -> Iterator[tuple[type[pydantic.BaseModel], dict[str, Any], str]]:
+    """Yield all fields of bodies, options and nodes that may be absent, each with what must stand beside it."""
+    inner = (JobOptions, BatchOptions, ChainOptions, GraphOptions, ScheduledJobOptions)
+    nothing = dict[str, Any]()
+    models = [*BODIES.items(), (GraphNodeBody, {"payload": chat()}), *((each, nothing) for each in inner)]
+    for model, required in models:
+        for name, field in model.model_fields.items():
+            if not field.is_required():
+                yield model, required, field.alias or name
+
+
+@pytest.mark.parametrize(("model", "required", "name"), list(optional_fields()))
+def test_null_is_as_absent_wherever_a_field_may_be_absent(
+    model: type[pydantic.BaseModel], required: dict[str, Any], name: str
+) -> None:
+    absent = model.model_validate(required)
+    with_null = required | {name: None}
+    assert model.model_validate(with_null) == absent
+    assert parse_body(model, json.dumps(with_null).encode()) == absent
+    schema = model.model_json_schema()["properties"][name]
+    assert "null" in [part.get("type") for part in schema.get("anyOf", [schema])], "OpenAPI says so too"
+
+
+async def test_null_in_a_node_is_as_absent_in_python(rig: Rig) -> None:
+    orchestrator = AsyncAIJobOrchestrator(rig.adapter)
+    nodes = {
+        "a": {"payload": chat(), "depends_on": None},
+        "b": {"payload": chat(), "dependsOn": ["a"], "onError": None},
+    }
+    assert set(await orchestrator.submit_graph(nodes)) == {"a", "b"}
+
+
+def test_a_payload_is_the_providers_own_so_a_whole_float_is_no_integer_in_it() -> None:
+    payload = chat() | {"config": {"max_tokens": 3.0}}
+    assert not is_accepted(lambda: parse_body(SubmitBody, json.dumps({"payload": payload}).encode()))
+    assert not is_accepted(lambda: validate_job_payload(payload))
 
 
 @pytest.mark.parametrize("given", GIVEN)

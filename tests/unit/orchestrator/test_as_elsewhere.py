@@ -65,7 +65,9 @@ def test_a_stop_flag_means_what_it_means_in_http(name: str) -> None:
     for value in (False, np.bool_(False)):
         assert take_stop_flag({name: value, "name": "n"}, True) == ({"name": "n"}, False), repr(value)
     assert take_stop_flag({name: True}, False) == ({}, True)
-    odds: list[Any] = ["false", "no", "true", "never", 0, 1, None, []]
+    for otherwise in (False, True):
+        assert take_stop_flag({name: None}, otherwise) == ({}, otherwise), "as absent"
+    odds: list[Any] = ["false", "no", "true", "never", 0, 1, []]
     for odd in odds:
         with pytest.raises(ValidationError, match=r"^options\.stop"):
             take_stop_flag({name: odd}, True)
