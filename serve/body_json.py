@@ -44,7 +44,7 @@ def _why(raw: bytes, error: Exception) -> str:
         if detail["type"] == "json_invalid":
             return detail["msg"]
     where = str(error).split(" - at")[0]
-    return f"Invalid JSON: numbers must be finite and fit 64 bits; NaN and Infinity are none ({where})"
+    return f"Invalid JSON: numbers must be finite; NaN, Infinity and 1e999 are none ({where})"
 
 
 def refuse_double_names(raw: bytes, members: Mapping[str, msgspec.Raw], where: str = "") -> None:

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from aiqueue.models import SubmitBody
 from aiqueue.testing.jobs import chat
+from serve.bodies import parse_batch, parse_body
 from tests.http.conftest import fields_of, is_problem
 from tests.http.rig import Rig
 
@@ -54,6 +56,21 @@ async def test_a_node_that_is_given_twice_is_refused_by_name(where: str, size: s
     answer = await rig.http.post("/ai/graphs", content=b'{"nodes":{%b}}' % doubles[where], headers=JSON)
     assert is_problem(answer, 400, "invalid_input"), answer.text
     assert fields_of(answer) == ["nodes.a"]
+
+
+async def test_of_a_name_that_stands_twice_further_inside_the_last_one_counts() -> None:
+    job = json.dumps(chat("x")).encode()
+    doubled = b'%b,"model":"first","model":"last"}' % job[:-1]
+    batch = await parse_batch(b'{"jobs":[%b],"options":{"priority":"low","priority":"high"}}' % doubled)
+    assert (batch.jobs[0].model, batch.options.priority) == ("last", "high")
+    single = parse_body(SubmitBody, b'{"priority":"low","payload":{},"priority":"high","payload":%b}' % doubled)
+    assert (single.payload.model, single.priority) == ("last", "high")
+
+
+def test_a_whole_number_beyond_64_bits_is_kept() -> None:
+    payload = chat("x") | {"config": {"extra_body": {"x": 10**30}}}
+    body = parse_body(SubmitBody, json.dumps({"payload": payload}).encode())
+    assert body.payload.config.extra_body == {"x": 10**30}
 
 
 @pytest.mark.parametrize("size", SIZES)
