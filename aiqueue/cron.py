@@ -34,9 +34,7 @@ _NAMED = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_RANDOM = re.compile(
-    r"(?<![a-z])[hr](?![a-z])", re.IGNORECASE
-)  # croniter's "some time, drawn once": not the same twice
+_RANDOM = re.compile(r"(?<![a-z])[hr](?![a-z])", re.IGNORECASE)  # croniter's "drawn once": not the same twice
 _NEAR_S = 4 * 3_600.0  # a clock is put back by less than this
 _MINUTE_S = 60.0
 _LAST = 250_000_000_000.0  # in the year 9892; datetime ends soon after

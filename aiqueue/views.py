@@ -41,9 +41,8 @@ class AttemptInfo(_View, omit_defaults=True):
     """One attempt that ended while its job went on. The one that ended the job, or runs, is in the job itself."""
 
     attempt: int
-    outcome: (
-        str  #: ``failed``, ``refused`` (asked to wait, no retry spent), ``lost`` (with its worker), ``handed_back``
-    )
+    #: ``failed``, ``refused`` (asked to wait, no retry spent), ``lost`` (with its worker), ``handed_back``.
+    outcome: str
     started_at: datetime | None = None
     ended_at: datetime | None = None
     worker_id: str | None = None

@@ -38,9 +38,8 @@ class AIQueueAdapter:
         self._thread = threading.Thread(target=self._loop.run_forever, name="aiqueue-client", daemon=True)
         self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="aiqueue-listeners")
         self._listener_loop = asyncio.new_event_loop()  # of that thread, for listeners that are coroutine functions
-        self._handed_over: dict[
-            Listener, tuple[str, Listener]
-        ] = {}  # by what the loop calls: listeners may be unhashable
+        # By what the loop calls: listeners may be unhashable.
+        self._handed_over: dict[Listener, tuple[str, Listener]] = {}
         self._process = os.getpid()
         self._thread.start()
 

@@ -180,9 +180,8 @@ class EndAside:
 
     rows: Sequence[StoredRow]
     unreadable: Collection[int] = ()  #: seqs of jobs whose own row, or whose batch's row, can't be decoded
-    batch_of: Mapping[int, str] = field(
-        default_factory=dict
-    )  #: batch ids by seq, of jobs whose headers can't be decoded
+    #: Batch ids by seq, of jobs whose headers can't be decoded.
+    batch_of: Mapping[int, str] = field(default_factory=dict)
 
 
 JobCommand = Submit | Exchange | Report | Claim | Cancel | LoseWorker | Tick

@@ -58,9 +58,8 @@ class ScheduleState(Wire):
     next_tick: float = 0.0  #: 0: there is none
     fire_at: float = 0.0  #: ``next_tick`` and its share of the jitter
     fired: int = 0  #: jobs started in all
-    waiting: list[float] = msgspec.field(
-        default_factory=list
-    )  #: ticks whose jobs start when the runs before them have ended
+    #: Ticks whose jobs start when the runs before them have ended.
+    waiting: list[float] = msgspec.field(default_factory=list)
     runs: list[ScheduleRun] = msgspec.field(default_factory=list)  #: the last ones, the oldest first
     problem: str = ""  #: why the queue itself has paused it
 

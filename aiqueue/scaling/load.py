@@ -15,9 +15,8 @@ class PoolLoad(Wire):
     running: int = 0
     completed: int = 0  #: since the queue's process started
     busy_s: float = 0.0  #: for how long those held their slots, together
-    held: dict[str, int] = msgspec.field(
-        default_factory=dict
-    )  #: jobs in hand by worker id, of all workers that the queue hears from
+    #: Jobs in hand by worker id, of all workers that the queue hears from.
+    held: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def depth(self) -> int:

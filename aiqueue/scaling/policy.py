@@ -118,9 +118,8 @@ class SlaScaler:
         rule = self._rule
         self._pace.observe(load, now)
         need = self._need(load)
-        self._needs.append(
-            (now, need if self._needs else max(need, size))
-        )  # a new manager knows no better than its size
+        # A new manager knows no better than its size.
+        self._needs.append((now, need if self._needs else max(need, size)))
         while self._needs[0][0] < now - rule.down_cooldown_s:
             self._needs.popleft()
         if need > size and now < self._grown_at + rule.up_cooldown_s:

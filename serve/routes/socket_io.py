@@ -40,12 +40,8 @@ _MAX_MESSAGE = 64 * 2**10
 _PING_S, _PONG_S = 15, 20
 _WAIT_S = 60.0
 _CLOSE_S = 1.0
-_EVENT, _DISCONNECT, _PING, _PONG = (
-    "42",
-    "41",
-    "2",
-    "3",
-)  # packets as they begin, in versions 4 of Engine.IO and 5 of Socket.IO
+# Packets as they begin, in versions 4 of Engine.IO and 5 of Socket.IO.
+_EVENT, _DISCONNECT, _PING, _PONG = "42", "41", "2", "3"
 _FLOW = "aiqueue.flow"  # where a connection's flow is found in its scope
 
 

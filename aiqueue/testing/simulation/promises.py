@@ -21,12 +21,10 @@ class Promises:
     strict: set[str] = field(default_factory=set)  #: jobs that only run on completed inputs
     batches: list[str] = field(default_factory=list)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)  #: by key: body and the job it became
-    stopped: dict[str, float] = field(
-        default_factory=dict
-    )  #: batches whose cancel was answered, until they are retried
-    thrown_away: dict[str, float] = field(
-        default_factory=dict
-    )  #: dead letters, and when a client was told of their deletion
+    #: Batches whose cancel was answered, until they are retried.
+    stopped: dict[str, float] = field(default_factory=dict)
+    #: Dead letters, and when a client was told of their deletion.
+    thrown_away: dict[str, float] = field(default_factory=dict)
     retried_at: dict[str, float] = field(default_factory=dict)  #: by batch: when a retry last arrived
     forgets: bool = False  #: the queue deletes ended jobs soon
     runs: dict[str, int] = field(default_factory=dict)  #: by run id: how often a client began to map rows under it
