@@ -52,13 +52,13 @@ class Asked:
 
     def is_named_in(self, names: Set[str]) -> bool:
         """Return True if one of its ids, its key or its batch is among these names."""
-        return bool(names) and not (self.ids.isdisjoint(names) and self.names.isdisjoint(names))
+        return bool(names) and (_share_one(self.ids, names) or _share_one(self.names, names))
 
     def is_behind(self, names: Set[str]) -> bool:
         """Return True if groups before it in line that have these names may still be about to accept what it names."""
         if not names:
             return False
-        return self.is_named_in(names) or self.group.part_of in names or not self.needs.isdisjoint(names)
+        return self.is_named_in(names) or self.group.part_of in names or _share_one(self.needs, names)
 
     def answer(self, answer: Answer) -> None:
         """Answer its caller, who may have gone away."""
@@ -70,6 +70,14 @@ class Asked:
         if not self.answered.done():
             self.answered.set_exception(error)
             self.answered.exception()  # seen: the caller may have failed with another group
+
+
+def _share_one(one: Set[str], other: Set[str]) -> bool:
+    """Return True if a name is in both. Goes through the smaller one: the other may be the ids of a large group.
+
+    Those are a dict's view. A set that is asked about a view walks all of it; a view walks what is smaller.
+    """
+    return not (other.isdisjoint(one) if isinstance(one, set | frozenset) else one.isdisjoint(other))
 
 
 def repeated_by(group: SubmitGroup) -> Set[str]:

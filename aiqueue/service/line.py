@@ -48,7 +48,7 @@ class Line:
             self._stay.extend(self._new)
             self._new, self._stay, self._ahead = self._stay, deque(), _Names()
         taken: list[Asked] = []
-        weight, pace = 0, Pace()
+        weight, pace = 0, Pace()  # counts sets compared; each time the smaller one is gone through
         while self._new and weight < most_bytes:
             if pace.is_full(1 + self._ahead.many):
                 yield
@@ -81,11 +81,11 @@ class Line:
 
 
 class _Names:
-    """Names of groups that stay in line. Those of large groups are not copied: there may be 100,000 of each."""
+    """Names of groups that stay in line. The ids of large groups are not copied: there may be 100,000 of each."""
 
     def __init__(self) -> None:
         self._small: set[str] = set()
-        self._large: list[Set[str]] = []
+        self._large: list[Set[str]] = []  # ids
 
     @property
     def many(self) -> int:
@@ -94,10 +94,11 @@ class _Names:
 
     def add(self, one: Asked) -> None:
         """Take in the names of a group."""
+        self._small.update(one.names)
         if one.is_large:
-            self._large += (one.ids, one.names)
+            self._large.append(one.ids)
         else:
-            self._small.update(one.ids, one.names)
+            self._small.update(one.ids)
 
     def are_before(self, one: Asked) -> bool:
         """Return True if the group is behind one of those that have these names."""

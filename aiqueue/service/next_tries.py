@@ -37,7 +37,7 @@ def accepted_tries(tries: Mapping[str, str], later: Iterable[Rows]) -> set[str]:
     for rows in later if wanted else ():
         accepted |= wanted.intersection(row[1] for row in rows.jobs)
         for part in rows.lists:
-            accepted |= wanted.intersection(part.ids)
+            accepted |= wanted & part.ids  # may be a view, all of which ``intersection`` walks
     return {job_id for job_id, next_try in tries.items() if next_try in accepted}
 
 

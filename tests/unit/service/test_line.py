@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, KeysView, Sequence, Set
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from aiqueue.engine.effects import Rows
+from aiqueue.engine.effects import JobRows, Rows
 from aiqueue.protocol import SubmitGroup
 from aiqueue.service.asked import Answer, Asked
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.line import Line
+from aiqueue.service.next_tries import accepted_tries
 from aiqueue.service.rounds import Rounds
 from aiqueue.testing.jobs import submission
 from aiqueue.waiting import at_once
@@ -25,7 +26,7 @@ from tests.tools.turns import turns, until
 
 
 class Ids(Set[str]):
-    """Ids, and how often one of them was gone through."""
+    """As a dict's view of the ids of a large group, and how often one of them was gone through."""
 
     walked = 0
 
@@ -42,15 +43,22 @@ class Ids(Set[str]):
     def __len__(self) -> int:
         return len(self._ids)
 
+    def isdisjoint(self, other: Iterable[object]) -> bool:
+        """As a view does, go through the smaller one of two sets; a set that is asked about a view walks all of it."""
+        assert isinstance(other, Set)
+        few, many = sorted((self, other), key=len)
+        return not any(name in many for name in few)
+
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count how often the ids of groups in line are gone through."""
+    """Count how often the ids of large groups are gone through."""
     asked = Rounds._asked
 
     def with_ids(rounds: Rounds, sent: SubmitGroup, answered: asyncio.Future[Answer]) -> Asked:
         one = asked(rounds, sent, answered)
-        one.ids = Ids(one.ids)
+        if one.is_large:
+            one.ids = Ids(one.ids)
         return one
 
     monkeypatch.setattr(Rounds, "_asked", with_ids)
@@ -81,24 +89,67 @@ async def test_large_lists_that_wait_for_a_later_round_are_not_gone_through_in_e
     assert Ids.walked <= 3 * lists * count
 
 
-@pytest.mark.usefixtures("counted")
-async def test_groups_that_wait_for_the_disk_are_not_gone_through_for_each_that_comes(queue: ServiceHarness) -> None:
-    count, later = 200, 20
+async def test_groups_that_wait_for_the_disk_are_not_gone_through_for_each_that_comes(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, later, compared = 200, 20, [0]
+    is_behind = Asked.is_behind
+
+    def counting(one: Asked, names: Set[str]) -> bool:
+        compared[0] += 1
+        return is_behind(one, names)
+
     slow = await hold(queue)
     live = queue.service._engine.core.live
     first = asyncio.create_task(queue.service.submit([keyed(f"j{n}") for n in range(count)]))
     await until(lambda: len(live) == count + 1)
     again = asyncio.create_task(queue.service.submit([keyed(f"j{n}", again=True) for n in range(count)]))
     await until(lambda: len(queue.service._intake._rounds._line._stay) == count)
-    Ids.walked = 0
+    monkeypatch.setattr(Asked, "is_behind", counting)
     others = []
     for n in range(later):
         others.append(asyncio.create_task(queue.service.submit([keyed(f"m{n}")])))
         await until(lambda n=n: len(live) == count + 2 + n)  # type: ignore[misc]
-    assert Ids.walked <= 3 * later + count
+    assert compared[0] <= 3 * later
     queue.memory.release()
     assert await again == [None] * count
     await asyncio.gather(slow, first, *others)
+
+
+class CountedId(str):
+    """An id, and how often one was looked for in a set: a view that is walked looks for each of its own."""
+
+    looked_for = 0
+
+    def __hash__(self) -> int:
+        CountedId.looked_for += 1
+        return super().__hash__()
+
+
+def large(count: int) -> KeysView[str]:
+    """Return the ids of a large group."""
+    return dict.fromkeys(CountedId(f"c{n}") for n in range(count)).keys()
+
+
+@pytest.mark.parametrize("needs", [frozenset[str](), frozenset({"other"})])
+async def test_a_small_group_behind_a_large_one_is_compared_by_its_own_few_names(needs: frozenset[str]) -> None:
+    loop, line = asyncio.get_running_loop(), Line(lambda: None)
+    list_ = Asked(SubmitGroup([]), loop.create_future(), large(1_000), {"key of c"}, frozenset(), 1, True)
+    line.put_back([list_], loop.create_future())
+    small = Asked(SubmitGroup([]), loop.create_future(), {"m"}, {"key of m"}, needs, 1, False)
+    same_key = Asked(SubmitGroup([]), loop.create_future(), {"n"}, {"key of c"}, needs, 1, False)
+    same_id = Asked(SubmitGroup([]), loop.create_future(), {"c7"}, {"key of o"}, needs, 1, False)
+    line.join([small, same_key, same_id])
+    CountedId.looked_for = 0
+    assert at_once(line.take(10)) == [small]
+    assert CountedId.looked_for < 100
+
+
+def test_the_next_tries_of_a_few_jobs_are_looked_for_in_a_large_list_that_is_under_way() -> None:
+    rows = Rows(lists=[JobRows(1, large(1_000), [], [])])
+    CountedId.looked_for = 0
+    assert accepted_tries({"a": "c7", "b": "other"}, [rows]) == {"a"}
+    assert CountedId.looked_for < 100
 
 
 async def test_many_commits_under_way_are_gone_through_in_parts(
