@@ -78,7 +78,9 @@ class Retention:
         self._next_pass_at = self._clock.now() + _REST_S
 
     async def _forget_ended(self) -> None:
-        kept = await asyncio.to_thread(self._journal.count_jobs) - self._count_live()
+        with self._commits.watched() as later:
+            kept = await asyncio.to_thread(self._journal.count_jobs) - self._count_live()
+        kept -= sum(len(commit.deletes) for commit in later)  # no longer live, or soon gone: else others would go too
         self._excess, self._after = max(0, kept - self._config.max_jobs), _FIRST
         while await self._step():
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,8 +13,9 @@ from aiqueue.config import RetentionConfig
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.ids import ids_from, new_job_ids
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
-from aiqueue.testing.jobs import completed, group, header, settings, submission
+from aiqueue.testing.jobs import completed, failed, group, header, settings, submission
 from tests.tools.service_harness import ServiceHarness
+from tests.tools.turns import until
 
 HOUR_S = 3_600.0
 
@@ -128,3 +130,33 @@ async def test_a_job_that_waited_long_is_kept_after_its_end_while_others_that_en
     await forget(few)
     kept = await few.service.get_jobs(["a", "b", "c", "waits"])
     assert [view.id for view in kept if view] == ["c", "waits"]
+
+
+@pytest.mark.parametrize("how", ["drop", "delete"])
+async def test_jobs_whose_deletion_is_not_on_disk_yet_do_not_count_against_the_number_kept(
+    few: ServiceHarness, how: str
+) -> None:
+    for job_id in ("first", "second"):
+        await few.submit(job_id)
+        await few.exchange(*map(completed, await few.claim(4)), slots=0)
+        few.clock.advance(1.0)
+    await forget(few)
+    batch = header(batch_id="b", max_retries=0)
+    jobs = [submission(f"b{at}", replace(batch, index=at)) for at in range(4)]
+    assert await few.service.submit([SubmitGroup(jobs, batch=BatchSpec("b", is_open=how == "drop"))]) == [None]
+    if how == "delete":
+        await few.exchange(*map(failed, await few.claim(4)), slots=0)
+    few.memory.hold()
+    deletion: asyncio.Future[object] = asyncio.ensure_future(
+        few.service.batches.call(BatchCall("b", "drop"))
+        if how == "drop"
+        else few.service.dead_letters.delete([job.id for job in jobs])
+    )
+    await until(few.memory.held.is_set)
+    under_way = few.service._commits._waiting
+    commits = len(under_way)
+    forgetting = asyncio.create_task(few.forget_old())
+    await until(lambda: forgetting.done() or len(under_way) > commits)
+    few.memory.release()
+    await asyncio.gather(deletion, forgetting)
+    assert few.journal.states(["first", "second"]) == {"first": "completed", "second": "completed"}
