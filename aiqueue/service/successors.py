@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.states import JobState
@@ -19,6 +20,15 @@ MOST_STEPS = 100  #: from a job to its last successor, each one a redrive or ret
 _DONE = TERMINAL - {JobState.COMPLETED}
 
 
+class _Way(NamedTuple):
+    """What was found on the way from jobs to their last successors."""
+
+    last: dict[str, str]  #: the last successors that are known
+    failed: set[str]  #: jobs at the end of whose way one failed that names no successor
+    unclear: set[str]  #: jobs that may have another successor behind the last one that is known
+    seqs: set[int]  #: of rows that were read
+
+
 class Successors:
     """Finds the last successors of jobs in the journal."""
 
@@ -30,20 +40,19 @@ class Successors:
 
         A row that can't be read or decoded names none.
         """
-        return (await self._follow(job_ids))[0]
+        return (await self._follow(job_ids)).last
 
     async def living(self, job_ids: Collection[str]) -> tuple[set[str], set[int]]:
         """Return those jobs whose work is not to be done again: a successor lives or has completed, or may have.
 
         It may have if a row on the way can't be read or decoded, or if the last successor is not kept: then retention
-        took it, as a deletion changes the row that names it.
+        took it, as a deletion changes the row that names it. One that lived when this came to it counts as living: it
+        may have ended since and been repeated.
 
         Return also the seqs of the rows that were read: a change of one of them may change the answer.
         """
-        last, unclear, passed = await self._follow(job_ids)
-        states, _ = await self._commits.read(read_each, self._journal.states, list(set(last.values())))
-        done_or_live = {job_id for job_id, successor in last.items() if states.get(successor) not in _DONE}
-        return unclear | done_or_live, passed
+        way = await self._follow(job_ids)
+        return way.unclear | (way.last.keys() - way.failed), way.seqs
 
     async def before(self, repeated: Mapping[str, str]) -> list[StoredJob]:
         """Return the jobs that name these as their successors; ``repeated``: by job, what it was to repeat.
@@ -53,27 +62,26 @@ class Successors:
         rows = await self._commits.read(self._ended, set(repeated.values()))
         return [job for job in rows.values() if repeated.get(successor_of(job.progress)) == job.id]
 
-    async def _follow(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str], set[int]]:
-        """Return the last successors that are known; the jobs that may have another one behind that; and seqs read."""
-        found: dict[str, str] = {}
-        unclear: set[str] = set()
-        passed: set[int] = set()
+    async def _follow(self, job_ids: Collection[str]) -> _Way:
+        way = _Way({}, set(), set(), set())
         heads = {job_id: [job_id] for job_id in job_ids}  # jobs asked for, by the last one known to be in their place
         for _ in range(MOST_STEPS):
             ended = [job_id for job_id in heads if not self._engine.knows(job_id)]
             if not ended:
-                return found, unclear, passed
+                return way
             await asyncio.shield(self._commits.settled())
-            following, unread, seqs = await self._commits.read(self._following, ended)
-            passed |= seqs
-            unclear.update(chain.from_iterable(heads[job_id] for job_id in unread))
-            step: dict[str, list[str]] = {}
-            for job_id, successor in following.items():
-                step.setdefault(successor, []).extend(heads[job_id])
-            for successor, asked in step.items():
-                found |= dict.fromkeys(asked, successor)
-            heads = step
-        return found, unclear.union(*heads.values()), passed
+            step = await self._commits.read(self._following, ended)
+            way.seqs.update(step.seqs)
+            way.failed.update(chain.from_iterable(heads[job_id] for job_id in step.failed))
+            way.unclear.update(chain.from_iterable(heads[job_id] for job_id in step.unclear))
+            ahead: dict[str, list[str]] = {}
+            for job_id, successor in step.last.items():
+                ahead.setdefault(successor, []).extend(heads[job_id])
+            for successor, asked in ahead.items():
+                way.last.update(dict.fromkeys(asked, successor))
+            heads = ahead
+        way.unclear.update(*heads.values())
+        return way
 
     async def followed(self, job_ids: Collection[str]) -> tuple[set[str], set[str]]:
         """Return the failed jobs of which a successor is kept, however that ended; and those that can't be read.
@@ -83,18 +91,20 @@ class Successors:
         return await self._commits.read(self._followed, job_ids)
 
     def _followed(self, job_ids: Collection[str]) -> tuple[set[str], set[str]]:
-        named, unclear, _ = self._following(job_ids)
+        step = self._following(job_ids)
+        named = step.last
         states, broken = read_each(self._journal.states, list(set(named.values()))) if named else ({}, {})
-        return {job_id for job_id, heir in named.items() if heir in states or heir in broken}, unclear
+        return {job_id for job_id, heir in named.items() if heir in states or heir in broken}, step.unclear
 
-    def _following(self, job_ids: Collection[str]) -> tuple[dict[str, str], set[str], set[int]]:
-        """Return the successor of each job that ended without a result and has one; jobs that may have one; seqs."""
+    def _following(self, job_ids: Collection[str]) -> _Way:
+        """Go one step on the way from each job that ended without a result."""
         states, unread = read_each(self._journal.states, list(job_ids))
         failed = [job_id for job_id, state in states.items() if state in _DONE]
         rows = self._ended(failed)
         found = {job.id: successor for job in rows.values() if (successor := successor_of(job.progress))}
         clear = {job.id for job in rows.values() if is_clear(job.progress)}
-        return found, unread.keys() | set(failed) - clear, {job.seq for job in rows.values()}
+        seqs = {job.seq for job in rows.values()}
+        return _Way(found, clear - found.keys(), unread.keys() | set(failed) - clear, seqs)
 
     def _ended(self, job_ids: Collection[str]) -> dict[str, StoredJob]:
         """Return the rows of jobs that ended, as far as they can be read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,23 +24,35 @@ _NEXT = next_try_of(_FIRST)
 
 
 class Held:
-    """Holds up the first read of one kind, once it has read. Made while nothing reads."""
+    """Holds up the first read of one kind, once it has read, or ``before`` that. Made while nothing reads."""
 
-    def __init__(self, queue: ServiceHarness, name: str, is_meant: Callable[[Any], bool] = lambda asked: True) -> None:
+    def __init__(
+        self,
+        queue: ServiceHarness,
+        name: str,
+        is_meant: Callable[[Any], bool] = lambda asked: True,
+        *,
+        before: bool = False,
+    ) -> None:
         self._reached, self._go_on, self._lock = threading.Event(), threading.Event(), threading.Lock()
         read = getattr(queue.journal, name)
 
         def held(asked: Any) -> Any:
-            found = read(asked)
+            found = None if before else read(asked)
             with self._lock:
                 is_first = is_meant(asked) and not self._reached.is_set()
                 if is_first:
                     self._reached.set()
             if is_first:
                 self._go_on.wait(_LIMIT_S)
-            return found
+            return read(asked) if before else found
 
         setattr(queue.journal, name, held)
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the read is held up, or was."""
+        return self._reached.is_set()
 
     async def meanwhile(self) -> None:
         """Wait until the read is held up."""
@@ -127,6 +140,35 @@ async def test_a_redrive_that_is_redriven_while_a_deletion_of_the_first_one_read
     await redrive(queue, "second", "third")
     held.go_on()
     assert await deletion == ["first"]
+    reply = await queue.service.submit_and_linger([group(submission("again", sent))], 0.0)
+    assert reply.known == {0: "first"}
+    assert list(queue.service._engine.core.live) == ["third"]
+
+
+@pytest.mark.parametrize("others", [[], ["other", "other 2"]], ids=["alone", "beside one whose way is longer"])
+async def test_a_redrive_that_lived_when_a_deletion_looked_keeps_the_key_though_it_fails_and_is_redriven(
+    queue: ServiceHarness, others: list[str]
+) -> None:
+    sent = replace(header(max_retries=0), idempotency_key="key")
+    assert await queue.service.submit([group(submission("first", sent))]) == [None]
+    for job_id in others[:1]:
+        assert await queue.service.submit([group(submission(job_id, header(max_retries=0)))]) == [None]
+    await queue.exchange(*map(failed, await queue.claim(4)), slots=0)
+    for before, again in itertools.pairwise(others):
+        await redrive(queue, before, again)
+        await queue.exchange(*map(failed, await queue.claim(4)), slots=0)
+    await redrive(queue, "first", "second")
+    assert await queue.claim() == ["second"]
+    states = Held(queue, "states", lambda asked: {*asked} & {"second", *others[1:]}, before=True)
+    keys = Held(queue, "keys", lambda asked: list(asked) == ["key"])
+    deletion = asyncio.create_task(queue.service.dead_letters.delete(["first", *others[:1]]))
+    await until(lambda: states.is_reached or keys.is_reached or deletion.done())
+    await queue.exchange(failed("second"), slots=0)
+    states.go_on()
+    await until(lambda: keys.is_reached or deletion.done())
+    await redrive(queue, "second", "third")
+    keys.go_on()
+    assert await deletion == ["first", *others[:1]]
     reply = await queue.service.submit_and_linger([group(submission("again", sent))], 0.0)
     assert reply.known == {0: "first"}
     assert list(queue.service._engine.core.live) == ["third"]
