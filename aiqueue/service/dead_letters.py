@@ -8,24 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
-from aiqueue.engine.effects import Effects, Rows
-from aiqueue.engine.soundness import end_in
+from aiqueue.engine.effects import Effects
 from aiqueue.engine.states import JobState
-from aiqueue.engine.successors import DELETED, StateRow, has_successor, with_successor
 from aiqueue.journal.base import Journal, StoredJob
 from aiqueue.protocol import DeadLettersCall, DeadLettersReply, header_of
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
+from aiqueue.service.deletions import Facts, rows_of_deletion
 from aiqueue.service.look_ups import LookUps
 from aiqueue.service.next_tries import NextTries, accepted_tries, next_tries_of
 from aiqueue.service.portions import first_portion, portions
 from aiqueue.service.row_reads import rows_of
-from aiqueue.service.successors import Successors, links_among
+from aiqueue.service.successors import Successors
 
 _log = logging.getLogger(__name__)
 _PAGE = 100  # rows read at once
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
-_LONG_AGO = 1.0  # 0 stands for "has not ended"; retention takes such a job as soon as no other needs it
 
 
 class DeadLetters:
@@ -104,32 +102,30 @@ class DeadLetters:
         while True:
             await asyncio.shield(self._commits.settled())
             with self._commits.watched() as later:
-                dead, keys, repeats = await self._stored(ids)
-                repeated, passed = await self._successors.living([job.id for job in dead])
-                tried = await self._next_tries.kept([job.id for job in dead])
-                over = [job for job in dead if job.id not in repeated]
-                before = await self._successors.before({job.id: repeats[job.id] for job in over if job.id in repeats})
-                unused = {key: job_id for key, job_id in keys.items() if job_id not in repeated}
-                free = await self._free(unused, [job.seq for job in over])
+                facts, seqs = await self._facts(ids)
             changed = {row[0] for commit in later for row in commit.states}
-            seqs = {job.seq for job in (*dead, *before)}
-            if changed.isdisjoint(seqs | passed):  # else one may run again, or it or a redrive of it was repeated
+            if changed.isdisjoint(seqs):  # else one may run again, or it or a redrive of it was repeated
                 break
+        dead = [job.id for job in facts.dead]
         if dead:
-            links, ends = links_among(over, before)
-            needed = {job.id for job in over if self._is_needed(job.id)} - links
-            kept = repeated | links | tried | accepted_tries(next_tries_of(job.id for job in dead), later)
-            rows = Rows(deletes=[job.seq for job in over if job.id not in kept | needed], free_keys=free)
-            failed = JobState.FAILED.value
-            rows.states = [
-                *(_row(job, failed, _marked(job.progress)) for job in dead if job.id in kept),
-                *(_row(job, failed, with_successor(job.progress, DELETED)) for job in dead if job.id in needed - kept),
-                *(_row(job, job.state, with_successor(job.progress, _no_heir_of(job))) for job in ends),
-            ]
-            forgotten = {seq for commit in later for seq in commit.deletes}  # by retention, meanwhile
-            rows.states = [row for row in rows.states if row[0] not in forgotten]
-            await asyncio.shield(self._commits.append(Effects(rows=rows)))
-        return [job.id for job in dead]
+            facts = facts._replace(
+                tried=facts.tried | accepted_tries(next_tries_of(dead), later),
+                needed={job_id for job_id in dead if self._is_needed(job_id)},
+                forgotten={seq for commit in later for seq in commit.deletes},
+            )
+            await asyncio.shield(self._commits.append(Effects(rows=rows_of_deletion(facts))))
+        return dead
+
+    async def _facts(self, ids: Sequence[str]) -> tuple[Facts, set[int]]:
+        """Return what the journal says of a deletion; and the seqs of the rows that decide on it."""
+        dead, keys, repeats = await self._stored(ids)
+        living, passed = await self._successors.living([job.id for job in dead])
+        tried = await self._next_tries.kept([job.id for job in dead])
+        over = [job for job in dead if job.id not in living]
+        before = await self._successors.before({job.id: repeats[job.id] for job in over if job.id in repeats})
+        unused = {key: job_id for key, job_id in keys.items() if job_id not in living}
+        free = await self._free(unused, [job.seq for job in over])
+        return Facts(dead, before, living, tried, free=free), passed | {job.seq for job in (*dead, *before)}
 
     async def _stored(self, ids: Sequence[str]) -> tuple[list[StoredJob], dict[str, str], dict[str, str]]:
         """Return the dead letters among jobs, without headers; their ids by idempotency key; and what each repeats.
@@ -171,17 +167,3 @@ class DeadLetters:
         except Exception as error:
             _log.warning("the keys of lists of %d dead letters can't be read and stay in use: %s", len(seqs), error)
             return ()
-
-
-def _marked(progress: bytes) -> bytes:
-    """Return the Progress of a deleted job, marked so that no retry of its batch repeats it."""
-    return progress if has_successor(progress) else with_successor(progress, DELETED)
-
-
-def _no_heir_of(job: StoredJob) -> str:
-    """Return what to name instead of a successor that was deleted: only a dead letter may be repeated once more."""
-    return "" if job.state == JobState.DEAD_LETTER else DELETED
-
-
-def _row(job: StoredJob, state: str, progress: bytes) -> StateRow:
-    return job.seq, state, progress, end_in(progress, _LONG_AGO)

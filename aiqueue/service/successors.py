@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -115,26 +115,3 @@ class Successors:
             rows, _ = read_each(read, portion)
             found |= {job_id: job._replace(header=b"", metadata=b"") for job_id, job in rows.items()}
         return found
-
-
-def links_among(deleted: Iterable[StoredJob], before: Iterable[StoredJob]) -> tuple[set[str], list[StoredJob]]:
-    """Return which deleted jobs lead from a job to one of its successors; and the jobs that no longer have any.
-
-    ``before``: the jobs that name these as their successors.
-    """
-    gone = {job.id: job for job in deleted}
-    links: set[str] = set()
-    ends: list[StoredJob] = []
-    for first in before:
-        if first.id in gone:
-            continue
-        path: dict[str, None] = {}
-        heir = successor_of(first.progress)
-        while heir in gone and heir not in path:  # a damaged row might lead in a circle
-            path[heir] = None
-            heir = successor_of(gone[heir].progress)
-        if heir:
-            links |= path.keys()
-        else:
-            ends.append(first)
-    return links, ends
