@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from aiqueue.engine.effects import Rows
@@ -27,41 +27,41 @@ class Facts(NamedTuple):
 
 
 def rows_of_deletion(facts: Facts) -> Rows:
-    """Return what the deletion writes. What is kept of it is a failed job from now on."""
+    """Return what the deletion writes. What is kept of it is a failed job from now on.
+
+    A job goes on naming its successor if the way from there leads to one that is not deleted.
+    """
     gone = {job.id: job for job in facts.dead if job.id not in facts.living}
-    links, ends = _links_among(gone, facts.before)
-    kept = facts.living | links | facts.tried
-    needed = facts.needed - kept
+    others = [job for job in facts.before if job.id not in gone]
+    stay = [job for job in gone.values() if job.id in facts.tried or job.id in facts.needed]
+    ways = {job.id: _way(job, gone) for job in (*others, *stay)}
+    links = set[str]().union(*ways.values())
     failed = JobState.FAILED.value
-    states = [
-        *(_row(job, failed, _marked(job.progress)) for job in facts.dead if job.id in kept),
-        *(_row(job, failed, with_successor(job.progress, DELETED)) for job in facts.dead if job.id in needed),
-        *(_row(job, job.state, with_successor(job.progress, _no_heir_of(job))) for job in ends),
-    ]
+    states = [_row(job, failed, _marked(job.progress)) for job in facts.dead if job.id in facts.living]
+    for job in gone.values():
+        if job.id in links or ways.get(job.id):
+            states.append(_row(job, failed, job.progress))
+        elif job.id in ways:
+            states.append(_row(job, failed, with_successor(job.progress, DELETED)))
+    ends = [job for job in others if not ways[job.id]]
+    states += [_row(job, job.state, with_successor(job.progress, _no_heir_of(job))) for job in ends]
     return Rows(
         states=[row for row in states if row[0] not in facts.forgotten],
-        deletes=[job.seq for job in gone.values() if job.id not in kept | needed],
+        deletes=[job.seq for job in gone.values() if job.id not in links | ways.keys()],
         free_keys=[*facts.free],
     )
 
 
-def _links_among(gone: Mapping[str, StoredJob], before: Iterable[StoredJob]) -> tuple[set[str], list[StoredJob]]:
-    """Return which deleted jobs lead from a job to one of its successors; and the jobs that no longer have any."""
-    links: set[str] = set()
-    ends: list[StoredJob] = []
-    for first in before:
-        if first.id in gone:
-            continue
-        path: dict[str, None] = {}
-        heir = successor_of(first.progress)
-        while heir in gone and heir not in path:  # a damaged row might lead in a circle
-            path[heir] = None
-            heir = successor_of(gone[heir].progress)
-        if heir:
-            links |= path.keys()
-        else:
-            ends.append(first)
-    return links, ends
+def _way(first: StoredJob, gone: Mapping[str, StoredJob]) -> set[str]:
+    """Return the successors on the way from a job to one that is not deleted; none if there is no such way."""
+    way: set[str] = set()
+    heir = successor_of(first.progress)
+    while heir and heir not in way:  # a damaged row might lead in a circle
+        way.add(heir)
+        if heir not in gone:
+            return way
+        heir = successor_of(gone[heir].progress)
+    return set()
 
 
 def _marked(progress: bytes) -> bytes:

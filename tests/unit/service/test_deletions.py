@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.records import Progress, decode_progress, encode_progress
 from aiqueue.engine.successors import DELETED
@@ -64,6 +66,24 @@ def test_one_that_is_needed_or_was_tried_again_is_kept_with_a_mark() -> None:
         assert (deleted(rows), said(rows)) == ("", {"a": ("failed", DELETED)})
 
 
+@pytest.mark.parametrize("why", ["needed", "tried"])
+def test_one_that_is_kept_without_its_redrive_does_not_name_it(why: str) -> None:
+    facts = Facts([job("a", "b"), job("b")], before=[job("a", "b")])
+    rows = rows_of_deletion(facts._replace(**{why: {"a"}}))
+    assert (deleted(rows), said(rows)) == ("b", {"a": ("failed", DELETED)})
+    rows = rows_of_deletion(facts._replace(**{why: {"a", "b"}}))
+    assert (deleted(rows), said(rows)) == ("", {"a": ("failed", DELETED), "b": ("failed", DELETED)})
+
+
+@pytest.mark.parametrize("why", ["needed", "tried"])
+def test_one_that_is_kept_beside_a_redrive_that_is_left_names_it(why: str) -> None:
+    rows = rows_of_deletion(Facts([job("a", "b")])._replace(**{why: {"a"}}))
+    assert (deleted(rows), said(rows)) == ("", {"a": ("failed", "b")})
+    facts = Facts([job("a", "b"), job("b", "c")], before=[job("a", "b")])
+    rows = rows_of_deletion(facts._replace(**{why: {"a"}}))
+    assert (deleted(rows), said(rows)) == ("", {"a": ("failed", "b"), "b": ("failed", "c")})
+
+
 def test_a_dead_letter_whose_redrive_is_gone_names_none_and_a_job_that_was_retried_says_it_was_deleted() -> None:
     rows = rows_of_deletion(Facts([job("c"), job("d")], before=[job("a", "c"), job("b", "d", "failed")]))
     assert (deleted(rows), said(rows)) == ("cd", {"a": ("dead_letter", ""), "b": ("failed", DELETED)})
@@ -91,7 +111,7 @@ def test_a_dead_letter_goes_with_its_redrive() -> None:
 
 def test_a_circle_of_damaged_rows_ends() -> None:
     rows = rows_of_deletion(Facts([job("b", "c"), job("c", "b")], before=[job("a", "b")]))
-    assert (deleted(rows), said(rows)) == ("", {"b": ("failed", "c"), "c": ("failed", "b")})
+    assert (deleted(rows), said(rows)) == ("bc", {"a": ("dead_letter", "")})
 
 
 def test_nothing_is_written_of_what_retention_has_taken_meanwhile() -> None:

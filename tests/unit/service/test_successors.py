@@ -10,12 +10,15 @@ from msgspec.structs import replace
 
 from aiqueue.batch_protocol import BatchCall
 from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.ids import id_of, next_try_of
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import BatchSpec, Need, SubmitGroup
 from aiqueue.service import successors
 from aiqueue.testing.in_process import InProcessTransport
-from aiqueue.testing.jobs import completed, failed, final, header, submission
+from aiqueue.testing.jobs import completed, failed, final, group, header, submission
 from tests.tools.service_harness import ServiceHarness
+
+_TRY = id_of("run", "row", "0")  # that ``map`` makes
 
 
 class Steps:
@@ -160,3 +163,21 @@ async def test_more_redrives_than_are_followed_may_go_on_behind_the_last_one_see
         last = await steps.redrive(last)
         await steps.work(bad=(last,))
     assert (await steps.queue.service.dead_letters._successors.living(["a", last]))[0] == {"a"}
+
+
+@pytest.mark.parametrize("calls", [[["redrive", _TRY]], [["redrive"], [_TRY]], [[_TRY], ["redrive"]]])
+async def test_a_try_that_stays_after_its_deletion_names_no_redrive_that_is_gone(
+    queue: ServiceHarness, calls: list[list[str]]
+) -> None:
+    for job_id in (_TRY, next_try_of(_TRY)):
+        jobs = [submission(job_id, header(max_retries=0, batch_id=job_id))]
+        assert await queue.service.submit([SubmitGroup(jobs, batch=BatchSpec(job_id))]) == [None]
+        await queue.exchange(*map(failed, await queue.claim(4)), slots=0)
+    again = replace(header(max_retries=0), redriven_from=_TRY, idempotency_key="redrive")
+    assert await queue.service.submit([group(submission("redrive", again))]) == [None]
+    await queue.exchange(*map(failed, await queue.claim(4)), slots=0)
+    for ids in calls:
+        assert await queue.service.dead_letters.delete(ids) == ids
+    view = await queue.view(_TRY)
+    assert (view.status, view.successor) == ("failed", "")
+    assert not queue.journal.states(["redrive"])
