@@ -19,7 +19,7 @@ from aiqueue.service.look_ups import LookUps
 from aiqueue.service.next_tries import NextTries, accepted_tries, next_tries_of
 from aiqueue.service.portions import first_portion, portions
 from aiqueue.service.row_reads import rows_of
-from aiqueue.service.successors import Successors
+from aiqueue.service.successors import Repeat, Successors, bare, repeat_of
 
 _log = logging.getLogger(__name__)
 _PAGE = 100  # rows read at once
@@ -91,9 +91,9 @@ class DeadLetters:
         One that a live job needs is no dead letter any more but stays, as a failed job, until retention takes it: what
         waits for it may go on after an error, and is given that error. So does one whose successor lives or completed:
         its id and its key go on standing for that work, which is not to be done again. A redrive that was redriven
-        itself stays as long as the job that it repeats: the way from that job to the last redrive leads through it. One
-        that ``map`` has tried again stays too. One whose row can't be read stays; its error is raised if no other was
-        asked for.
+        itself stays as long as the job that it repeats: the way from that job to the last redrive leads through it. If
+        all on that way are deleted, in whatever order, that job is as if it had not been redriven. One that ``map`` has
+        tried again stays too. One whose row can't be read stays; its error is raised if no other was asked for.
         """
         async with self._deleting:
             return await self._delete(ids)
@@ -122,12 +122,14 @@ class DeadLetters:
         living, passed = await self._successors.living([job.id for job in dead])
         tried = await self._next_tries.kept([job.id for job in dead])
         over = [job for job in dead if job.id not in living]
-        before = await self._successors.before({job.id: repeats[job.id] for job in over if job.id in repeats})
+        over_repeats = {job.id: repeats[job.id] for job in over if job.id in repeats}
+        earlier, before = await self._successors.before(over_repeats)
         unused = {key: job_id for key, job_id in keys.items() if job_id not in living}
         free = await self._free(unused, [job.seq for job in over])
-        return Facts(dead, before, living, tried, free=free), passed | {job.seq for job in (*dead, *before)}
+        facts = Facts(dead, earlier, before, living, tried, free=free)
+        return facts, passed | {job.seq for job in (*dead, *earlier, *before)}
 
-    async def _stored(self, ids: Sequence[str]) -> tuple[list[StoredJob], dict[str, str], dict[str, str]]:
+    async def _stored(self, ids: Sequence[str]) -> tuple[list[StoredJob], dict[str, str], dict[str, Repeat]]:
         """Return the dead letters among jobs, without headers; their ids by idempotency key; and what each repeats.
 
         If a header can't be decoded, its key is unknown and stays in use until retention deletes it.
@@ -137,16 +139,17 @@ class DeadLetters:
         sizes = partial(self._journal.weights, with_payload=False, with_result=False)
         dead: list[StoredJob] = []
         keys: dict[str, str] = {}
-        repeats: dict[str, str] = {}
+        repeats: dict[str, Repeat] = {}
         for portion in await self._commits.read(list, portions(asked, sizes)):
             stored, unread = await self._reads.jobs(portion, with_result=False)
             broken |= unread
             for job in stored.values():
                 if job.state == JobState.DEAD_LETTER:
-                    dead.append(job._replace(header=b"", metadata=b""))
+                    dead.append(bare(job))
                     header = header_of(job.header)
                     keys |= {header.idempotency_key: job.id} if header and header.idempotency_key else {}
-                    repeats |= {job.id: header.redriven_from} if header and header.redriven_from else {}
+                    if repeat := repeat_of(header):
+                        repeats[job.id] = repeat
         if broken and not dead and len(states) <= len(broken):
             raise next(iter(broken.values()))
         return dead, keys, repeats

@@ -18,7 +18,8 @@ class Facts(NamedTuple):
     """Dead letters that are to be deleted, and what has to do with them. Jobs are named by their ids."""
 
     dead: Sequence[StoredJob]
-    before: Sequence[StoredJob] = ()  #: jobs that name one of these as their successor
+    earlier: Sequence[StoredJob] = ()  #: jobs that lead to one of these, and were deleted before and kept
+    before: Sequence[StoredJob] = ()  #: the others that name one of all these as their successor
     living: Set[str] = frozenset()  #: those whose work goes on, or was done, in another job, or may
     tried: Set[str] = frozenset()  #: those that ``map`` has tried again
     needed: Set[str] = frozenset()  #: those that a job needs that has not ended
@@ -32,9 +33,10 @@ def rows_of_deletion(facts: Facts) -> Rows:
     A job goes on naming its successor if the way from there leads to one that is not deleted.
     """
     gone = {job.id: job for job in facts.dead if job.id not in facts.living}
-    others = [job for job in facts.before if job.id not in gone]
+    deleted = gone | {job.id: job for job in facts.earlier}
+    others = [job for job in (*facts.earlier, *facts.before) if job.id not in gone]
     stay = [job for job in gone.values() if job.id in facts.tried or job.id in facts.needed]
-    ways = {job.id: _way(job, gone) for job in (*others, *stay)}
+    ways = {job.id: _way(job, deleted) for job in (*others, *stay)}
     links = set[str]().union(*ways.values())
     failed = JobState.FAILED.value
     states = [_row(job, failed, _marked(job.progress)) for job in facts.dead if job.id in facts.living]
@@ -52,15 +54,15 @@ def rows_of_deletion(facts: Facts) -> Rows:
     )
 
 
-def _way(first: StoredJob, gone: Mapping[str, StoredJob]) -> set[str]:
+def _way(first: StoredJob, deleted: Mapping[str, StoredJob]) -> set[str]:
     """Return the successors on the way from a job to one that is not deleted; none if there is no such way."""
     way: set[str] = set()
     heir = successor_of(first.progress)
     while heir and heir not in way:  # a damaged row might lead in a circle
         way.add(heir)
-        if heir not in gone:
+        if heir not in deleted:
             return way
-        heir = successor_of(gone[heir].progress)
+        heir = successor_of(deleted[heir].progress)
     return set()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -12,12 +12,20 @@ from aiqueue.engine import TERMINAL, QueueEngine
 from aiqueue.engine.states import JobState
 from aiqueue.engine.successors import is_clear, successor_of
 from aiqueue.journal.base import Journal, StoredJob
+from aiqueue.protocol import JobHeader, header_of
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.portions import portions
 from aiqueue.service.row_reads import read_each
 
 MOST_STEPS = 100  #: from a job to its last successor, each one a redrive or retry; a damaged row might lead in a circle
 _DONE = TERMINAL - {JobState.COMPLETED}
+
+
+class Repeat(NamedTuple):
+    """What a job repeats."""
+
+    job_id: str
+    in_batch: bool  #: a retry of its batch made it, and not a redrive
 
 
 class _Way(NamedTuple):
@@ -54,13 +62,30 @@ class Successors:
         way = await self._follow(job_ids)
         return way.unclear | (way.last.keys() - way.failed), way.seqs
 
-    async def before(self, repeated: Mapping[str, str]) -> list[StoredJob]:
-        """Return the jobs that name these as their successors; ``repeated``: by job, what it was to repeat.
+    async def before(self, repeats: Mapping[str, Repeat]) -> tuple[list[StoredJob], list[StoredJob]]:
+        """Return the jobs that name these as their successors: those that are deleted already, and the others.
 
-        One that can't be read or decoded is left out.
+        What leads to a job that is deleted already is among them too. One that can't be read or decoded is left out.
         """
-        rows = await self._commits.read(self._ended, set(repeated.values()))
-        return [job for job in rows.values() if repeated.get(successor_of(job.progress)) == job.id]
+        return await self._commits.read(self._before, repeats)
+
+    def _before(self, repeats: Mapping[str, Repeat]) -> tuple[list[StoredJob], list[StoredJob]]:
+        earlier: list[StoredJob] = []
+        others: list[StoredJob] = []
+        for _ in range(MOST_STEPS):
+            behind: dict[str, Repeat] = {}
+            for job in self._read({repeat.job_id for repeat in repeats.values()}):
+                repeat = repeats.get(successor_of(job.progress))
+                if repeat is None or repeat.job_id != job.id:  # another redrive has taken the place of this one
+                    continue
+                is_deleted = job.state == JobState.FAILED and not repeat.in_batch
+                (earlier if is_deleted else others).append(bare(job))
+                if is_deleted and (again := repeat_of(header_of(job.header))):
+                    behind[job.id] = again
+            if not behind:
+                break
+            repeats = behind
+        return earlier, others
 
     async def _follow(self, job_ids: Collection[str]) -> _Way:
         way = _Way({}, set(), set(), set())
@@ -108,10 +133,21 @@ class Successors:
 
     def _ended(self, job_ids: Collection[str]) -> dict[str, StoredJob]:
         """Return the rows of jobs that ended, as far as they can be read."""
+        return {job.id: bare(job) for job in self._read(job_ids)}
+
+    def _read(self, job_ids: Collection[str]) -> Iterator[StoredJob]:
         sizes = partial(self._journal.weights, with_payload=False, with_result=False)
         read = partial(self._journal.jobs, with_result=False)
-        found: dict[str, StoredJob] = {}
         for portion in portions(list(job_ids), sizes):
             rows, _ = read_each(read, portion)
-            found |= {job_id: job._replace(header=b"", metadata=b"") for job_id, job in rows.items()}
-        return found
+            yield from rows.values()
+
+
+def repeat_of(header: JobHeader | None) -> Repeat | None:
+    """Return what a job repeats by its header, which may be unreadable."""
+    return Repeat(header.redriven_from, bool(header.batch_id)) if header and header.redriven_from else None
+
+
+def bare(job: StoredJob) -> StoredJob:
+    """Return a row without what is large and says nothing of successors."""
+    return job._replace(header=b"", metadata=b"")

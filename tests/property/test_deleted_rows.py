@@ -1,4 +1,7 @@
-"""Dead letters of a batch: redriven, tried again by ``map`` and deleted in any order; then the batch is retried."""
+"""Dead letters of a batch: redriven, tried again by ``map``, needed, deleted in any order; then the batch is retried.
+
+What they are to say at last follows from what was done, in whatever order and groups.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from hypothesis import example, given, settings
 from msgspec.structs import replace
 
 from aiqueue.batch_protocol import BatchCall
-from aiqueue.engine.successors import has_successor, successor_of
+from aiqueue.engine.records import decode_progress
+from aiqueue.engine.successors import DELETED
 from aiqueue.ids import id_of, next_try_of
 from aiqueue.protocol import BatchSpec, SubmitGroup, decode_header
 from aiqueue.testing.jobs import failed, group, header, submission
@@ -27,6 +31,10 @@ class Rows:
     def __init__(self) -> None:
         self.queue = ServiceHarness(never_closed(queue_settings()))
         self.ids: list[str] = []
+        self._heirs: dict[str, str] = {}  # the last redrive of each
+        self._deleted: set[str] = set()
+        self._needed: set[str] = set()
+        self.queue.service.dead_letters._is_needed = self._needed.__contains__
 
     async def _fail(self, sent: SubmitGroup) -> None:
         assert await self.queue.service.submit([sent]) == [None]
@@ -53,25 +61,38 @@ class Rows:
                 new = f"redrive {len(self.ids)}"
                 again = replace(header(max_retries=0), redriven_from=job_id, idempotency_key=new)
                 await self._fail(group(submission(new, again)))
+                self._heirs[job_id] = new
+
+    async def need(self, positions: Sequence[int]) -> None:
+        """Let a live job begin, or cease, to need some."""
+        self._needed ^= {self.ids[at] for at in positions if at < len(self.ids)}
 
     async def delete(self, positions: Sequence[int]) -> None:
         """Delete several at once."""
-        await self.queue.service.dead_letters.delete([self.ids[at] for at in positions if at < len(self.ids)])
+        ids = [self.ids[at] for at in positions if at < len(self.ids)]
+        self._deleted.update(await self.queue.service.dead_letters.delete(ids))
+
+    def _heir(self, job_id: str) -> str:
+        """Return the redrive in a job's place; empty if that was deleted, and so were all behind it."""
+        first = heir = self._heirs.get(job_id, "")
+        while heir in self._deleted:
+            heir = self._heirs.get(heir, "")
+        return first if heir else ""
 
     def check_marks(self) -> None:
-        """See that each dead letter that is none any more says so in its row."""
+        """See that each dead letter names what is in its place, and that each that is none any more says so."""
         for job in self.queue.journal.jobs(self.ids).values():
-            assert job.state == "dead_letter" or has_successor(job.progress), f"{self.ids.index(job.id)} has no mark"
+            at, named = self.ids.index(job.id), decode_progress(job.progress).successor
+            if job.id in self._deleted:
+                assert job.state == "failed", f"{at} was deleted"
+                assert named == (self._heir(job.id) or DELETED), f"{at} has the wrong mark"
+            else:
+                assert (job.state, named) == ("dead_letter", self._heir(job.id)), f"{at} is left"
 
     async def check_retry(self) -> None:
         """Retry the batch; see that it repeats the dead letters that nothing was put in the place of."""
-        stored = self.queue.journal.jobs(_ROWS)
-        wanted = {
-            job.id
-            for job in stored.values()
-            if job.state == "dead_letter" and not successor_of(job.progress)
-            if not self.queue.journal.states([next_try_of(job.id)])
-        }
+        left = [job_id for job_id in _ROWS if job_id not in self._deleted and not self._heir(job_id)]
+        wanted = {job_id for job_id in left if not self.queue.journal.states([next_try_of(job_id)])}
         await self.queue.service.batches.call(BatchCall("b", "retry_failed"))
         live = self.queue.journal.jobs(self.queue.service._engine.core.live)
         assert {decode_header(job.header).redriven_from for job in live.values()} == wanted
@@ -88,7 +109,8 @@ async def _check(acts: Sequence[tuple[str, list[int]]]) -> None:
 
 
 _ACTS = st.tuples(
-    st.sampled_from(["next_try", "redrive", "delete"]), st.lists(st.integers(0, 7), min_size=1, max_size=3, unique=True)
+    st.sampled_from(["next_try", "redrive", "redrive", "need", "delete", "delete"]),
+    st.lists(st.integers(0, 7), min_size=1, max_size=3, unique=True),
 )
 
 
@@ -98,6 +120,12 @@ _ACTS = st.tuples(
 @example(acts=[("next_try", [0]), ("delete", [3]), ("delete", [0])])
 @example(acts=[("redrive", [0]), ("delete", [3])])
 @example(acts=[("redrive", [0]), ("delete", [0]), ("delete", [3])])
+@example(acts=[("redrive", [0]), ("redrive", [3]), ("delete", [3]), ("delete", [4])])
+@example(acts=[("redrive", [0]), ("redrive", [3]), ("delete", [4]), ("delete", [3])])
+@example(acts=[("redrive", [0]), ("redrive", [3]), ("delete", [3, 4])])
+@example(acts=[("redrive", [0]), ("redrive", [3]), ("redrive", [4]), ("delete", [4]), ("delete", [3]), ("delete", [5])])
+@example(acts=[("next_try", [0]), ("redrive", [0]), ("delete", [0, 4])])
+@example(acts=[("redrive", [0]), ("need", [0]), ("delete", [0]), ("delete", [3])])
 def test_a_deleted_dead_letter_that_is_kept_is_marked_and_a_retry_repeats_all_that_are_left(
     acts: list[tuple[str, list[int]]],
 ) -> None:

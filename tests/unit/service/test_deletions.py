@@ -104,6 +104,18 @@ def test_all_redrives_of_a_dead_letter_go_together() -> None:
     assert (deleted(rows), said(rows)) == ("bc", {"a": ("dead_letter", "")})
 
 
+def test_a_dead_letter_names_none_when_the_last_of_its_redrives_goes_after_the_others() -> None:
+    earlier = [job("c", "d", "failed"), job("b", "c", "failed")]
+    rows = rows_of_deletion(Facts([job("d")], earlier, before=[job("a", "b")]))
+    assert deleted(rows) == "d"
+    assert said(rows) == {"a": ("dead_letter", ""), "b": ("failed", DELETED), "c": ("failed", DELETED)}
+
+
+def test_redrives_that_were_deleted_before_stay_as_links_to_one_that_is_left() -> None:
+    rows = rows_of_deletion(Facts([job("c", "d")], [job("b", "c", "failed")], before=[job("a", "b")]))
+    assert (deleted(rows), said(rows)) == ("", {"c": ("failed", "d")})
+
+
 def test_a_dead_letter_goes_with_its_redrive() -> None:
     rows = rows_of_deletion(Facts([job("a", "b"), job("b")], before=[job("a", "b")]))
     assert (deleted(rows), said(rows)) == ("ab", {})

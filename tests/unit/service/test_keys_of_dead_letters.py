@@ -16,6 +16,7 @@ from aiqueue.engine.effects import Effects, Rows
 from aiqueue.journal.base import StoredJob
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import DeadLettersCall, SubmitReply
+from aiqueue.service.successors import Repeat
 from aiqueue.testing.jobs import completed, failed, group, header, submission
 from tests.tools.service_harness import ServiceHarness
 
@@ -238,12 +239,21 @@ async def test_the_key_of_a_deleted_dead_letter_is_free_when_its_redrives_were_d
     assert (await submit(queue, "x")).known == {}
 
 
-async def test_a_dead_letter_whose_redrive_was_deleted_names_none(queue: ServiceHarness) -> None:
-    await chain(queue, *"abc")
-    assert await queue.service.dead_letters.delete(["b", "c"]) == ["b", "c"]
+@pytest.mark.parametrize(
+    "calls", [["bcd"], ["b", "c", "d"], ["d", "c", "b"], ["c", "b", "d"], ["bc", "d"], ["c", "bd"]]
+)
+async def test_a_dead_letter_whose_redrives_were_deleted_names_none_in_whatever_order_they_were(
+    queue: ServiceHarness, calls: list[str]
+) -> None:
+    await chain(queue, *"abcd")
+    for ids in calls:
+        assert await queue.service.dead_letters.delete([*ids]) == [*ids]
     view = await queue.view("a")
     assert (view.status, view.successor) == ("dead_letter", "")
-    assert not queue.journal.jobs(["b", "c"])
+    kept = [job for job in await queue.service.get_jobs([*"bcd"]) if job]
+    assert {(job.status, job.successor) for job in kept} <= {("failed", "")}
+    await redrive(queue, "a", "e")
+    assert (await queue.view("a")).successor == "e"
 
 
 async def test_a_dead_letter_whose_redrive_was_deleted_can_be_redriven_again(queue: ServiceHarness) -> None:
@@ -267,9 +277,9 @@ async def test_a_redrive_is_deleted_while_retention_takes_what_it_repeats(queue:
     await chain(queue, "a", "b")
     before = queue.service.dead_letters._successors.before
 
-    async def then_forget(repeated: Mapping[str, str]) -> list[StoredJob]:
-        found = await before(repeated)
-        await forget(queue, *(job.id for job in found))
+    async def then_forget(repeats: Mapping[str, Repeat]) -> tuple[list[StoredJob], list[StoredJob]]:
+        found = await before(repeats)
+        await forget(queue, *(job.id for jobs in found for job in jobs))
         return found
 
     queue.service.dead_letters._successors.before = then_forget  # type: ignore[method-assign]
