@@ -75,8 +75,6 @@ def _accept(core: Core, turn: Turn, group: SubmitGroup, command: Submit) -> Refu
 
 def _accept_prepared(core: Core, turn: Turn, ready: Prepared, command: Submit) -> Refusal | None:
     """As ``_accept``, for a large group whose jobs were made ready beforehand."""
-    if not ready.levels.keys() <= core.levels:
-        return _no_level(core)
     refusal = ready.refusal(command) or successors.refusal_of(core, turn, ready.redrives, command)
     refusal = refusal or _no_room(core, len(ready.jobs), ready.levels)
     if refusal is None:
@@ -103,10 +101,6 @@ def _refuse_unsound(core: Core, jobs: Iterable[Submission], *, in_batch: bool) -
         if header.needs and not in_batch:
             return Refusal(ValidationError.kind, soundness.NEEDS_A_BATCH, job.id)
     return None
-
-
-def _no_level(core: Core) -> Refusal:
-    return Refusal(ValidationError.kind, f"level must be 0 to {len(core.waiting) - 1}")
 
 
 def _no_room(core: Core, count: int, levels: Iterable[int] | Mapping[int, int]) -> Refusal | None:

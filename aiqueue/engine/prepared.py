@@ -86,7 +86,9 @@ class Prepared:
                 return Refusal(ValidationError.kind, said, job_id)
             self._link(job_id, header)
         if self._last is None or self._last[0] is not header:
-            if not soundness.is_usual(header) and (wrong := soundness.fault_in_header(header, len(self._core.levels))):
+            levels = self._core.levels
+            is_usual = header.level in levels and soundness.is_usual(header)
+            if not is_usual and (wrong := soundness.fault_in_header(header, len(levels))):
                 return Refusal(ValidationError.kind, wrong, job_id)
             header.created_at = now
             self._last = header, self._core.common(header), encode(header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -220,3 +221,22 @@ async def test_a_large_list_repeats_a_dead_letter_that_no_other_repeats_meanwhil
     replies = await asyncio.gather(*(queue.service.submit([repeating(name)]) for name in "ab"))
     assert sorted((reply and reply.kind) or "" for (reply,) in replies) == ["", "idempotency_conflict"]
     assert len(queue.service._engine.core.live) == 1_500
+
+
+@pytest.mark.parametrize("batch", ["", "b"])
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize(
+    "fields", [{"level": 9}, {"level": -1}, {"max_retries": -1}, {"timeout_ms": 2**60}, {"run_at": math.nan}]
+)
+async def test_a_large_group_with_an_impossible_number_is_refused_in_the_words_of_a_small_one(
+    queue: ServiceHarness, fields: dict[str, float], place: int, batch: str
+) -> None:
+    made = header(batch_id=batch)
+    jobs = [submission(name, made) for name in "abc"]
+    jobs[place].header = replace(made, **fields)
+    sent = SubmitGroup(jobs, batch=BatchSpec(batch) if batch else None)
+    (small,) = await queue.service.submit([sent])
+    assert small is not None
+    queue.service._intake.prepared_from = 1
+    assert await queue.service.submit([sent]) == [small]
+    assert (small.kind, small.job_id) == ("invalid_input", "abc"[place])
