@@ -42,7 +42,10 @@ class Line:
         settled.add_done_callback(self._change)
 
     def take(self, most_bytes: int) -> Parts[list[Asked]]:
-        """Remove and return the groups of the next round. Groups that nobody waits for any more are dropped."""
+        """Remove and return the groups of the next round.
+
+        A group whose caller has gone away is dropped when its turn comes. What is behind a full round is not looked at.
+        """
         if self._has_changed:
             self._has_changed = False
             self._stay.extend(self._new)
