@@ -212,6 +212,8 @@ class WorkerLoop:
             for outcome in call.outcomes:
                 self._failures.pop((outcome.job_id, outcome.attempt), None)
         if agreement != self._agreement:
+            # A queue that started again may hold this as granted: it no longer knows of the account that came first.
+            self._disagree = self._disagree or (bool(reply.claims) and self._account is None)
             return
         await self._obey(reply, agreed=call.running is not None)
         # An idle worker only: where jobs run it would put off an answer under way, and the next heartbeat is soon.

@@ -116,6 +116,21 @@ async def test_a_drain_whose_account_was_overtaken_gives_it_again_before_it_ends
     await worker.hands_back(4, "a")
 
 
+async def test_a_grant_to_a_call_from_before_the_account_is_handed_back_though_it_comes_after() -> None:
+    """A queue that started again between the two no longer knew of the account, and held the job as granted."""
+    worker = Drained()
+    await worker.queue.called(1)
+    worker.stop()
+    await worker.queue.called(2)
+    worker.queue.answer(2, ("b", 1))
+    assert [outcome.job_id for outcome in (await worker.queue.called(3)).outcomes] == ["b"]
+    worker.queue.answer(1, ("a", 1))
+    assert (await worker.queue.called(4)).running == [("b", 1)]
+    worker.queue.answer(3)
+    worker.queue.answer(4, ("a", 1))
+    await worker.hands_back(5, "a")
+
+
 async def test_the_account_of_a_worker_that_drains_is_answered_though_there_is_nothing_to_say(system: System) -> None:
     """Else a worker that lost its last call would end only when its long poll does."""
     account = asyncio.create_task(system.queue.service.exchange(ExchangeCall("w", POOL, 0, [], [], number=1)))
