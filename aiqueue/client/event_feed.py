@@ -26,6 +26,7 @@ _NO_NAME = "-"  # of no event
 #: Between an answer and the next poll. Who just got a result may submit again: that call goes first, and the poll does
 #: not get in its way at the queue. Under load more events share a poll.
 _PAUSE_S = 0.0015
+_POLL_S = 20.0
 
 Ended = Callable[[JobInfo], None]
 
@@ -43,6 +44,7 @@ class EventFeed:
         self._listen: Callable[[Event], None] | None = None
         self._listened: frozenset[str] = frozenset()
         self._widened = asyncio.Event()
+        self._look_again_at = 0.0  # by the loop's clock
         self._wider = 0  # how often more was wanted from the same cursor on
         self._task: asyncio.Task[None] | None = None
         self._asks_for_all = False  # the poll under way
@@ -133,7 +135,16 @@ class EventFeed:
                 await asyncio.sleep(_RETRY_S)
                 continue
             self.take(reply.events)
+            self._look_again()
             await asyncio.sleep(_PAUSE_S)
+
+    def _look_again(self) -> None:
+        """Look up now and then the jobs whose batch was not sealed: if it is dropped, they vanish without an event."""
+        now = asyncio.get_running_loop().time()
+        if self._waiting.unsealed and now >= self._look_again_at:
+            self._look_again_at = now + _POLL_S
+            for job_id in self._waiting.unsealed:
+                self._look_up_soon(job_id)
 
     async def _move_to(self, reply: EventsReply) -> None:
         if reply.gap:
@@ -168,7 +179,7 @@ class EventFeed:
     async def _poll(self) -> EventsReply | None:
         """Return the next events; None when what is wanted has grown meanwhile, so that the poll is out of date."""
         self._widened.clear()
-        call = self._call()
+        call = self._call(_POLL_S)
         self._asks_for_all = call.all_owners and not call.names
         poll = asyncio.ensure_future(self._transport.events(call))
         widened = asyncio.ensure_future(self._widened.wait())
@@ -185,7 +196,7 @@ class EventFeed:
     def _wants_all(self) -> bool:
         return self.subscriptions.want_all or "*" in self._listened
 
-    def _call(self, wait_s: float = 20.0) -> EventsCall:
+    def _call(self, wait_s: float) -> EventsCall:
         """Return the poll for what is wanted now: the ends of one's own jobs, and whatever others in here ask for."""
         jobs, names = self.subscriptions.wanted()
         if self._wants_all():
@@ -288,9 +299,8 @@ class EventFeed:
                 elif view.status in END_STATES:
                     self._show(view)
                 else:
-                    if view.id in self._waiting:
-                        self._waiting.headers[view.id] = view.header
-                        self.accepted(view.id)  # a later look-up that missed it may have been answered first
+                    self._waiting.show(view)
+                    self.accepted(view.id)  # a later look-up that missed it may have been answered first
                     if view.header.owner != self._client_id and view.id not in self._waiting.foreign:
                         watched.append(view.id)
         return watched

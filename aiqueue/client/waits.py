@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from aiqueue.protocol import JobHeader
+from aiqueue.protocol import JobHeader, JobView
 from aiqueue.views import JobInfo
 
 
@@ -17,6 +17,7 @@ class Waits:
         self.headers: dict[str, JobHeader] = {}  #: of those that were looked up
         self.whole: set[str] = set()  #: to be shown with their headers
         self.foreign: set[str] = set()  #: submitted by other clients
+        self.unsealed: set[str] = set()  #: of batches that were still being sent when they were looked up
         self._accepted: set[str] = set()  # on the queue's disk since their submit
         self._missed: set[str] = set()  # not found by a look-up: not accepted yet, or deleted by then
 
@@ -56,6 +57,13 @@ class Waits:
                 future.set_exception(error)
                 future.exception()  # seen: whoever made it may not have come to await it
 
+    def show(self, view: JobView) -> None:
+        """Note how a job that has not ended is."""
+        if view.id in self._futures:
+            self.headers[view.id] = view.header
+            waits_for_the_rest = view.status == "blocked" and not view.header.needs
+            (self.unsealed.add if waits_for_the_rest else self.unsealed.discard)(view.id)
+
     def is_known(self, job_id: str) -> bool:
         """Return True if the queue has had the job."""
         return job_id in self.headers or job_id in self._accepted
@@ -76,6 +84,7 @@ class Waits:
         self.headers.pop(job_id, None)
         self.whole.discard(job_id)
         self.foreign.discard(job_id)
+        self.unsealed.discard(job_id)
         self._accepted.discard(job_id)
         self._missed.discard(job_id)
         return self._futures.pop(job_id, [])

@@ -37,6 +37,7 @@ from aiqueue.testing.simulation.world import Line, World
 
 _STORM_S = 9.0
 _CALM_S = 240  # within which everything ends
+_LATEST_S = 60  # of the calm: no call of the storm comes later
 _SHIFTS_S = (3_600.0, -3_600.0, 86_400.0, -86_400.0, 31_536_000.0, -31_536_000.0, 60.0, -5.0)
 _REMOTE_IS_FINE = ("OSError",)
 _WIDE = 0.01  # of all seeds: workers with so many slots that an answer's jobs are started in several turns of the loop
@@ -225,7 +226,8 @@ class _Scenario:
         left = second > 20 or (second > 5 and not self._is_busy())
         core = service._engine.core
         for batch_id, group in list(core.groups.live.items()):
-            mapped = group.spec.run == LATE_RUN or (group.spec.run and self._is_busy())  # its first call may be late
+            # Its first call may be late; or its client is dead, and another waits for what it was to run.
+            mapped = group.spec.run == LATE_RUN or (group.spec.run and self._is_busy() and second < _LATEST_S)
             silent = group.is_open and left and not mapped
             action = "drop" if silent else "resume" if group.stored.paused and second > 5 else ""
             if action:
