@@ -40,6 +40,7 @@ class History:
         self.ends: dict[int, tuple[str, bytes]] = {}
         self.ended_at: dict[int, float] = {}
         self.deleted: set[int] = set()
+        self.aged: set[str] = set()  #: ids of jobs that were too old when they were deleted
         self._gone_at: dict[str, float] = {}  # by job id: what was kept for it goes in the pass after
         self.successors: dict[str, str] = {}  #: by job id: the job that repeats it
         self.on_repeat: Callable[[str], None] = lambda job_id: None
@@ -129,6 +130,8 @@ class History:
         self.deleted.add(seq)
         self._gone_at[self.ids.get(seq, "")] = self._world.loop.now
         job_id = self.ids.get(seq, "")
+        if seq in self.ended_at and self.is_too_old(self.ended_at[seq]):
+            self.aged.add(job_id)
         if self.seqs.get(job_id) == seq:
             del self.seqs[job_id]
         self.on_delete(job_id)
