@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import os
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.dead_letters import SyncDeadLetterClient
 from aiqueue.client.listeners import AnyEvent, Listener
+from aiqueue.client.loop_thread import LoopThread
 from aiqueue.client.schedules import SyncScheduleClient
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import StartError
 from aiqueue.results import JobResult
 from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-_FINISH_S = 1.0  # for calls of other threads, when the adapter is stopped
 
 
 class AIQueueAdapter:
@@ -34,38 +32,27 @@ class AIQueueAdapter:
 
     def __init__(self, transport: QueueTransport) -> None:
         self._async = AsyncAIQueueAdapter(transport)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="aiqueue-client", daemon=True)
+        self._home = LoopThread("aiqueue-client")
+        self._run = self._home.run
         self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="aiqueue-listeners")
         self._listener_loop = asyncio.new_event_loop()  # of that thread, for listeners that are coroutine functions
-        # By what the loop calls: listeners may be unhashable.
+        # By what the loop calls, since listeners may be unhashable.
         self._handed_over: dict[Listener, tuple[str, Listener]] = {}
-        self._process = os.getpid()
-        self._thread.start()
 
     def start(self) -> None:
         """Find the queue and learn what it can run. Raises QueueUnavailable if there is none."""
         self._run(self._async.start())
 
     def stop(self) -> None:
-        """Send what is still to be sent and let go; the adapter can't be started again."""
-        self._run(self._finish())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        # What listeners still have to do comes first; nobody waits for it.
-        self._listener_thread.submit(self._listener_loop.close)
-        self._listener_thread.shutdown(wait=False)
+        """Send what is still to be sent and let go; the adapter can't be started again, and later calls do nothing.
 
-    async def _finish(self) -> None:
-        await self._async.stop()
-        # Other threads' calls: the loop must not stop before they have their answer, or they block for ever.
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            _, late = await asyncio.wait(others, timeout=_FINISH_S)
-            for call in late:
-                call.cancel()
-            await asyncio.sleep(0)
+        Calls of other threads get their answer or StartError. It does not wait for listeners, which go on with the
+        events they have; the program's end waits for them.
+        """
+        self._home.end(self._async.stop)
+        with suppress(RuntimeError):  # a second call, or one while the program ends, which ends the listeners' thread
+            self._listener_thread.submit(self._listener_loop.close)  # behind what listeners still have to do
+        self._listener_thread.shutdown(wait=False)
 
     def __enter__(self) -> AIQueueAdapter:
         self.start()
@@ -130,16 +117,7 @@ class AIQueueAdapter:
 
     def begin(self, call: Coroutine[Any, Any, _T]) -> Future[_T]:
         """As ``run``, and return at once what will hold the answer."""
-        if self._loop.is_closed():
-            call.close()
-            raise StartError("the adapter was stopped; make a new one")
-        if os.getpid() != self._process:
-            call.close()
-            raise StartError(
-                "the adapter belongs to the process that this one was forked from, and its thread stayed there; make a "
-                "new one here, or start processes with multiprocessing's 'spawn'"
-            )
-        return asyncio.run_coroutine_threadsafe(call, self._loop)
+        return self._home.begin(call)
 
     @property
     def dead_letters(self) -> SyncDeadLetterClient:
@@ -212,11 +190,3 @@ class AIQueueAdapter:
     @staticmethod
     async def _in_loop(function: Callable[..., Any], *args: object) -> None:
         function(*args)
-
-    def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
-        future = self.begin(call)
-        try:
-            return future.result()
-        except BaseException:  # Ctrl-C: what was asked for must not go on behind the caller's back
-            future.cancel()
-            raise

@@ -65,7 +65,7 @@ class Connected:
         self.adapter._run(until(condition))
 
     def close(self) -> None:
-        if self.adapter._thread.is_alive():
+        if self.adapter._home.is_alive():
             self.adapter._run(self.system.__aexit__())
             self.adapter.stop()
 
@@ -236,7 +236,7 @@ def test_an_adapter_is_a_context_manager_that_ends_its_thread() -> None:
     with AIQueueAdapter(inside) as adapter:  # type: ignore[arg-type]
         adapter.submit_job(chat())
         adapter._run(inside.system.__aexit__())
-    assert not adapter._thread.is_alive()
+    assert not adapter._home.is_alive()
     with pytest.raises(StartError, match="stopped"):
         adapter.get_stats()
 
