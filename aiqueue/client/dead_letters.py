@@ -224,8 +224,8 @@ class SyncDeadLetterClient:
 
     def redrive(self, job_ids: Sequence[str], **patch: Any) -> list[str]:
         """Submit dead letters again; patch and rate as in DeadLetterClient.redrive."""
-        return self._run(self._client.redrive(job_ids, **patch))
+        return self._run(self._client.redrive(given.read_here(job_ids), **patch))
 
     def delete(self, job_ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
-        return self._run(self._client.delete(job_ids))
+        return self._run(self._client.delete(given.read_here(job_ids)))

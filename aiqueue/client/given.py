@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from math import isfinite
 from operator import index
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 from uuid import UUID
 
 from aiqueue.errors import FieldError, ValidationError
@@ -55,6 +55,22 @@ def job_ids(given: object, field: str = "job_ids") -> list[str]:
         hint = "the ids of a graph are its values()" if isinstance(given, Mapping) else "give a list, also for one"
         raise _wrong(field, f"must be a list of job ids, not {type(given).__name__}: {hint}")
     return [job_id(each, f"{field}.{at}") for at, each in enumerate(given)]
+
+
+def read_here(items: Any) -> Any:
+    """Return what any iterable yields as a list, read in this thread; what is refused as a list, a set too, as it is.
+
+    For the blocking client: on its loop an iterator that uses the client, or a connection that belongs to its thread,
+    would hold up everything, itself included.
+    """
+    as_it_is = isinstance(items, str | bytes | list | tuple | set | frozenset | Mapping) or hasattr(items, "model_dump")
+    if as_it_is or not isinstance(items, Iterable):
+        return items
+    try:
+        iterator = iter(items)
+    except TypeError:  # of numpy's arrays of no dimension
+        return items
+    return list(iterator)
 
 
 def in_order(field: str, given: object) -> None:

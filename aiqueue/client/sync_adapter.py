@@ -8,8 +8,10 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from aiqueue.client import given
 from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.dead_letters import SyncDeadLetterClient
 from aiqueue.client.listeners import AnyEvent, Listener
@@ -26,8 +28,9 @@ _log = logging.getLogger(__name__)
 class AIQueueAdapter:
     """As AsyncAIQueueAdapter, method by method; each call blocks until its answer is there.
 
-    Usable from several threads and as a context manager. Listeners run one after the other in a thread of their own,
-    so they may call the adapter. ``aiqueue.connect()`` makes one that is started.
+    Usable from several threads and as a context manager. Lists are read, and callables but listeners called, in the
+    caller's thread; listeners run one after the other in a thread of their own. So all of them may call the adapter.
+    ``aiqueue.connect()`` makes one that is started.
     """
 
     def __init__(self, transport: QueueTransport) -> None:
@@ -69,13 +72,13 @@ class AIQueueAdapter:
         self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, batch_id: str = ""
     ) -> list[str]:
         """Submit many jobs with the same options; return their ids in order."""
-        return self._run(self._async.submit_jobs(payloads, options, batch_id=batch_id))
+        return self._run(self._async.submit_jobs(given.read_here(payloads), options, batch_id=batch_id))
 
     def submit_batch(
         self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, idempotency_key: str | None = None
     ) -> tuple[str, list[str]]:
         """Submit jobs as one batch, whole or not at all; return its id and, in order, those of its jobs."""
-        return self._run(self._async.submit_batch(payloads, options, idempotency_key=idempotency_key))
+        return self._run(self._async.submit_batch(given.read_here(payloads), options, idempotency_key=idempotency_key))
 
     def submit_job_with_callback(
         self, payload: AnyPayload, options: AnyOptions = None, callback: Callable[[JobResult], Any] | None = None
@@ -91,8 +94,20 @@ class AIQueueAdapter:
         return self._run(self._async.wait(job_id))
 
     def wait_all(self, job_ids: Sequence[str], on_end: Callable[[JobInfo], None] | None = None) -> list[JobInfo]:
-        """Wait until all jobs have ended; ``on_end`` is called (in the client's thread) as each one ends."""
-        return self._run(self._async.wait_all(job_ids, on_end))
+        """Wait until all jobs have ended; ``on_end`` is called, in the caller's thread, as each one ends."""
+        job_ids = given.read_here(job_ids)
+        if on_end is None:
+            return self._run(self._async.wait_all(job_ids))
+        ended: SimpleQueue[JobInfo | None] = SimpleQueue()
+        future = self.begin(self._async.wait_all(job_ids, ended.put))
+        future.add_done_callback(lambda _: ended.put(None))
+        try:
+            while (info := ended.get()) is not None:
+                _tell_end(on_end, info)
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
     def get_job_status(self, job_id: str) -> JobInfo | None:
         """Return the job as it is on disk; None if it is not known."""
@@ -100,7 +115,7 @@ class AIQueueAdapter:
 
     def get_jobs(self, job_ids: Sequence[str]) -> list[JobInfo | None]:
         """Return many jobs in the order of ``job_ids``."""
-        return self._run(self._async.get_jobs(job_ids))
+        return self._run(self._async.get_jobs(given.read_here(job_ids)))
 
     def cancel_job(self, job_id: str) -> Cancellation:
         """Stop a job: at once if it waits, through its worker if it runs."""
@@ -184,9 +199,16 @@ class AIQueueAdapter:
             answer = listener(event)
             if inspect.isawaitable(answer):
                 self._listener_loop.run_until_complete(answer)
-        except Exception:
+        except BaseException:  # sys.exit() too: the thread would say nothing of it, and go on
             _log.exception("listener %r failed on event %d, %s", listener, event.number, event.name)
 
     @staticmethod
     async def _in_loop(function: Callable[..., Any], *args: object) -> None:
         function(*args)
+
+
+def _tell_end(on_end: Callable[[JobInfo], None], info: JobInfo) -> None:
+    try:
+        on_end(info)
+    except Exception:  # as in the asynchronous client: the wait goes on
+        _log.exception("%r failed on the end of job %s", on_end, info.job_id)

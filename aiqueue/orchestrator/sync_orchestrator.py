@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiqueue.batch_views import BatchInfo, BatchResult, GraphInfo
 from aiqueue.client.adapter import AnyPayload
+from aiqueue.client.given import read_here
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.orchestrator.feed import RowFeed
 from aiqueue.orchestrator.handles import FanOut, JobChain, JobGraph, Options
 from aiqueue.orchestrator.mapping import Key, MapResult
 from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
-from aiqueue.orchestrator.rows import Rows
+from aiqueue.orchestrator.rows import Rows, read_rows
 from aiqueue.views import OrchestratorStats
 
 _T = TypeVar("_T")
 
 
 class AIJobOrchestrator:
-    """As AsyncAIJobOrchestrator, method by method; each call blocks until its answer is there."""
+    """As AsyncAIJobOrchestrator, method by method; each call blocks until its answer is there.
+
+    What a call is given is read in the caller's thread, so it may use the adapter when it is read.
+    """
 
     def __init__(self, adapter: AIQueueAdapter) -> None:
         self._adapter = adapter
@@ -97,19 +102,24 @@ class AIJobOrchestrator:
     def map(
         self, rows: Rows, *, run_id: str, key: Key | None = None, options: Options = None, **more: Any
     ) -> Iterator[MapResult]:
-        """Run rows and yield what each came to, in order; what ``run_id`` has completed before is not run again."""
-        feed = RowFeed(rows)
-        return self._each(self._async.map(feed, run_id=run_id, key=key, options=options, **more), feed)
+        """Run rows and yield what each came to, in order; what ``run_id`` has completed before is not run again.
+
+        Rows and their keys are made in this thread.
+        """
+        made = deque[Any]()
+        feed = RowFeed(rows if key is None else _with_keys(rows, key, made.append))
+        made_key = None if key is None else lambda _: made.popleft()
+        return self._each(self._async.map(feed, run_id=run_id, key=made_key, options=options, **more), feed)
 
     def create_job_chain(
         self, steps: Sequence[Any], options: Options = None, *, stop_on_error: bool = True, **more: Any
     ) -> JobChain:
         """Submit jobs that run one after the other; return their ids."""
-        return self._run(self._async.create_job_chain(steps, options, stop_on_error=stop_on_error, **more))
+        return self._run(self._async.create_job_chain(read_here(steps), options, stop_on_error=stop_on_error, **more))
 
     def submit_graph(self, nodes: Mapping[str, Any], options: Options = None, **more: Any) -> JobGraph:
         """Submit jobs that wait for each other; return their ids by name."""
-        return self._run(self._async.submit_graph(nodes, options, **more))
+        return self._run(self._async.submit_graph(_with_needs(nodes), options, **more))
 
     def get_graph_status(self, graph_id: str) -> GraphInfo:
         """Return how a chain or a graph stands, step by step. A notebook shows it as a picture."""
@@ -128,7 +138,7 @@ class AIJobOrchestrator:
         timeout: float | None = None,
     ) -> Any:
         """Wait for jobs and return ``fn(results)``, which runs as a Ray task."""
-        return self._run(self._async.fan_in(job_ids, fn, on_error=on_error, timeout=timeout))
+        return self._run(self._async.fan_in(read_here(job_ids), fn, on_error=on_error, timeout=timeout))
 
     def fan_in_job(
         self,
@@ -140,7 +150,8 @@ class AIJobOrchestrator:
         **more: Any,
     ) -> str:
         """Submit one more job that gets all results; return its id."""
-        return self._run(self._async.fan_in_job(job_ids, payload_template, options, on_error=on_error, **more))
+        call = self._async.fan_in_job(read_here(job_ids), payload_template, options, on_error=on_error, **more)
+        return self._run(call)
 
     def result_ref(self, job_id: str) -> Any:
         """Return a Ray ObjectRef of a job's JobResult, for tasks of your own."""
@@ -165,3 +176,21 @@ async def _next(results: AsyncIterator[_T]) -> list[_T]:
     async for each in results:
         return [each]
     return []
+
+
+def _with_keys(rows: Rows, key: Key, keep: Callable[[Any], None]) -> Iterator[AnyPayload]:
+    """Yield the rows, and give the key of each to ``keep``."""
+    for row in read_rows(rows):
+        keep(key(row))
+        yield row
+
+
+def _with_needs(nodes: Any) -> Any:
+    """Return the nodes of a graph with their lists of needs read; what is no node as it is."""
+    if not isinstance(nodes, Mapping):
+        return nodes
+    return {name: _read_needs(node) if isinstance(node, Mapping) else node for name, node in nodes.items()}
+
+
+def _read_needs(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {**node, **{field: read_here(node[field]) for field in ("depends_on", "dependsOn") if field in node}}

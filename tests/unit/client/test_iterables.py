@@ -7,7 +7,8 @@ may stand only where order has no meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -15,14 +16,16 @@ import pytest
 
 from aiqueue import protocol
 from aiqueue.client.adapter import AsyncAIQueueAdapter
+from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.errors import AIQueueError, ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator import AIJobOrchestrator, AsyncAIJobOrchestrator
 from aiqueue.orchestrator.handles import checked_inputs
 from aiqueue.testing.in_process import InProcessTransport
 from aiqueue.testing.jobs import chat, completion
 from aiqueue.validation import validate_job_payload
 from tests.tools.client_harness import ClientHarness
-from tests.unit.client.test_odd_values import all_of
+from tests.unit.client.test_odd_values import all_of, answer_of, blocking
+from tests.unit.client.test_sync_adapter import Connected
 
 _RECORDED = ("submit", "get_jobs", "get_states", "cancel", "delete_dead_letters")
 SHAPES: dict[str, Callable[[Iterable[Any]], Any]] = {
@@ -143,3 +146,52 @@ def test_a_set_of_ids_is_refused_for_every_fan_in() -> None:
 @pytest.mark.parametrize("place", UNORDERED)
 async def test_a_set_is_taken_where_the_order_has_no_meaning(place: str) -> None:
     assert (await outcome(UNORDERED[place], set))[1] == (await outcome(UNORDERED[place], list))[1]
+
+
+def blocking_outcome(place: Place, shape: Callable[[Any, list[Any]], Any]) -> tuple[list[bytes], str]:
+    """As ``outcome``, of the blocking client; ``shape`` is given that client too."""
+    connected = Connected()
+    try:
+        client: Any = connected.adapter
+        orchestrator: Any = AIJobOrchestrator(client)
+        connected.work()
+        ids = client.submit_jobs(PAYLOADS)
+        client.wait_all(ids)
+        client.run(connected.system.polled())
+        asked = record(connected.system.transport)
+        error = ""
+        try:
+            answer_of(lambda: place(client, orchestrator, lambda items: shape(client, list(items)), ids))
+        except AIQueueError as raised:
+            error = type(raised).__name__
+        submits = [call for call in asked if call.startswith(b"submit")]
+        return without_ids(submits or dict.fromkeys(asked)), error
+    finally:
+        connected.close()
+
+
+def through_a_connection(client: AIQueueAdapter, items: list[Any]) -> Iterator[Any]:
+    """Return items in the order of a database that is for this thread alone; the client is called in between."""
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE rows (place)")
+    database.executemany("INSERT INTO rows VALUES (?)", [(place,) for place in range(len(items))])
+
+    def read() -> Iterator[Any]:
+        for (place,) in database.execute("SELECT place FROM rows ORDER BY place"):
+            client.ping()
+            yield items[place]
+
+    return read()
+
+
+@pytest.mark.parametrize("place", blocking(ORDERED | UNORDERED))
+def test_what_calls_the_blocking_client_when_it_is_read_has_the_outcome_of_the_list(place: str) -> None:
+    call = (ORDERED | UNORDERED)[place]
+    wanted = blocking_outcome(call, lambda client, items: items)
+    assert wanted[1] in ("", "DeadLetterNotFound")
+    assert blocking_outcome(call, through_a_connection) == wanted
+
+
+@pytest.mark.parametrize("place", blocking(ORDERED))
+def test_a_set_is_refused_by_the_blocking_client_too(place: str) -> None:
+    assert blocking_outcome(ORDERED[place], lambda client, items: set(items)) == ([], "ValidationError")

@@ -6,9 +6,11 @@ Every public method gets odd values in every place, while another caller of the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
@@ -16,11 +18,15 @@ import pytest
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import AIQueueError, ValidationError
 from aiqueue.ids import new_job_ids
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator import AIJobOrchestrator, AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import chat
 from aiqueue.views import JobInfo
 from tests.tools.client_harness import ClientHarness
+from tests.unit.client.test_loop_thread import in_thread
+from tests.unit.client.test_sync_adapter import Connected, connected
 
+__all__ = ["connected"]
+T = TypeVar("T")
 NOBODY = new_job_ids(1)[0]
 
 
@@ -78,7 +84,7 @@ async def listen(client: AsyncAIQueueAdapter, name: Any) -> None:
 
 
 async def all_of(results: Any) -> list[Any]:
-    return [each async for each in results]
+    return [each async for each in results] if hasattr(results, "__aiter__") else list(results)
 
 
 CALLS: dict[str, Call] = {
@@ -217,6 +223,36 @@ async def test_an_odd_value_is_answered_or_refused_by_name_and_holds_up_nobody(p
                 assert error is None or isinstance(error, AIQueueError), f"{place}: {what}: {error!r:.300}"
                 assert not isinstance(error, ValidationError) or all(item.field for item in error.errors)
                 assert (await beside).text == "Hi there", f"{place}: {what}"
+
+
+#: Nothing of these is in the blocking client.
+_ASYNCHRONOUS = ("check_jobs", "events", "results_page", "scope")
+
+
+def blocking(calls: Mapping[str, T]) -> dict[str, T]:
+    """Return those of a table that the blocking client has too."""
+    return {name: call for name, call in calls.items() if not any(word in name for word in _ASYNCHRONOUS)}
+
+
+def answer_of(call: Callable[[], Any]) -> Any:
+    """Return what a call of the blocking client returns, in a thread: it must not take the tests with it."""
+
+    def answer() -> Any:
+        answered: Any = call()
+        return asyncio.run(answered) if inspect.isawaitable(answered) else answered
+
+    return in_thread(answer).result(60)
+
+
+@pytest.mark.parametrize("place", blocking(CALLS))
+def test_an_odd_value_is_answered_or_refused_by_name_by_the_blocking_client(place: str, connected: Connected) -> None:
+    connected.work()
+    orchestrator: Any = AIJobOrchestrator(connected.adapter)
+    client: Any = connected.adapter
+    for what, value in ODD.items():
+        with contextlib.suppress(AIQueueError):
+            answer_of(lambda value=value: CALLS[place](client, orchestrator, value))
+        assert client.submit_job_with_callback(chat()).text == "Hi there", f"{place}: {what}"
 
 
 def test_every_method_that_takes_something_is_tried() -> None:

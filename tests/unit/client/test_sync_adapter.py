@@ -135,6 +135,36 @@ def test_ends_are_told_one_by_one(connected: Connected) -> None:
     assert {info.job_id for info in told} == set(job_ids)
 
 
+def test_who_is_told_of_ends_runs_in_the_callers_thread_and_may_call_the_adapter(
+    connected: Connected, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[threading.Thread, str]] = []
+
+    def look(info: JobInfo) -> None:
+        again = connected.adapter.get_job_status(info.job_id)
+        told.append((threading.current_thread(), again.status if again else "unknown"))
+        raise LookupError("of one end")
+
+    connected.work()
+    job_ids = connected.adapter.submit_jobs([chat()] * 3)
+    assert [info.job_id for info in connected.adapter.wait_all(job_ids, look)] == job_ids
+    assert told == [(threading.current_thread(), "completed")] * 3
+    assert caplog.text.count("LookupError: of one end") == 3
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_who_is_told_of_an_end_may_end_the_program(connected: Connected, error: type[BaseException]) -> None:
+    def end(info: JobInfo) -> None:
+        raise error
+
+    job_id = connected.adapter.submit_job(chat())
+    connected.adapter.cancel_job(job_id)
+    both = [job_id, connected.adapter.submit_job(chat())]  # of which one never ends
+    with ThreadPoolExecutor(1) as pool:
+        assert isinstance(pool.submit(connected.adapter.wait_all, both, end).exception(WAIT_S), error)
+    connected.adapter.ping()
+
+
 def test_a_listener_may_call_the_adapter_and_one_that_raises_stops_no_other(
     connected: Connected, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -143,6 +173,10 @@ def test_a_listener_may_call_the_adapter_and_one_that_raises_stops_no_other(
     @connected.adapter.on("job:completed")
     def stumble(event: JobEvent) -> None:
         raise ZeroDivisionError
+
+    @connected.adapter.on("job:completed")
+    def leave(event: JobEvent) -> None:
+        raise SystemExit("is no way to end the program from here")
 
     @connected.adapter.on("job:completed")
     def look(event: JobEvent) -> None:
@@ -154,6 +188,7 @@ def test_a_listener_may_call_the_adapter_and_one_that_raises_stops_no_other(
     connected.adapter.submit_job(chat())
     assert [heard.get(timeout=WAIT_S) for _ in range(2)] == ["completed", "completed"]
     assert "ZeroDivisionError" in caplog.text
+    assert "SystemExit" in caplog.text
 
 
 def test_a_listener_that_was_taken_off_hears_no_more(connected: Connected) -> None:

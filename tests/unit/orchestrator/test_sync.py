@@ -58,6 +58,23 @@ def test_rows_are_read_in_the_callers_thread(orchestrator: AIJobOrchestrator) ->
     assert read_in == {threading.get_ident()}
 
 
+@pytest.mark.timeout(60)  # it would wait for ever
+def test_keys_are_made_in_the_callers_thread(queue: Beside, orchestrator: AIJobOrchestrator) -> None:
+    adapter, made_in = orchestrator._adapter, set[int]()
+
+    def key(row: Any) -> str:
+        made_in.add(threading.get_ident())
+        adapter.ping()
+        return f"{adapter.get_stats().total_jobs}-{row['messages'][0]['content']}"
+
+    queue.add_worker()
+    results = list(orchestrator.map(numbers(1_002), run_id="run", key=key))
+    assert [each.key.partition("-")[2] for each in results] == [str(number) for number in range(1_002)]
+    assert made_in == {threading.get_ident()}
+    with pytest.raises(LookupError):
+        list(orchestrator.map(numbers(2), run_id="other", key=lambda row: {}[row["type"]]))
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, LookupError])
 def test_what_ends_the_rows_comes_to_the_caller_and_leaves_nothing(
     queue: Beside, orchestrator: AIJobOrchestrator, error: type[BaseException]
