@@ -116,7 +116,8 @@ class EventFeed:
         self._widened.set()
 
     def _start(self) -> None:
-        if self._task is None:
+        """Poll, also where the program has ended the task that did, as one that cancels all its tasks."""
+        if self._task is None or (self._task.done() and not self._stopping):
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:

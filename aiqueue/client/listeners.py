@@ -190,7 +190,9 @@ class Listeners:
     def _call(self, listener: Listener, event: AnyEvent) -> None:
         try:
             answer = listener(event)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # CancelledError too: nothing is awaited here, so it is the listener's own
             _log.exception("listener %r failed on event %d, %s", listener, event.number, event.name)
             return
         if inspect.isawaitable(answer):
