@@ -257,7 +257,8 @@ class AsyncAIJobOrchestrator:
 
         ``results`` are JobResults in the order of ``job_ids``. ``on_error``: ``fail`` raises DependencyFailed when one
         did not complete, ``skip`` leaves it out, ``include`` puts its JobError in its place. Raises JobNotFound,
-        TimeoutError after ``timeout`` seconds, AggregationFailed with the traceback of what ``fn`` raised.
+        RecordUnreadable for a result that can't be read (but with ``include``), TimeoutError after ``timeout`` seconds,
+        AggregationFailed with the traceback of what ``fn`` raised.
         """
         from aiqueue.orchestrator.ray_tasks import aggregate  # with Ray, a second to import
 

@@ -10,10 +10,13 @@ from msgspec.structs import replace
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import InvalidRequest, JobNotFound, QueueUnavailable, RecordUnreadable, ValidationError
-from aiqueue.orchestrator import result_reader
+from aiqueue.orchestrator import ray_tasks, result_reader
 from aiqueue.orchestrator.result_reader import ResultReader, value_of
+from aiqueue.protocol import JobView
+from aiqueue.results import JobResult
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
+from tests.tools.odd_rows import spoil
 from tests.tools.turns import until
 
 
@@ -91,3 +94,39 @@ async def test_a_result_whose_row_is_damaged_is_an_error_with_a_name(
     assert view is not None
     found = value_of(replace(view, **damaged))
     assert isinstance(found, RecordUnreadable)
+
+
+@pytest.mark.parametrize("damage", ["result", "row"])
+async def test_a_fan_in_leaves_out_no_result_that_can_not_be_read(
+    damage: str, system: ClientHarness, client: AsyncAIQueueAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await system.work()
+    ids = await client.submit_jobs([chat(str(n)) for n in range(3)])
+    await client.wait_all(ids)
+    read = system.transport.get_jobs
+
+    async def damaged(asked: list[str], **more: Any) -> list[JobView | None]:
+        views = await read(asked, **more)
+        return [replace(view, result=b"\xff") if view and view.id == ids[1] else view for view in views]
+
+    if damage == "result":
+        monkeypatch.setattr(system.transport, "get_jobs", damaged)
+    else:
+        spoil(system.queue.memory, {("jobs", ids[1])})
+    monkeypatch.setattr(ray_tasks, "RayTransport", lambda namespace: system.transport)
+    for on_error in ("fail", "skip"):
+        with pytest.raises(RecordUnreadable, match=ids[1]):
+            await ray_tasks._values("namespace", ids, on_error)
+    found = await ray_tasks._values("namespace", ids, "include")
+    assert [type(value) for value in found] == [JobResult, RecordUnreadable, JobResult]
+
+
+async def test_a_fan_in_that_skips_leaves_out_a_job_that_failed(
+    system: ClientHarness, client: AsyncAIQueueAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await system.work()
+    done, cancelled = await client.submit_job(chat()), await client.submit_job(chat(), {"delay": 1_000_000})
+    await client.wait(done)
+    await client.cancel_job(cancelled)
+    monkeypatch.setattr(ray_tasks, "RayTransport", lambda namespace: system.transport)
+    assert len(await ray_tasks._values("namespace", [done, cancelled], "skip")) == 1
