@@ -1,6 +1,7 @@
 """What a client says to the queue, encoded and decoded, whatever carries the calls.
 
-What is harmless twice (look-ups, cancels) is asked again while the queue restarts; nothing else is.
+What is harmless twice (look-ups, cancels) is asked again while the queue restarts; nothing else is. The answer to a
+repeat says what the calls did together: the one whose answer was lost may have been carried out.
 """
 
 from __future__ import annotations
@@ -71,7 +72,16 @@ class QueueCalls(ABC):
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs."""
-        return protocol.decode_cancel_replies(await self._ask("cancel", protocol.encode(ids)))
+        sent = protocol.encode(ids)
+        try:
+            return protocol.decode_cancel_replies(await self._call("cancel", sent))
+        except QueueNotRunning:
+            raise
+        except QueueUnavailable:
+            replies = protocol.decode_cancel_replies(await self._ask("cancel", sent))
+        for reply in replies:  # the call that got no answer may have been the one that stopped it
+            reply.cancelled |= reply.status == "cancelled"
+        return replies
 
     async def list_dead_letters(self, call: DeadLettersCall) -> DeadLettersReply:
         """Return dead letters, the newest first."""
@@ -79,7 +89,15 @@ class QueueCalls(ABC):
 
     async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
-        return protocol.decode_ids(await self._ask("delete_dead_letters", protocol.encode(ids)))
+        sent, there = protocol.encode(ids), await self._dead_letters_of(ids)
+        try:
+            return protocol.decode_ids(await self._call("delete_dead_letters", sent))
+        except QueueNotRunning:
+            raise
+        except QueueUnavailable:
+            await self._ask("delete_dead_letters", sent)
+        gone = there - await self._dead_letters_of(ids)  # the call that got no answer may have been the one that did it
+        return [job_id for job_id in dict.fromkeys(ids) if job_id in gone]
 
     async def schedules(self, call: SchedulesCall) -> SchedulesReply:
         """Add, list, pause, resume, remove or run schedules."""
@@ -121,6 +139,10 @@ class QueueCalls(ABC):
         if name not in protocol.ANNOUNCED:
             raise ValueError(f"unknown event {name!r}; there are: {', '.join(sorted(protocol.ANNOUNCED))}")
         await self._call("announce", name, protocol.encode(data))
+
+    async def _dead_letters_of(self, ids: Sequence[str]) -> set[str]:
+        states = await self.get_states(ids)
+        return {job_id for job_id, state in zip(ids, states, strict=True) if state == "dead_letter"}
 
     async def _ask(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         """As ``_call``, for what may be asked twice: goes on asking while the queue restarts."""
