@@ -13,6 +13,7 @@ be absent. Payloads are the providers' own: in ``config`` too ``3.0`` is no inte
 
 from __future__ import annotations
 
+from operator import index
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler
@@ -62,10 +63,13 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
 def level_or_number(value: Any) -> Any:
-    """Refuse a flag and a fraction: ``True`` equals 1, the number of a level."""
-    if isinstance(value, bool | float):
+    """Return a whole number, also one of numpy's, as an int. Refuse a flag and a fraction: ``True`` equals 1."""
+    if type(value).__name__ in _BOOLS or isinstance(value, float):
         raise ValueError("priority is a level's name or number")
-    return value
+    try:
+        return index(value)
+    except TypeError:
+        return value
 
 
 def level(value: Any) -> Any:

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from aiqueue import texts
 from aiqueue.errors import FieldError, PayloadTooLarge, ValidationError
+from aiqueue.iterables import is_iterable
 from aiqueue.json_text import encode
 from aiqueue.models import PAYLOAD, AIJobType, ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.protocol import ProviderEntry, Welcome
@@ -166,7 +167,7 @@ class PayloadChecker:
 
     def check_in_parts(self, payloads: Iterable[Mapping[str, Any] | Payload]) -> Parts[list[CheckedPayload]]:
         """As ``check_all``, in parts."""
-        if isinstance(payloads, str | bytes | Mapping | pydantic.BaseModel) or not isinstance(payloads, Iterable):
+        if isinstance(payloads, str | bytes | Mapping | pydantic.BaseModel) or not is_iterable(payloads):
             message = f"must be a list of payloads, not {type(payloads).__name__}: give a list, also for one"
             raise ValidationError([FieldError("jobs", message)])
         pace = Pace(_PART)

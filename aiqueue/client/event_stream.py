@@ -21,6 +21,7 @@ from aiqueue.client.subscriptions import Interest, Subscription, Subscriptions
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, QueueUnavailable, StartError, ValidationError
 from aiqueue.ids import new_id
+from aiqueue.iterables import is_iterable
 from aiqueue.protocol import Event, EventsCall
 from aiqueue.texts import plain
 
@@ -194,7 +195,7 @@ class EventStream:
 
 
 def _known(names: object) -> frozenset[str]:
-    if not isinstance(names, Iterable):
+    if not is_iterable(names):
         raise ValidationError([FieldError("names", f"must be a list of names of events, not {type(names).__name__}")])
     wanted = [plain(name) if isinstance(name, str) else name for name in names]
     for name in wanted:

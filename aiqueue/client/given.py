@@ -7,7 +7,7 @@ be looked up may be any text: a journal may hold older ones than today's bounds 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
 from operator import index
@@ -15,6 +15,7 @@ from typing import Any, SupportsIndex
 from uuid import UUID
 
 from aiqueue.errors import FieldError, ValidationError
+from aiqueue.iterables import is_iterable
 from aiqueue.texts import plain
 from aiqueue.views import JobInfo
 
@@ -51,7 +52,7 @@ def job_id(given: object, field: str = "job_id") -> str:
 
 def job_ids(given: object, field: str = "job_ids") -> list[str]:
     """Return the ids in a list, or in any iterable; see ``job_id``. Raises ValidationError, which names the place."""
-    if isinstance(given, str | bytes | Mapping | JobInfo) or not isinstance(given, Iterable):
+    if isinstance(given, str | bytes | Mapping | JobInfo) or not is_iterable(given):
         hint = "the ids of a graph are its values()" if isinstance(given, Mapping) else "give a list, also for one"
         raise _wrong(field, f"must be a list of job ids, not {type(given).__name__}: {hint}")
     return [job_id(each, f"{field}.{at}") for at, each in enumerate(given)]
@@ -64,13 +65,9 @@ def read_here(items: Any) -> Any:
     would hold up everything, itself included.
     """
     as_it_is = isinstance(items, str | bytes | list | tuple | set | frozenset | Mapping) or hasattr(items, "model_dump")
-    if as_it_is or not isinstance(items, Iterable):
+    if as_it_is or not is_iterable(items):
         return items
-    try:
-        iterator = iter(items)
-    except TypeError:  # of numpy's arrays of no dimension
-        return items
-    return list(iterator)
+    return list(items)
 
 
 def in_order(field: str, given: object) -> None:

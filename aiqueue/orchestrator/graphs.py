@@ -13,6 +13,7 @@ from aiqueue.client.adapter import AnyPayload
 from aiqueue.client.given import in_order
 from aiqueue.engine.dependencies import ON_ERROR, excess
 from aiqueue.errors import FieldError, ValidationError
+from aiqueue.iterables import is_iterable
 from aiqueue.protocol import Need
 from aiqueue.templates import Reference, references
 from aiqueue.texts import check_step, is_number, plain
@@ -68,7 +69,7 @@ def chain_in_parts(steps: Sequence[AnyPayload | Mapping[str, Any]], *, stop_on_e
     Raises ValidationError: no step, a name twice or that is another step's place, a template that names what does not
     come before, too many needs.
     """
-    if isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Iterable):
+    if isinstance(steps, str | bytes | Mapping) or not is_iterable(steps):
         raise ValidationError([FieldError("steps", f"must be a list of payloads, not {type(steps).__name__}")])
     in_order("steps", steps)
     steps = list(steps)
@@ -163,7 +164,7 @@ def _order(needed: Mapping[str, Collection[str]]) -> Parts[list[str]]:
 def _count_needs(node: Any) -> int:
     """Return how many others a node says that it needs; 0 for what is no node: ``_parents`` refuses that."""
     given = _field(node, "depends_on", "dependsOn", ()) if isinstance(node, Mapping) else ()
-    return len(given) if isinstance(given, Sized) and not isinstance(given, str) else 0
+    return len(given) if is_iterable(given) and isinstance(given, Sized) and not isinstance(given, str) else 0
 
 
 def _check_edges(field: str, counts: Iterable[int]) -> None:
@@ -220,7 +221,7 @@ def _depends_on(where: str, node: Mapping[str, Any], errors: list[FieldError]) -
     given = _field(node, "depends_on", "dependsOn", ())
     if isinstance(given, str):
         return [given]
-    names: list[Any] = list(given) if isinstance(given, Iterable) else [None]  # read once: it may be an iterator
+    names: list[Any] = list(given) if is_iterable(given) else [None]  # read once: it may be an iterator
     if not all(isinstance(name, str) for name in names):
         errors.append(FieldError(f"{where}.depends_on", "must be a list of names of nodes"))
         return []

@@ -14,6 +14,7 @@ import msgspec
 
 from aiqueue.client.adapter import AnyPayload
 from aiqueue.errors import FieldError, ValidationError
+from aiqueue.iterables import is_iterable
 
 Rows = Iterable[AnyPayload] | str | PathLike[str]
 
@@ -38,7 +39,7 @@ def read_rows(rows: Rows) -> Iterator[AnyPayload]:
         yield from _lines(Path(rows))
     elif isinstance(rows, Mapping):
         raise ValidationError([FieldError("jobs", "is one payload: give a list of them")])
-    elif isinstance(rows, Iterable):
+    elif is_iterable(rows):
         yield from rows
     else:
         message = f"is {type(rows).__name__}: give a list or an iterator of payloads, or the path of a JSONL file"

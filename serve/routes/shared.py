@@ -126,6 +126,8 @@ def json_response(value: msgspec.Struct, status: int = 200, headers: dict[str, s
 
 def parse_job_id(text: str) -> str:
     """Return an id in its one spelling. What is no UUID is no job's id, and needs no question."""
+    if not text.isascii():  # UUID takes the digits of other scripts
+        raise JobNotFound(text[:64])
     try:
         return str(UUID(text))
     except ValueError:

@@ -67,9 +67,11 @@ async def test_a_job_is_shown_in_camel_case(client: httpx.AsyncClient) -> None:
     }
 
 
-async def test_an_id_in_capitals_finds_the_same_job(client: httpx.AsyncClient) -> None:
+async def test_an_id_in_capitals_finds_the_same_job_and_in_other_digits_none(client: httpx.AsyncClient) -> None:
     job_id = (await client.post("/ai/jobs", json={"payload": chat()})).json()["jobId"]
     assert (await client.get(f"/ai/jobs/{job_id.upper()}")).json()["jobId"] == job_id
+    arabic = "".join(chr(0x660 + int(each)) if each in "0123456789" else each for each in job_id)
+    assert is_problem(await client.get(f"/ai/jobs/{arabic}"), 404, "job_not_found")
 
 
 @pytest.mark.parametrize(

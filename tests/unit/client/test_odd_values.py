@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
+import numpy as np
 import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
@@ -68,6 +69,7 @@ ODD: dict[str, Any] = {
     "a moment": datetime(2030, 1, 1, tzinfo=UTC),
     "a uuid": UUID(NOBODY),
     "a type": JobInfo,
+    "an array without a dimension": np.array("abc"),
 }
 
 Call = Callable[[AsyncAIQueueAdapter, AsyncAIJobOrchestrator, Any], Awaitable[Any]]

@@ -47,6 +47,18 @@ async def test_the_retries_of_a_redrive_are_sent_as_the_number_they_mean(
     assert view.header.max_retries == 3
 
 
+@pytest.mark.parametrize("given", [10, np.int64(10), np.uint8(10)])
+async def test_the_number_of_a_level_may_be_numpys_everywhere(given: Any, client: AsyncAIQueueAdapter) -> None:
+    job = await client.get_job_status(await client.submit_job(chat(), {"priority": given}))
+    assert job is not None
+    assert job.priority == "high"
+    assert (await client.schedules.add(chat(), "a", "@daily", priority=given)).priority == "high"
+    assert (await client.schedules.add(chat(), "b", "@daily", options={"priority": given})).priority == "high"
+    for flag in (True, np.bool_(True), np.float64(10.0)):
+        with pytest.raises(ValidationError, match="priority"):
+            await client.submit_job(chat(), {"priority": flag})
+
+
 @pytest.mark.parametrize("part", ["attempts", "metadata", "payload"])
 async def test_a_damaged_dead_letter_is_shown_and_its_redrive_refused_by_name(
     part: str, system: ClientHarness, client: AsyncAIQueueAdapter, monkeypatch: pytest.MonkeyPatch
