@@ -24,6 +24,7 @@ from pydantic import (
     Strict,
     TypeAdapter,
     field_validator,
+    model_validator,
 )
 from pydantic import Tag as UnionTag
 from pydantic.alias_generators import to_camel
@@ -31,7 +32,7 @@ from pydantic.alias_generators import to_camel
 from aiqueue import texts
 from aiqueue.json_text import encode
 from aiqueue.levels import AIJobPriority
-from aiqueue.strict_fields import NULL_IS_ABSENT, Flag, level, level_or_number, number
+from aiqueue.strict_fields import NULL_IS_ABSENT, Flag, level, level_or_number, number, without_null
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 #: Strict: bytes would pass for text, and then be stored as base64.
@@ -180,6 +181,16 @@ class JobOptions(_Model):
     job_id: UUID | None = Field(None, description="chosen by the caller; a second submit of the same job is the first")
 
     _numbers = field_validator("max_retries", "timeout", "delay", "expires_in", "start_timeout", mode="before")(number)
+    _nulls = model_validator(mode="before")(without_null("priority"))
+
+    def at_level(self, beside: AIJobPriority | int | None) -> JobOptions:
+        """Return the options with the priority that stands beside them. Raises ValueError if they have another."""
+        if beside is None:
+            return self
+        wanted = level(beside)
+        if "priority" in self.model_fields_set and self.priority is not wanted:
+            raise ValueError(f"{wanted} here, but {self.priority} in options: give one of them")
+        return self.model_copy(update={"priority": wanted})
 
     @field_validator("timeout", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ be absent. Payloads are the providers' own: in ``config`` too ``3.0`` is no inte
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from operator import index
 from typing import Annotated, Any
 
@@ -51,6 +52,17 @@ def _given(value: Any) -> Any:
 
 
 NULL_IS_ABSENT = _NullIsAbsent()  #: the last of a field's annotations
+
+
+def without_null(field: str) -> Callable[[Any], Any]:
+    """Return a validator that leaves ``field`` out if it is null: pydantic counts it among the fields that were set."""
+
+    def leave_out(given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get(field, "") is None:
+            return {name: value for name, value in given.items() if name != field}
+        return given
+
+    return leave_out
 
 
 def _said(value: Any) -> str:

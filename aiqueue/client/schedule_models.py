@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_val
 
 from aiqueue import cron, texts
 from aiqueue.engine.schedule_records import ScheduleRun, ScheduleView
-from aiqueue.levels import LEVELS, NUMERIC_ALIASES, AIJobPriority
+from aiqueue.levels import LEVELS
 from aiqueue.models import JobOptions, JobPayload, PriorityBeside, Text
 from aiqueue.strict_fields import NULL_IS_ABSENT, Flag, number
 from aiqueue.views import moment
@@ -82,13 +82,7 @@ class ScheduleDefinition(BaseModel):
 
     def job_options(self) -> JobOptions:
         """Return the options of its jobs. Raises ValueError where a priority is given twice and differs."""
-        if self.priority is None:
-            return self.options
-        is_level = isinstance(self.priority, AIJobPriority)
-        level = self.priority if is_level else NUMERIC_ALIASES[int(self.priority)]
-        if "priority" in self.options.model_fields_set and self.options.priority is not level:
-            raise ValueError(f"{level} here, but {self.options.priority} in options: give one of them")
-        return self.options.model_copy(update={"priority": level})
+        return self.options.at_level(self.priority)
 
 
 class ScheduleBody(ScheduleDefinition):

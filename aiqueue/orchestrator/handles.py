@@ -71,6 +71,7 @@ def checked_inputs(job_ids: object, on_error: object) -> tuple[list[str], str]:
     ids = given.job_ids(job_ids)
     if not ids:
         raise ValidationError([FieldError("job_ids", "is empty: a fan-in is over at least one job")])
+    on_error = "fail" if on_error is None else on_error
     if not isinstance(on_error, str) or on_error not in ON_ERROR:
         raise ValidationError([FieldError("on_error", f"must be one of {', '.join(sorted(ON_ERROR))}")])
     return ids, plain(on_error)

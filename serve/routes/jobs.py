@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from aiqueue.errors import FieldError, JobNotFound, ValidationError
-from aiqueue.levels import NUMERIC_ALIASES, AIJobPriority
 from aiqueue.models import BatchBody, JobOptions, SubmitBody
 from aiqueue.views import Cancellation, JobInfo
 from serve.bodies import parse_batch, parse_body
@@ -149,13 +148,10 @@ OPERATIONS = (
 
 def _options(body: SubmitBody) -> JobOptions:
     """Return the job's options with the priority that stands beside the payload."""
-    if body.priority is None:
-        return body.options
-    level = body.priority if isinstance(body.priority, AIJobPriority) else NUMERIC_ALIASES[body.priority]
-    if "priority" in body.options.model_fields_set and body.options.priority is not level:
-        message = f"{level} here, but {body.options.priority} in options: give one of them"
-        raise ValidationError([FieldError("priority", message)])
-    return body.options.model_copy(update={"priority": level})
+    try:
+        return body.options.at_level(body.priority)
+    except ValueError as error:
+        raise ValidationError([FieldError("priority", str(error))]) from None
 
 
 def _with_key(request: Request, options: JobOptions) -> JobOptions:

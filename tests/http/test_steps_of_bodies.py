@@ -13,7 +13,7 @@ from aiqueue.client.schedule_models import ScheduleBody
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchBody, ChainBody, FanInBody, GraphBody, SubmitBody
 from aiqueue.testing.jobs import chat
-from serve import bodies
+from serve import bodies, body_fields
 from serve.bodies import PART_BYTES, parse_batch, parse_body, parse_chain, parse_graph
 from serve.routes.dead_letters import DeleteBody, RedriveBody, RedrivePatch
 from tests.http.conftest import fields_of
@@ -220,3 +220,12 @@ def test_an_object_with_names_of_the_callers_own_is_kept_whole(name: str) -> Non
     config, options = ({"extra_body": MANY}, {}) if name == "extra_body" else ({}, {"metadata": MANY})
     body = parse_body(SubmitBody, json.dumps({"payload": chat("x") | {"config": config}, "options": options}).encode())
     assert (body.payload.config.extra_body or body.options.metadata) == MANY
+
+
+def test_a_body_of_nothing_but_numbers_is_not_looked_through_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[object] = []
+    monkeypatch.setattr(body_fields, "decode", lambda raw, kind: decoded.append(kind))
+    raw = json.dumps({"payload": chat() | {"messages": [1] * 100_000}}).encode()
+    with pytest.raises(ValidationError):
+        parse_body(SubmitBody, raw)
+    assert decoded == []

@@ -166,3 +166,17 @@ async def test_a_priority_is_taken_or_refused_alike_wherever_it_stands(given: ob
     good = {1: "low", 15: "urgent", "high": "high", None: "medium"}
     known = given is None or type(given) in (int, str)
     assert levels == [good.get(given, "refused") if known else "refused"] * 4  # type: ignore[call-overload]
+
+
+async def test_a_priority_that_is_null_in_options_leaves_the_one_beside_them(rig: Rig) -> None:
+    beside = {"priority": "high", "options": {"priority": None}}
+    job = await rig.http.post("/ai/jobs", json=BODIES[SubmitBody] | beside)
+    schedule = await rig.http.post("/ai/schedules", json=BODIES[ScheduleBody] | beside)
+    assert (await rig.http.get(f"/ai/jobs/{job.json()['jobId']}")).json()["priority"] == "high"
+    assert schedule.json()["priority"] == "high"
+
+
+async def test_a_fan_in_takes_null_for_no_policy_in_python_too(rig: Rig) -> None:
+    job_id = await rig.adapter.submit_job(chat())
+    orchestrator = AsyncAIJobOrchestrator(rig.adapter)
+    assert await orchestrator.fan_in_job([job_id], chat("{{results}}"), on_error=None)  # type: ignore[arg-type]
