@@ -95,8 +95,14 @@ class QueueCalls(ABC):
         except QueueNotRunning:
             raise
         except QueueUnavailable:
-            await self._ask("delete_dead_letters", sent)
+            failed: Exception | None = None
+            try:
+                await self._ask("delete_dead_letters", sent)
+            except Exception as error:  # as for a damaged row where no other dead letter is left
+                failed = error
         gone = there - await self._dead_letters_of(ids)  # the call that got no answer may have been the one that did it
+        if failed and not gone:
+            raise failed
         return [job_id for job_id in dict.fromkeys(ids) if job_id in gone]
 
     async def schedules(self, call: SchedulesCall) -> SchedulesReply:

@@ -180,7 +180,7 @@ class EventFeed:
     async def _poll(self) -> EventsReply | None:
         """Return the next events; None when what is wanted has grown meanwhile, so that the poll is out of date."""
         self._widened.clear()
-        call = self._call(_POLL_S)
+        call = self._call(self._poll_s())
         self._asks_for_all = call.all_owners and not call.names
         poll = asyncio.ensure_future(self._transport.events(call))
         widened = asyncio.ensure_future(self._widened.wait())
@@ -193,6 +193,11 @@ class EventFeed:
                 poll.cancel()
             elif not poll.done():
                 poll.add_done_callback(_ignore)  # the next poll sends it home; cancelling it would be a call more
+
+    def _poll_s(self) -> float:
+        """Return for how long to wait for events: not longer than until jobs are looked up again."""
+        left = self._look_again_at - asyncio.get_running_loop().time()
+        return min(_POLL_S, max(0.0, left)) if self._waiting.unsealed else _POLL_S
 
     def _wants_all(self) -> bool:
         return self.subscriptions.want_all or "*" in self._listened

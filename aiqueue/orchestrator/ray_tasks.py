@@ -16,8 +16,9 @@ from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
 
 from aiqueue.client import paging
+from aiqueue.client.look_ups import is_unread
 from aiqueue.client.ray_transport import RayTransport
-from aiqueue.errors import AggregationFailed, AIQueueError, FieldError, JobNotFound, RecordUnreadable, ValidationError
+from aiqueue.errors import AggregationFailed, AIQueueError, FieldError, JobNotFound, ValidationError
 from aiqueue.orchestrator.result_reader import ResultReader, Value, value_of
 from aiqueue.results import JobResult
 
@@ -103,7 +104,7 @@ def _call(function: Callable[[list[Any]], Any], *parts: list[Value]) -> tuple[st
 
 
 async def _values(namespace: str, job_ids: list[str], on_error: str) -> list[Value]:
-    """Return what jobs came to. Raises, except for ``include``, RecordUnreadable: such a job may have completed."""
+    """Return what jobs came to. Raises, except for ``include``, RecordUnreadable for one that may have completed."""
     transport = RayTransport(namespace)
     found: list[Value] = []
     for at in range(0, len(job_ids), _PAGE):
@@ -114,6 +115,6 @@ async def _values(namespace: str, job_ids: list[str], on_error: str) -> list[Val
             value = value_of(view)
             if isinstance(value, JobResult) or on_error == "include":
                 found.append(value)
-            elif on_error == "fail" or isinstance(value, RecordUnreadable):
+            elif on_error == "fail" or view.status == "completed" or is_unread(view):
                 raise value
     return found

@@ -18,6 +18,7 @@ from aiqueue.service.queue_service import QueueService
 from aiqueue.testing.in_process import InProcessTransport
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
+from tests.tools.odd_rows import spoil
 from tests.unit.client.test_dead_letters import dead_letter
 
 
@@ -88,6 +89,17 @@ async def test_a_delete_says_what_is_gone_whatever_answers_were_lost(
     assert await client.dead_letters.delete([*dead, done, gone_before]) == dead
     assert not lossy.lost
     assert await client.dead_letters.delete(dead) == []
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_a_damaged_row_beside_what_the_lost_call_deleted_hides_nothing(
+    lost: int, system: ClientHarness, client: AsyncAIQueueAdapter, lossy: Lossy
+) -> None:
+    await system.work()
+    good, damaged = [await dead_letter(system, client, max_retries=0) for _ in range(2)]
+    spoil(system.queue.memory, {("jobs", damaged)})
+    lossy.lost += ["delete_dead_letters"] * lost
+    assert await client.dead_letters.delete([good, damaged]) == [good]
 
 
 @pytest.mark.parametrize("lost", [0, 1])

@@ -130,3 +130,17 @@ async def test_a_fan_in_that_skips_leaves_out_a_job_that_failed(
     await client.cancel_job(cancelled)
     monkeypatch.setattr(ray_tasks, "RayTransport", lambda namespace: system.transport)
     assert len(await ray_tasks._values("namespace", [done, cancelled], "skip")) == 1
+
+
+async def test_a_fan_in_that_skips_leaves_out_a_job_that_failed_since_a_start_could_not_load_it(
+    system: ClientHarness, client: AsyncAIQueueAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await client.submit_jobs([chat(str(n)) for n in range(3)])
+    disk = system.queue.memory._disk
+    disk.states[disk.seqs[ids[1]]] = ("queued", b"\xc1 no progress")
+    await system.crash()
+    await system.work()
+    infos = await client.wait_all(ids)
+    assert [info.status for info in infos] == ["completed", "failed", "completed"]
+    monkeypatch.setattr(ray_tasks, "RayTransport", lambda namespace: system.transport)
+    assert len(await ray_tasks._values("namespace", ids, "skip")) == 2
