@@ -25,7 +25,7 @@ class Repeat(NamedTuple):
     """What a job repeats."""
 
     job_id: str
-    in_batch: bool  #: a retry of its batch made it, and not a redrive
+    batch_id: str  #: of the job that repeats it: a retry is in the batch of what it repeats, a redrive is not
 
 
 class _Way(NamedTuple):
@@ -78,9 +78,11 @@ class Successors:
                 repeat = repeats.get(successor_of(job.progress))
                 if repeat is None or repeat.job_id != job.id:  # another redrive has taken the place of this one
                     continue
-                is_deleted = job.state == JobState.FAILED and not repeat.in_batch
+                header = header_of(job.header)
+                is_retried = bool(repeat.batch_id) and header is not None and header.batch_id == repeat.batch_id
+                is_deleted = job.state == JobState.FAILED and not is_retried
                 (earlier if is_deleted else others).append(bare(job))
-                if is_deleted and (again := repeat_of(header_of(job.header))):
+                if is_deleted and (again := repeat_of(header)):
                     behind[job.id] = again
             if not behind:
                 break
@@ -145,7 +147,7 @@ class Successors:
 
 def repeat_of(header: JobHeader | None) -> Repeat | None:
     """Return what a job repeats by its header, which may be unreadable."""
-    return Repeat(header.redriven_from, bool(header.batch_id)) if header and header.redriven_from else None
+    return Repeat(header.redriven_from, header.batch_id) if header and header.redriven_from else None
 
 
 def bare(job: StoredJob) -> StoredJob:

@@ -17,7 +17,7 @@ from aiqueue.engine.records import decode_progress
 from aiqueue.engine.successors import DELETED
 from aiqueue.ids import id_of, next_try_of
 from aiqueue.protocol import BatchSpec, SubmitGroup, decode_header
-from aiqueue.testing.jobs import failed, group, header, submission
+from aiqueue.testing.jobs import failed, header, submission
 from aiqueue.testing.jobs import settings as queue_settings
 from tests.tools.gates import never_closed
 from tests.tools.service_harness import ServiceHarness
@@ -53,15 +53,20 @@ class Rows:
             if at < len(self.ids) and (new := next_try_of(self.ids[at])) not in self.ids:
                 await self.submit(f"batch {len(self.ids)}", new)
 
-    async def redrive(self, positions: Sequence[int]) -> None:
-        """Redrive what is a dead letter."""
+    async def redrive(self, positions: Sequence[int], *, is_step: bool = False) -> None:
+        """Redrive what is a dead letter; the redrive of a step of a chain is in a batch of its own."""
         for at in positions:
             job_id = self.ids[at % len(self.ids)]
             if self.queue.journal.states([job_id]).get(job_id) == "dead_letter":
-                new = f"redrive {len(self.ids)}"
-                again = replace(header(max_retries=0), redriven_from=job_id, idempotency_key=new)
-                await self._fail(group(submission(new, again)))
+                new, batch_id = f"redrive {len(self.ids)}", f"fan-in {len(self.ids)}" if is_step else ""
+                again = replace(header(max_retries=0), redriven_from=job_id, idempotency_key=new, batch_id=batch_id)
+                batch = BatchSpec(batch_id, kind="fan_in") if is_step else None
+                await self._fail(SubmitGroup([submission(new, again)], batch=batch))
                 self._heirs[job_id] = new
+
+    async def redrive_step(self, positions: Sequence[int]) -> None:
+        """Redrive as a client redrives steps."""
+        await self.redrive(positions, is_step=True)
 
     async def need(self, positions: Sequence[int]) -> None:
         """Let a live job begin, or cease, to need some."""
@@ -109,7 +114,7 @@ async def _check(acts: Sequence[tuple[str, list[int]]]) -> None:
 
 
 _ACTS = st.tuples(
-    st.sampled_from(["next_try", "redrive", "redrive", "need", "delete", "delete"]),
+    st.sampled_from(["next_try", "redrive", "redrive_step", "need", "delete", "delete"]),
     st.lists(st.integers(0, 7), min_size=1, max_size=3, unique=True),
 )
 
@@ -124,6 +129,10 @@ _ACTS = st.tuples(
 @example(acts=[("redrive", [0]), ("redrive", [3]), ("delete", [4]), ("delete", [3])])
 @example(acts=[("redrive", [0]), ("redrive", [3]), ("delete", [3, 4])])
 @example(acts=[("redrive", [0]), ("redrive", [3]), ("redrive", [4]), ("delete", [4]), ("delete", [3]), ("delete", [5])])
+@example(acts=[("redrive_step", [0]), ("redrive_step", [3]), ("delete", [3]), ("delete", [4])])
+@example(
+    acts=[("redrive", [0]), ("redrive_step", [3]), ("redrive", [4]), ("delete", [4]), ("delete", [3]), ("delete", [5])]
+)
 @example(acts=[("next_try", [0]), ("redrive", [0]), ("delete", [0, 4])])
 @example(acts=[("redrive", [0]), ("need", [0]), ("delete", [0]), ("delete", [3])])
 def test_a_deleted_dead_letter_that_is_kept_is_marked_and_a_retry_repeats_all_that_are_left(
