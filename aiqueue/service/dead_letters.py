@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
@@ -125,7 +125,7 @@ class DeadLetters:
         over_repeats = {job.id: repeats[job.id] for job in over if job.id in repeats}
         earlier, before = await self._successors.before(over_repeats)
         unused = {key: job_id for key, job_id in keys.items() if job_id not in living}
-        free = await self._free(unused, [job.seq for job in over])
+        free = await self._free(unused, repeats.keys(), [job.seq for job in over])
         facts = Facts(dead, earlier, before, living, tried, free=free)
         return facts, passed | {job.seq for job in (*dead, *earlier, *before)}
 
@@ -154,13 +154,15 @@ class DeadLetters:
             raise next(iter(broken.values()))
         return dead, keys, repeats
 
-    async def _free(self, keys: Mapping[str, str], seqs: Sequence[int]) -> list[tuple[str, str]]:
+    async def _free(self, keys: Mapping[str, str], redrives: Set[str], seqs: Sequence[int]) -> list[tuple[str, str]]:
         """Return the keys of jobs that were submitted alone, and of lists of which no other job is kept.
 
-        The key of a batch also stands for the batch. A key that can't be read stays in use.
+        The key of a batch also stands for the batch, except that of the redrive of a step: its batch is its own. A key
+        that can't be read stays in use.
         """
         found = await self._reads.keys(list(keys))
-        alone = {(key, keys[key]) for key, stored in found.items() if stored.jobs == 1 and stored.batch is None}
+        single = {key: keys[key] for key, stored in found.items() if stored.jobs == 1}
+        alone = {(key, job_id) for key, job_id in single.items() if found[key].batch is None or job_id in redrives}
         of_lists = await self._commits.read(self._keys_of_lists, seqs) if seqs else []
         return [*alone, *(each for each in of_lists if each not in alone)]
 

@@ -255,12 +255,17 @@ async def test_a_dead_letter_whose_redrives_were_deleted_names_none_in_whatever_
     assert (view.status, view.successor) == ("dead_letter", "")
     kept = [job for job in await queue.service.get_jobs([*"bcd"]) if job]
     assert {(job.status, job.successor) for job in kept} <= {("failed", "")}
+    await redrive(queue, "a", "e")
+    assert (await queue.view("a")).successor == "e"
 
 
-async def test_a_dead_letter_whose_redrive_was_deleted_can_be_redriven_again(queue: ServiceHarness) -> None:
-    await chain(queue, "a", "b")
+@pytest.mark.parametrize("of_steps", [False, True])
+async def test_a_dead_letter_whose_redrive_was_deleted_can_be_redriven_again(
+    queue: ServiceHarness, of_steps: bool
+) -> None:
+    await chain(queue, "a", "b", of_steps=of_steps)
     await queue.service.dead_letters.delete(["b"])
-    await redrive(queue, "a", "c")
+    await redrive(queue, "a", "c", batch_id="fan-in c" if of_steps else "")
     assert (await queue.view("a")).successor == "c"
 
 
