@@ -123,11 +123,11 @@ class DeadLetters:
         tried = await self._next_tries.kept([job.id for job in dead])
         over = [job for job in dead if job.id not in living]
         over_repeats = {job.id: repeats[job.id] for job in over if job.id in repeats}
-        earlier, before = await self._successors.before(over_repeats)
+        deleted, others = await self._successors.predecessors(over_repeats)
         unused = {key: job_id for key, job_id in keys.items() if job_id not in living}
         free = await self._free(unused, repeats.keys(), [job.seq for job in over])
-        facts = Facts(dead, earlier, before, living, tried, free=free)
-        return facts, passed | {job.seq for job in (*dead, *earlier, *before)}
+        facts = Facts(dead, deleted, others, living, tried, free=free)
+        return facts, passed | {job.seq for job in (*dead, *deleted, *others)}
 
     async def _stored(self, ids: Sequence[str]) -> tuple[list[StoredJob], dict[str, str], dict[str, Repeat]]:
         """Return the dead letters among jobs, without headers; their ids by idempotency key; and what each repeats.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.soundness import end_in
 from aiqueue.engine.states import JobState
-from aiqueue.engine.successors import DELETED, StateRow, has_successor, successor_of, with_successor
+from aiqueue.engine.successors import DELETED, StateRow, successor_of, with_successor
 from aiqueue.journal.base import StoredJob
 
 _LONG_AGO = 1.0  # 0 stands for "has not ended"; retention takes such a job as soon as no other needs it
@@ -18,8 +18,8 @@ class Facts(NamedTuple):
     """Dead letters that are to be deleted, and what has to do with them. Jobs are named by their ids."""
 
     dead: Sequence[StoredJob]
-    earlier: Sequence[StoredJob] = ()  #: jobs that lead to one of these, and were deleted before and kept
-    before: Sequence[StoredJob] = ()  #: the others that name one of all these as their successor
+    deleted_predecessors: Sequence[StoredJob] = ()
+    other_predecessors: Sequence[StoredJob] = ()
     living: Set[str] = frozenset()  #: those whose work goes on, or was done, in another job, or may
     tried: Set[str] = frozenset()  #: those that ``map`` has tried again
     needed: Set[str] = frozenset()  #: those that a job needs that has not ended
@@ -32,43 +32,39 @@ def rows_of_deletion(facts: Facts) -> Rows:
 
     A job goes on naming its successor if the way from there leads to one that is not deleted.
     """
-    gone = {job.id: job for job in facts.dead if job.id not in facts.living}
-    deleted = gone | {job.id: job for job in facts.earlier}
-    others = [job for job in (*facts.earlier, *facts.before) if job.id not in gone]
-    stay = [job for job in gone.values() if job.id in facts.tried or job.id in facts.needed]
-    ways = {job.id: _way(job, deleted) for job in (*others, *stay)}
-    links = set[str]().union(*ways.values())
+    dead = {job.id for job in facts.dead}
+    deleted = {job.id: job for job in (*facts.deleted_predecessors, *facts.dead) if job.id not in facts.living}
+    others = [job for job in (*facts.deleted_predecessors, *facts.other_predecessors) if job.id not in dead]
+    stay = facts.living | facts.tried | facts.needed
+    goes_on: dict[str, bool] = {}
+    ends = {job.id for job in others if not _goes_on(job, deleted, goes_on)}
+    ends |= {job.id for job in facts.dead if job.id in stay and not _goes_on(job, deleted, goes_on)}
+    kept = stay | {heir for heir, is_link in goes_on.items() if is_link}
     failed = JobState.FAILED.value
-    states = [_row(job, failed, _marked(job.progress)) for job in facts.dead if job.id in facts.living]
-    for job in gone.values():
-        if job.id in links or ways.get(job.id):
-            states.append(_row(job, failed, job.progress))
-        elif job.id in ways:
-            states.append(_row(job, failed, with_successor(job.progress, DELETED)))
-    ends = [job for job in others if not ways[job.id]]
-    states += [_row(job, job.state, with_successor(job.progress, _no_heir_of(job))) for job in ends]
+    states: list[StateRow] = []
+    for job in facts.dead:
+        if job.id in kept:
+            states.append(_row(job, failed, with_successor(job.progress, DELETED) if job.id in ends else job.progress))
+    for job in others:
+        if job.id in ends:
+            states.append(_row(job, job.state, with_successor(job.progress, _no_heir_of(job))))
     return Rows(
         states=[row for row in states if row[0] not in facts.forgotten],
-        deletes=[job.seq for job in gone.values() if job.id not in links | ways.keys()],
+        deletes=[job.seq for job in facts.dead if job.id not in kept],
         free_keys=[*facts.free],
     )
 
 
-def _way(first: StoredJob, deleted: Mapping[str, StoredJob]) -> set[str]:
-    """Return the successors on the way from a job to one that is not deleted; none if there is no such way."""
-    way: set[str] = set()
-    heir = successor_of(first.progress)
-    while heir and heir not in way:  # a damaged row might lead in a circle
-        way.add(heir)
-        if heir not in deleted:
-            return way
-        heir = successor_of(deleted[heir].progress)
-    return set()
-
-
-def _marked(progress: bytes) -> bytes:
-    """Return the Progress of a deleted job, marked so that no retry of its batch repeats it."""
-    return progress if has_successor(progress) else with_successor(progress, DELETED)
+def _goes_on(job: StoredJob, deleted: Mapping[str, StoredJob], known: dict[str, bool]) -> bool:
+    """Return True if the way from a job leads to one that is not deleted; note that of each successor on the way."""
+    way: list[str] = []
+    heir = successor_of(job.progress)
+    while heir and heir not in known:
+        way.append(heir)
+        known[heir] = heir not in deleted  # a damaged row might lead in a circle: that ends here, and leads nowhere
+        heir = successor_of(deleted[heir].progress) if heir in deleted else heir
+    known.update(dict.fromkeys(way, known.get(heir, False)))
+    return known.get(heir, False)
 
 
 def _no_heir_of(job: StoredJob) -> str:

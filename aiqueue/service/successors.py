@@ -31,7 +31,7 @@ class Repeat(NamedTuple):
 class _Way(NamedTuple):
     """What was found on the way from jobs to their last successors."""
 
-    last: dict[str, str]  #: the last successors that are known
+    last: dict[str, str]  #: the last successors that are known, or the next ones after one step
     failed: set[str]  #: jobs at the end of whose way one failed that names no successor
     unclear: set[str]  #: jobs that may have another successor behind the last one that is known
     seqs: set[int]  #: of rows that were read
@@ -62,15 +62,15 @@ class Successors:
         way = await self._follow(job_ids)
         return way.unclear | (way.last.keys() - way.failed), way.seqs
 
-    async def before(self, repeats: Mapping[str, Repeat]) -> tuple[list[StoredJob], list[StoredJob]]:
+    async def predecessors(self, repeats: Mapping[str, Repeat]) -> tuple[list[StoredJob], list[StoredJob]]:
         """Return the jobs that name these as their successors: those that are deleted already, and the others.
 
         What leads to a job that is deleted already is among them too. One that can't be read or decoded is left out.
         """
-        return await self._commits.read(self._before, repeats)
+        return await self._commits.read(self._predecessors, repeats)
 
-    def _before(self, repeats: Mapping[str, Repeat]) -> tuple[list[StoredJob], list[StoredJob]]:
-        earlier: list[StoredJob] = []
+    def _predecessors(self, repeats: Mapping[str, Repeat]) -> tuple[list[StoredJob], list[StoredJob]]:
+        deleted: list[StoredJob] = []
         others: list[StoredJob] = []
         for _ in range(MOST_STEPS):
             behind: dict[str, Repeat] = {}
@@ -81,13 +81,13 @@ class Successors:
                 header = header_of(job.header)
                 is_retried = bool(repeat.batch_id) and header is not None and header.batch_id == repeat.batch_id
                 is_deleted = job.state == JobState.FAILED and not is_retried
-                (earlier if is_deleted else others).append(bare(job))
+                (deleted if is_deleted else others).append(bare(job))
                 if is_deleted and (again := repeat_of(header)):
                     behind[job.id] = again
             if not behind:
                 break
             repeats = behind
-        return earlier, others
+        return deleted, others
 
     async def _follow(self, job_ids: Collection[str]) -> _Way:
         way = _Way({}, set(), set(), set())

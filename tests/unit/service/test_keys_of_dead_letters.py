@@ -16,6 +16,7 @@ from aiqueue.engine.effects import Effects, Rows
 from aiqueue.journal.base import StoredJob
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.protocol import BatchSpec, DeadLettersCall, SubmitGroup, SubmitReply
+from aiqueue.service import successors
 from aiqueue.service.successors import Repeat
 from aiqueue.testing.jobs import completed, failed, group, header, submission
 from tests.tools.service_harness import ServiceHarness
@@ -269,6 +270,18 @@ async def test_a_dead_letter_whose_redrive_was_deleted_can_be_redriven_again(
     assert (await queue.view("a")).successor == "c"
 
 
+async def test_a_dead_letter_with_more_redrives_than_are_followed_is_deleted_with_all_of_them(
+    queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(successors, "MOST_STEPS", 2)
+    await chain(queue, *"abcd")
+    assert await queue.service.dead_letters.delete([*"abcd"]) == [*"abcd"]
+    assert queue.journal.count_dead_letters() == 0
+    kept = [job for job in await queue.service.get_jobs([*"abcd"]) if job]
+    assert {job.status for job in kept} == {"failed"}
+    assert {job.successor for job in kept} - {""} <= {job.id for job in kept}, "what one names is kept too"
+
+
 async def test_the_key_of_a_dead_letter_stays_when_retention_has_taken_its_redrive(queue: ServiceHarness) -> None:
     """Retention takes a redrive first if a live job needs what it repeats. How it ended is not known any more."""
     await dead_letters(queue, "a")
@@ -281,14 +294,14 @@ async def test_the_key_of_a_dead_letter_stays_when_retention_has_taken_its_redri
 
 async def test_a_redrive_is_deleted_while_retention_takes_what_it_repeats(queue: ServiceHarness) -> None:
     await chain(queue, "a", "b")
-    before = queue.service.dead_letters._successors.before
+    predecessors = queue.service.dead_letters._successors.predecessors
 
     async def then_forget(repeats: Mapping[str, Repeat]) -> tuple[list[StoredJob], list[StoredJob]]:
-        found = await before(repeats)
+        found = await predecessors(repeats)
         await forget(queue, *(job.id for jobs in found for job in jobs))
         return found
 
-    queue.service.dead_letters._successors.before = then_forget  # type: ignore[method-assign]
+    queue.service.dead_letters._successors.predecessors = then_forget  # type: ignore[method-assign]
     assert await queue.service.dead_letters.delete(["b"]) == ["b"]
     assert not queue.journal.jobs(["a", "b"])
     assert queue.journal.count_dead_letters() == 0
