@@ -23,6 +23,7 @@ from aiqueue.service.successors import Repeat, Successors, bare, repeat_of
 
 _log = logging.getLogger(__name__)
 _PAGE = 100  # rows read at once
+_MOST_CHANGED = 3_000  # rows at once, by deletions: more of them would hold the queue's loop
 _MOST_READ = 20_000  # rows looked at per call: a rare filter must not hold the journal's reader for ever
 
 
@@ -107,6 +108,12 @@ class DeadLetters:
             if changed.isdisjoint(seqs):  # else one may run again, or it or a redrive of it was repeated
                 break
         dead = [job.id for job in facts.dead]
+        if len(dead) > 1 and len(seqs) > _MOST_CHANGED:
+            count = max(1, len(dead) * _MOST_CHANGED // len(seqs))
+            gone: list[str] = []
+            for at in range(0, len(dead), count):
+                gone += await self._delete(dead[at : at + count])
+            return gone
         if dead:
             facts = facts._replace(
                 tried=facts.tried | accepted_tries(next_tries_of(dead), later),
