@@ -32,7 +32,7 @@ from pydantic.alias_generators import to_camel
 from aiqueue import texts
 from aiqueue.json_text import encode
 from aiqueue.levels import AIJobPriority
-from aiqueue.strict_fields import NULL_IS_ABSENT, Flag, level, level_or_number, number, without_null
+from aiqueue.strict_fields import NULL_IS_ABSENT, Flag, level, level_or_number, moment, number, without_null
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 #: Strict: bytes would pass for text, and then be stored as base64.
@@ -181,6 +181,7 @@ class JobOptions(_Model):
     job_id: UUID | None = Field(None, description="chosen by the caller; a second submit of the same job is the first")
 
     _numbers = field_validator("max_retries", "timeout", "delay", "expires_in", "start_timeout", mode="before")(number)
+    _times = field_validator("run_at", "deadline", mode="before")(moment)
     _nulls = model_validator(mode="before")(without_null("priority"))
 
     def at_level(self, beside: AIJobPriority | int | None) -> JobOptions:

@@ -1,4 +1,4 @@
-"""Numbers, flags and levels as users may write them: pydantic alone takes ``true`` and ``"3"`` for numbers.
+"""Numbers, flags, levels and times as users may write them: pydantic alone takes ``true`` and ``"3"`` for numbers.
 
 | given | number | flag | level |
 | --- | --- | --- | --- |
@@ -13,7 +13,9 @@ be absent. Payloads are the providers' own: in ``config`` too ``3.0`` is no inte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from numbers import Real
 from operator import index
 from typing import Annotated, Any
 
@@ -22,6 +24,7 @@ from pydantic_core import CoreSchema, PydanticUseDefault, core_schema
 
 from aiqueue.levels import NUMERIC_ALIASES
 
+_NUMBER = re.compile(r"[+-]?[0-9.]++(?:e[+-]?[0-9]++)?", re.IGNORECASE)
 _BOOLS = ("bool", "bool_")  # Python's, and both names of numpy's
 
 
@@ -29,6 +32,13 @@ def number(value: Any) -> Any:
     """Refuse what pydantic would turn into a number: ``True``, which is a slip, and texts. numpy's numbers pass."""
     if isinstance(value, str | bytes) or type(value).__name__ in _BOOLS:
         raise ValueError(f"must be a number, not {_said(value)}")
+    return value
+
+
+def moment(value: Any) -> Any:
+    """Refuse a number as a time, in a text too: pydantic takes it for seconds, or for milliseconds if it is large."""
+    if isinstance(value, Real) or (isinstance(value, str) and _NUMBER.fullmatch(value.strip())):
+        raise ValueError("must be a time as in ISO 8601, such as 2026-01-31T12:00:00Z, and no number")
     return value
 
 

@@ -108,7 +108,7 @@ def _changed_lines(config: str, secret: str, folder: Path, headers_s: float) -> 
         elif words[:1] == ["errorfile"]:
             continue  # ours stand in the same section
         elif section == "backend default_backend" and words[:2] == ["http-request", "return"]:
-            yield f"    http-request return status 404 content-type {_CONTENT_TYPE} string {_quoted(_not_found())}"
+            yield f"    http-request return {_NOTHING_HERE}"
         else:
             yield line
 
@@ -128,6 +128,8 @@ def _added(section: str, secret: str, folder: Path, headers_s: float) -> Iterato
             yield f"    errorfile {status} {folder / '503.http'}"
     elif section == "frontend http_frontend":
         yield f"    http-request return status 503 default-errorfiles if {{ var({DRAINING}) -m bool }}"
+        # Serve's list of its applications, which it shows to any Host.
+        yield f"    http-request return {_NOTHING_HERE} if {{ path -i /-/routes }}"
     elif _OURS.fullmatch(section):
         yield from _refusals()
         # What a dying replica took with it is sent to another one, unless a job could then be made twice.
@@ -212,3 +214,6 @@ def _problem(status: int, code: str, text: str, *, retryable: bool) -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
+
+
+_NOTHING_HERE = f"status 404 content-type {_CONTENT_TYPE} string {_quoted(_not_found())}"

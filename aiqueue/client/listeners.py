@@ -146,8 +146,10 @@ class Listeners:
     def add(self, name: object, listener: Listener, *, once: bool = False) -> None:
         """Call ``listener`` for every event called ``name``, or whose group it is (the keys of ``WILDCARDS``).
 
-        ``once``: for the first one only. Raises ValidationError for an unknown name.
+        ``once``: for the first one only. Raises ValidationError for an unknown name, or what can't be called.
         """
+        if not callable(listener):
+            raise ValidationError([FieldError("listener", f"must be a function, not {type(listener).__name__}")])
         self._by_name.setdefault(_known(name), []).append(_Entry(listener, once))
 
     def remove(self, name: object, listener: Listener) -> None:

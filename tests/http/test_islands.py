@@ -135,6 +135,14 @@ def test_a_proxy_listens_on_one_port_only(folder: Path) -> None:
         assert "514" not in text, "requests are logged to a port that anyone may listen on"
 
 
+@pytest.mark.parametrize("path", ["/-/routes", "/-/ROUTES", "/-/routes?x=1"])
+def test_the_names_of_applications_are_shown_to_nobody(folder: Path, path: str) -> None:
+    with behind() as port, haproxy(folder, port) as url:
+        answer = httpx.get(url + path, headers={"host": "evil.example"}, trust_env=False)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "aiqueue" not in answer.json()["detail"]
+
+
 def test_another_template_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="does not know"):
         changed("global\n", secret=SECRET, folder=folder)

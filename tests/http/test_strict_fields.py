@@ -180,3 +180,12 @@ async def test_a_fan_in_takes_null_for_no_policy_in_python_too(rig: Rig) -> None
     job_id = await rig.adapter.submit_job(chat())
     orchestrator = AsyncAIJobOrchestrator(rig.adapter)
     assert await orchestrator.fan_in_job([job_id], chat("{{results}}"), on_error=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [1, 0, -5, 1.5, 20_000_000_001, True, "1", " 1700000000 ", "1.7e9", "-5.0"], ids=repr)
+@pytest.mark.parametrize("name", ["runAt", "deadline"])
+async def test_a_number_is_no_time(name: str, given: object, rig: Rig) -> None:
+    answer = await rig.http.post("/ai/jobs", json=BODIES[SubmitBody] | {"options": {name: given}})
+    assert (answer.status_code, fields_of(answer)) == (400, [f"options.{name}"])
+    with pytest.raises(ValidationError):
+        await rig.adapter.submit_job(chat(), {name: given})

@@ -294,3 +294,9 @@ def test_a_name_that_is_none_gets_the_same_error_to_add_and_to_remove(name: obje
             change(name, print)
         said.append(str(raised.value))
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("listener", [5, None, "print"])
+def test_what_can_not_be_called_is_no_listener(listener: Any) -> None:
+    with pytest.raises(ValidationError, match="must be a function"):
+        Listeners().add("job:completed", listener)
