@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from aiqueue.providers import openai_calls
 from aiqueue.providers.anthropic_stream import MessageAssembly
 from aiqueue.providers.openai_stream import ChatAssembly
 from aiqueue.providers.rate_limits import MAX_CHARS, duration_s, retry_after_s
@@ -80,6 +81,24 @@ def test_a_tool_call_in_many_pieces_is_put_together_once() -> None:
     (call,) = assembly.body()["choices"][0]["message"]["tool_calls"]
     assert call["function"]["arguments"] == "x" * PIECES
     assert Copied.total <= 4 * PIECES
+
+
+def test_a_tool_call_that_each_of_many_pieces_names_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    marks = openai_calls._MARKS
+
+    class Counting:
+        def findall(self, text: str) -> list[str]:
+            read.append(len(text))
+            return marks.findall(text)
+
+    monkeypatch.setattr(openai_calls, "_MARKS", Counting())
+    assembly = ChatAssembly()
+    for part in ['{"a":[', *(["{},"] * PIECES), "{}]}"]:
+        call = {"index": 0, "id": f"c{len(read)}", "function": {"name": "f", "arguments": part}}
+        assembly.add({"choices": [{"delta": {"tool_calls": [call]}}]})
+    assert len(assembly.body()["choices"][0]["message"]["tool_calls"]) == 1
+    assert sum(read) <= 4 * PIECES
 
 
 def test_many_counts_of_what_was_used_are_not_copied_for_each() -> None:

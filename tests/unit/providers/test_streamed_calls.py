@@ -54,6 +54,24 @@ STYLES: dict[str, Style] = {
 }
 
 
+#: Servers that name the call in each piece: vLLM does so, with ids of their own, for a function that was asked for.
+NAMING: dict[str, Style] = {
+    "index": lambda call, part, piece: {"index": call, **piece},
+    "all at index 0": lambda call, part, piece: {"index": 0, **piece},
+    "no index": lambda call, part, piece: piece,
+}
+IDS: dict[str, Style] = {
+    "its id in each": lambda call, part, piece: piece,
+    "its id in the first": lambda call, part, piece: piece if part == 0 else _without_id(piece),
+    "an id of its own in each": lambda call, part, piece: piece if part == 0 else {**piece, "id": f"x{call}{part}"},
+    "no id": lambda call, part, piece: _without_id(piece),
+}
+
+
+def _without_id(piece: Json) -> Json:
+    return {name: value for name, value in piece.items() if name != "id"}
+
+
 def cut(call: Json) -> list[Json]:
     """Return the pieces of ``call``: all but its long text in the first, that text in three."""
     kind = call["type"]
@@ -99,3 +117,58 @@ async def test_calls_whose_pieces_come_in_turn_are_told_apart_by_their_indexes()
     calls = CALLS["two"]
     cuts = [[{"index": number, **piece} for piece in cut(call)] for number, call in enumerate(calls)]
     assert await read([piece for pair in zip(*cuts, strict=True) for piece in pair]) == calls
+
+
+def named_pieces(call: Json, style: Style, ids: Style, number: int, *, ends_blank: bool) -> list[Json]:
+    """Return the pieces of ``call``, each of them a whole call but for its arguments, of which it has a part."""
+    parts = [call["function"]["arguments"][at : at + 4] for at in range(0, len(call["function"]["arguments"]), 4)]
+    said = [*parts, ""] if ends_blank else parts
+    pieces = [{**call, "function": {**call["function"], "arguments": part}} for part in said]
+    return [style(number, part, ids(number, part, piece)) for part, piece in enumerate(pieces)]
+
+
+@pytest.mark.parametrize("ends_blank", [False, True])
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+@pytest.mark.parametrize("style", NAMING.values(), ids=NAMING)
+@pytest.mark.parametrize("names", ["f", "fg", "ff"])
+async def test_a_call_that_each_of_its_pieces_names_is_one_call(
+    names: str, style: Style, ids: Style, ends_blank: bool
+) -> None:
+    text = json.dumps({"of": 'a "}" and \\', "in": [{}, ["]"]]})
+    calls = [
+        {"id": f"{name}{at}", "type": "function", "function": {"name": f"get_{name}", "arguments": text}, "state": "s"}
+        for at, name in enumerate(names)
+    ]
+    cuts = [named_pieces(call, style, ids, at, ends_blank=ends_blank) for at, call in enumerate(calls)]
+    found = await read([piece for pieces in cuts for piece in pieces])
+    assert [_without_id(call) for call in found] == [_without_id(call) for call in calls]
+    if ids is IDS["no id"]:
+        assert {call["id"] for call in found} == {None}
+    elif ids is not IDS["an id of its own in each"]:
+        assert [call["id"] for call in found] == [call["id"] for call in calls]
+
+
+@pytest.mark.parametrize("ids", ["ab", ["", ""]])
+async def test_whole_calls_that_all_have_one_index_are_kept_apart_by_their_ends(ids: list[str]) -> None:
+    texts = ['{"a": 1}', '{"a": "}{"}', "{broken]"]
+    pieces = [{"index": 0, "id": each, "function": {"name": "f", "arguments": text}} for text in texts for each in ids]
+    found = await read(pieces)
+    assert [(call["id"], call["function"]["arguments"]) for call in found] == [
+        (each or None, text) for text in texts for each in ids
+    ]
+
+
+async def test_calls_without_arguments_are_kept_apart_by_their_ids_and_names() -> None:
+    calls = [
+        {"id": at, "type": "function", "function": {"name": name, "arguments": ""}} for at, name in enumerate("fg")
+    ]
+    assert await read([{"index": 0, **call} for call in calls]) == await read(calls) == calls
+
+
+@pytest.mark.parametrize("index", [{"index": 0}, {}])
+async def test_a_name_may_come_in_parts(index: Json) -> None:
+    functions = [{"name": "get_"}, {"name": "time", "arguments": ""}, {"arguments": "{}"}]
+    pieces = [{**index, "function": function} for function in functions]
+    whole = {"type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+    assert await read([{"id": "a", **pieces[0]}, *pieces[1:]]) == [{"id": "a", **whole}]
+    assert await read(pieces) == [{"id": None, **whole}]
