@@ -203,7 +203,10 @@ class Caller:
     def _raise_if_error(self, event: dict[str, Any], headers: Mapping[str, str]) -> None:
         """Raise the JobError that an event of a stream stands for, if it tells of an error."""
         if error := error_in(event):
-            status, body = status_of(error), {"error": error}
+            status, body = (
+                status_of(error),
+                {**event, "error": error},
+            )  # what stands beside it may be the id of the call
             secret = self.credential.key or ""
             raise from_answer(status, headers, body, provider=self.provider, now=self.now(), secret=secret)
 

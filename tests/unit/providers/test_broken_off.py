@@ -42,6 +42,16 @@ async def test_a_choice_that_its_provider_marks_as_failed_is_no_result(
     assert outcome.failure.retryable
 
 
+@pytest.mark.parametrize("error", [{"type": "overloaded_error", "message": "Overloaded"}, "Overloaded"])
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_an_error_in_a_stream_has_the_id_that_its_event_gives_the_call(kind: str, error: Any) -> None:
+    event = {"type": "error", "error": error, "request_id": "req_7"}
+    outcome = await outcome_of(kind, as_stream([json.dumps(event).encode()]), stream=True)
+    assert outcome.failure
+    assert (outcome.failure.kind, outcome.failure.request_id) == (ProviderServerError.kind, "req_7")
+    assert outcome.failure.message.endswith("Overloaded")
+
+
 @pytest.mark.parametrize("reason", ["stop", "length", "eos", [], {"type": "stop"}, 3])
 async def test_any_other_reason_to_end_breaks_nothing_off(reason: object) -> None:
     body = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": reason}]}
