@@ -68,8 +68,8 @@ _STATUS_OF_TYPE = {
     "overloaded_error": 529,
 }
 
-# Why a choice ended if its provider failed in the middle of it: OpenRouter, and vLLM as it shuts down.
-_BROKEN_OFF = ("error", "abort")
+# Why a choice ended if its provider failed in the middle of it: OpenRouter, vLLM as it shuts down, DeepSeek, Zhipu.
+_BROKEN_OFF = ("error", "abort", "insufficient_system_resource", "network_error")
 
 _UNREACHABLE = frozenset({"ConnectTimeout", "PoolTimeout"})
 _TIMEOUTS = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError"})

@@ -22,6 +22,8 @@ MARKS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"finish_reason": "length", "error": "Upstream died"}, ProviderServerError, "Upstream died"),
     ({"finish_reason": "error"}, ProviderServerError, "broken off (error)"),
     ({"finish_reason": "abort"}, ProviderServerError, "broken off (abort)"),
+    ({"finish_reason": "insufficient_system_resource"}, ProviderServerError, "off (insufficient_system_resource)"),
+    ({"finish_reason": "network_error"}, ProviderServerError, "broken off (network_error)"),
 ]
 
 
