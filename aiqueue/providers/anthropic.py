@@ -43,6 +43,7 @@ class AnthropicProvider:
             MessageAssembly(),
             read=partial(answer_of, request=request, provider=self.name),
             on_partial=request.on_partial,
+            within_s=request.timeout_s,
             **arguments,
             timeout=self._timeout(request.timeout_s),
         )

@@ -48,6 +48,7 @@ class OpenAIProvider:
             ChatAssembly(wanted=choices if isinstance(choices, int) else 1),
             read=partial(answer_of, request=request, provider=self.name),
             on_partial=request.on_partial,
+            within_s=request.timeout_s,
             **arguments,
             stream_options={"include_usage": True},
             timeout=self._timeout(request.timeout_s),

@@ -28,6 +28,7 @@ Body = TypeVar("Body")
 
 HEALTH_CHECK_TIMEOUT_S = 10.0
 _LAST_TYPE = "message_stop"  # how streams in Anthropic's format end
+_REST_S = 1.0  # what may take of a stream what still comes once its answer is whole: what was used
 _END_S = 0.2  # what the end of a connection may take after the end of its answer
 _NOT_OF_THE_FORMAT = (AttributeError, LookupError, TypeError, ValueError)
 
@@ -119,13 +120,15 @@ class Caller:
         *,
         read: Callable[[Reply], ProviderAnswer],
         on_partial: Callable[[ProviderAnswer], None] | None,
+        within_s: float,
         **arguments: Any,
     ) -> ProviderAnswer:
         """Return the answer that ``create``, a ``with_streaming_response`` method, brings piece by piece.
 
         ``assembly`` makes its body of the events, and ``read`` the answer of that. If the task is cancelled, the stream
-        is closed and ``on_partial`` is given what has come so far.
+        is closed and ``on_partial`` is given what has come so far; ``within_s`` says when that will be at the latest.
         """
+        ends_at = asyncio.get_running_loop().time() + within_s
         self.credential.require(self.provider)
         headers: Mapping[str, str] = {}
         try:
@@ -133,9 +136,7 @@ class Caller:
                 headers = response.headers
                 if not headers.get("content-type", "").startswith("text/event-stream"):  # it does not stream, or failed
                     return read(Reply(self._object_of(await response.read()), request_id_of(headers)))
-                events = events_of(response.iter_bytes())
-                await self._assemble(events, assembly, headers)
-                await _read_to_the_end(events)
+                await self._assemble(events_of(response.iter_bytes()), assembly, headers, ends_at)
         except asyncio.CancelledError:
             if assembly.said and on_partial:
                 with contextlib.suppress(JobError):  # what can't be read is not kept; it is a cancel all the same
@@ -166,21 +167,44 @@ class Caller:
     def _classified(self, error: Exception) -> JobError:
         return classify(error, provider=self.provider, now=self.now(), secret=self.credential.key or "")
 
-    async def _assemble(self, events: AsyncIterator[bytes], assembly: Assembly, headers: Mapping[str, str]) -> None:
-        """Give ``assembly`` the events of a stream, up to the one that is the last by its format."""
-        async for data in events:
-            if data == DONE:
-                return
-            try:
-                event = _read_object(data)
-            except ValueError as error:
-                if assembly.has_all and not isinstance(error, TooDeep):
-                    return  # it broke off while it said what was used, or ends in a way of its own
-                raise self._no_object(data, error) from None
-            self._raise_if_error(event, headers)
-            self._add(assembly, event)
-            if event.get("type") == _LAST_TYPE:
-                return
+    async def _assemble(
+        self, events: AsyncIterator[bytes], assembly: Assembly, headers: Mapping[str, str], ends_at: float
+    ) -> None:
+        """Give ``assembly`` the events of a stream, and read that to its end. A whole answer waits for little more."""
+
+        wait = asyncio.timeout(None)
+
+        def wait_at_most(seconds: float) -> None:
+            # Never to the end of the job's time, with which the answer would be lost.
+            now = asyncio.get_running_loop().time()
+            wait.reschedule(now + min(seconds, max(0.0, ends_at - now) / 2))
+
+        try:
+            async with wait:
+                async for data in events:
+                    if self._is_last(data, assembly, headers):
+                        break
+                    if assembly.has_all and wait.when() is None:
+                        wait_at_most(_REST_S)
+                wait_at_most(_END_S)
+                await _read_to_the_end(events)
+        except TimeoutError:
+            if not wait.expired():
+                raise
+
+    def _is_last(self, data: bytes, assembly: Assembly, headers: Mapping[str, str]) -> bool:
+        """Give ``assembly`` an event; return whether it is the last by its format."""
+        if data == DONE:
+            return True
+        try:
+            event = _read_object(data)
+        except ValueError as error:
+            if assembly.has_all and not isinstance(error, TooDeep):
+                return True  # it broke off while it said what was used, or ends in a way of its own
+            raise self._no_object(data, error) from None
+        self._raise_if_error(event, headers)
+        self._add(assembly, event)
+        return event.get("type") == _LAST_TYPE
 
     def _add(self, assembly: Assembly, event: dict[str, Any]) -> None:
         try:
@@ -203,10 +227,7 @@ class Caller:
     def _raise_if_error(self, event: dict[str, Any], headers: Mapping[str, str]) -> None:
         """Raise the JobError that an event of a stream stands for, if it tells of an error."""
         if error := error_in(event):
-            status, body = (
-                status_of(error),
-                {**event, "error": error},
-            )  # what stands beside it may be the id of the call
+            status, body = status_of(error), {**event, "error": error}  # beside it may stand the id of the call
             secret = self.credential.key or ""
             raise from_answer(status, headers, body, provider=self.provider, now=self.now(), secret=secret)
 
@@ -234,11 +255,13 @@ def _read_object(content: bytes) -> dict[str, Any]:
 
 
 async def _read_to_the_end(events: AsyncIterator[bytes]) -> None:
-    """Read on to the end of a connection whose answer is over, if that is near: then it serves the next call too."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_END_S):
-            async for _ in events:
-                pass
+    """Read on to the end of a connection whose answer is over: then it serves the next call too."""
+    try:
+        async for _ in events:
+            pass
+    except Exception as error:
+        if not is_transport(error):
+            raise
 
 
 def _cut(answer: ProviderAnswer) -> ProviderAnswer:

@@ -8,16 +8,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from aiqueue.config import ProviderConfig
 from aiqueue.errors import JobError
-from aiqueue.providers.base import Provider
+from aiqueue.protocol import ClaimedJob
+from aiqueue.providers import remote
+from aiqueue.providers.base import Provider, ProviderAnswer
 from aiqueue.providers.registry import open_provider
+from aiqueue.results import decode_result
+from aiqueue.worker.runner import JobRunner
 from tests.tools.provider_rig import RawServer
 from tests.unit.providers.conftest import CANARY, chat
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+PAYLOAD = b'{"messages":[{"role":"user","content":"hi"}],"config":{"max_tokens":9}}'
 LAST_CHUNK = b"0\r\n\r\n"
 TEXT = "All of it."
 
@@ -87,6 +93,12 @@ async def saying(kind: str, said: bytes, end: End) -> AsyncIterator[tuple[Provid
         await provider.close()
 
 
+def connections_of(provider: Provider) -> list[Any]:
+    """Return the open connections of ``provider``."""
+    transport: Any = provider._client._client._transport  # type: ignore[attr-defined]
+    return list(transport._pool.connections)
+
+
 async def outcome(kind: str, said: bytes, end: End, **config: Any) -> tuple[str, int]:
     """Return the text of the one answer and the tokens it counts; or the kind of failure, and -1."""
     async with saying(kind, said, end) as (provider, server):
@@ -118,6 +130,55 @@ async def test_an_answer_is_whole_with_its_reason_to_end_and_half_without(kind: 
 
 
 @pytest.mark.parametrize("kind", STREAMS)
+async def test_a_whole_answer_does_not_wait_long_for_a_connection_that_stays_silent(kind: str) -> None:
+    events, needed = STREAMS[kind]
+    for came in range(needed, len(events)):
+        text, tokens = await outcome(kind, chunked(lines(events[:came])), stays)
+        assert (text, tokens) == (TEXT, 0 if kind == "openai" and came == needed else 8)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_no_wait_for_the_rest_of_a_stream_lasts_to_the_end_of_the_jobs_time(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_REST_S", "_END_S"):
+        monkeypatch.setattr(remote, name, 3_600.0, raising=False)
+    events, needed = STREAMS[kind]
+    for came in (needed, len(events)):
+        async with saying(kind, chunked(lines(events[:came])), stays) as (provider, _):
+            runner = JobRunner(lambda _, p=provider: p, max_result_bytes=2**20)
+            ended = await runner.run(ClaimedJob("a", 1, "chat_completion", "p", "m", 3_000, PAYLOAD))
+        assert ended.failure is None, (came, ended.failure)
+        assert decode_result(ended.result).text == TEXT
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_a_cancel_while_the_rest_of_a_stream_is_awaited_closes_the_connection(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awaited = asyncio.Event()
+    reschedule = asyncio.Timeout.reschedule
+
+    def seen(timeout: asyncio.Timeout, when: float | None) -> None:
+        reschedule(timeout, when)
+        if when is not None:
+            awaited.set()
+
+    monkeypatch.setattr(asyncio.Timeout, "reschedule", seen)
+    monkeypatch.setattr(remote, "_REST_S", 3_600.0)
+    events, needed = STREAMS[kind]
+    kept: list[ProviderAnswer] = []
+    async with saying(kind, chunked(lines(events[:needed])), stays) as (provider, _):
+        call = asyncio.create_task(provider.run(msgspec.structs.replace(chat(), on_partial=kept.append)))
+        await awaited.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert connections_of(provider) == []
+    assert [answer.response.choices[0].message.content for answer in kept] == [TEXT]
+
+
+@pytest.mark.parametrize("kind", STREAMS)
 async def test_a_stream_that_is_cut_at_any_byte_is_whole_or_a_failure(kind: str) -> None:
     events, needed = STREAMS[kind]
     body, whole = lines(events), len(lines(events[:needed])) - len("\n\n")
@@ -132,6 +193,8 @@ async def test_one_choice_of_two_that_were_asked_for_is_half_an_answer() -> None
     other = [{"choices": [{"index": 1, "delta": {"content": "x"}, "finish_reason": "stop"}]}]
     assert await outcome("openai", chunked(said + lines(other)), closes, extra_body={"n": 2}) == (TEXT, 0)
     # Not every server knows more choices than one: where it says that this was all, it was.
+    done = lines([*_OPENAI[:2], _OPENAI[-1]])
+    assert await outcome("openai", chunked(done), closes, extra_body={"n": 2}) == (TEXT, 0)
     assert await outcome("openai", chunked(said) + LAST_CHUNK, stays, extra_body={"n": 2}) == (TEXT, 0)
 
 
@@ -143,5 +206,4 @@ async def test_a_connection_whose_answer_ended_serves_the_next_and_any_other_is_
     events, _ = STREAMS[kind]
     async with saying(kind, chunked(lines(events)), end) as (provider, _):
         await provider.run(chat())
-        transport: Any = provider._client._client._transport  # type: ignore[attr-defined]
-        assert [connection.is_idle() for connection in transport._pool.connections] == [True] * kept
+        assert [connection.is_idle() for connection in connections_of(provider)] == [True] * kept
