@@ -20,7 +20,6 @@ from aiqueue.errors import AuthenticationFailed, JobError, MalformedResponse
 from aiqueue.providers.base import ProviderAnswer
 from aiqueue.providers.classify import classify, error_in, from_answer, is_transport, request_id_of, status_of
 from aiqueue.providers.provider_json import TooDeep, read_json
-from aiqueue.providers.redact import safe_text
 from aiqueue.providers.sse import DONE, events_of
 from aiqueue.providers.stream_pieces import OddPiece
 
@@ -111,7 +110,7 @@ class Caller:
         except self.sdk_errors as error:
             # From None: a traceback would print the provider's words with the key in them.
             raise self._classified(error) from None
-        return Reply(self._object_of(response.content), request_id_of(response.headers))
+        return Reply(self._object_of(response.content, response.headers), request_id_of(response.headers))
 
     async def stream(
         self,
@@ -135,7 +134,7 @@ class Caller:
             async with create(**arguments, stream=True) as response:
                 headers = response.headers
                 if not headers.get("content-type", "").startswith("text/event-stream"):  # it does not stream, or failed
-                    return read(Reply(self._object_of(await response.read()), request_id_of(headers)))
+                    return read(Reply(self._object_of(await response.read(), headers), request_id_of(headers)))
                 await self._assemble(events_of(response.iter_bytes()), assembly, headers, ends_at)
         except asyncio.CancelledError:
             if assembly.said and on_partial:
@@ -224,10 +223,10 @@ class Caller:
         said = f"a piece of the stream is not of its format ({why})"
         return MalformedResponse(f"Provider {self.provider}: {said}", status=200)
 
-    def _raise_if_error(self, event: dict[str, Any], headers: Mapping[str, str]) -> None:
-        """Raise the JobError that an event of a stream stands for, if it tells of an error."""
-        if error := error_in(event):
-            status, body = status_of(error), {**event, "error": error}  # beside it may stand the id of the call
+    def _raise_if_error(self, said: dict[str, Any], headers: Mapping[str, str]) -> None:
+        """Raise the JobError that an answer, or an event of a stream, stands for if it tells of an error."""
+        if error := error_in(said):
+            status, body = status_of(error), {**said, "error": error}  # beside it may stand the id of the call
             secret = self.credential.key or ""
             raise from_answer(status, headers, body, provider=self.provider, now=self.now(), secret=secret)
 
@@ -235,15 +234,12 @@ class Caller:
         what = f"{len(content)} bytes that are no JSON object ({error})"
         return MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with {what}", status=200)
 
-    def _object_of(self, content: bytes) -> dict[str, Any]:
+    def _object_of(self, content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
         try:
             body = _read_object(content)
         except ValueError as error:
             raise self._no_object(content, error) from None
-        if told := error_in(body):
-            said = told.get("message") if isinstance(told, dict) else told
-            text = safe_text(str(said), secret=self.credential.key or "")
-            raise MalformedResponse(f"Provider {self.provider}: answered HTTP 200 with an error: {text}", status=200)
+        self._raise_if_error(body, headers)
         return body
 
 

@@ -124,7 +124,7 @@ async def test_half_an_answer_is_a_failure_that_says_what_came(reply: Reply, kin
         ("cut", "provider_connection"),
         ("reset", "provider_connection"),
         ("malformed", "malformed_response"),
-        ("error_body", "malformed_response"),
+        ("error_body", "provider_server_error"),
         ("no_choices", "malformed_response"),
     ],
 )

@@ -107,7 +107,7 @@ async def test_a_job_type_that_the_format_lacks_is_refused(anthropic: Provider) 
         ("sim:cut", ProviderConnectionError),
         ("sim:reset", ProviderConnectionError),
         ("sim:malformed", MalformedResponse),
-        ("sim:error_body", MalformedResponse),
+        ("sim:error_body", ProviderServerError),
         ("sim:no_choices", MalformedResponse),
     ],
 )

@@ -139,7 +139,7 @@ async def test_openai_itself_gets_the_limit_under_its_new_name(
         ("sim:cut", ProviderConnectionError),
         ("sim:reset", ProviderConnectionError),
         ("sim:malformed", MalformedResponse),
-        ("sim:error_body", MalformedResponse),
+        ("sim:error_body", ProviderServerError),
         ("sim:no_choices", MalformedResponse),
     ],
 )
