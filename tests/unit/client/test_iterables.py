@@ -1,7 +1,7 @@
 """Lists that a program gives may come in any form that has an order, and each form has the outcome of a list.
 
-An iterator can be read once. A set has no order of its own: the order it is read in differs between processes, so it
-may stand only where order has no meaning.
+An iterator can be read once, and so can some of what is none. A set has no order of its own: the order it is read in
+differs between processes, so it may stand only where order has no meaning.
 """
 
 from __future__ import annotations
@@ -27,6 +27,21 @@ from tests.tools.client_harness import ClientHarness
 from tests.unit.client.test_odd_values import all_of, answer_of, blocking
 from tests.unit.client.test_sync_adapter import Connected
 
+
+class Once:
+    """No iterator, but what can be read once all the same, as the pages of Google's libraries."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = list(items)
+        self._is_begun = False
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._is_begun:
+            raise ValueError("was begun before")
+        self._is_begun = True
+        return iter(self._items)
+
+
 _RECORDED = ("submit", "get_jobs", "get_states", "cancel", "delete_dead_letters")
 SHAPES: dict[str, Callable[[Iterable[Any]], Any]] = {
     "tuple": tuple,
@@ -34,6 +49,7 @@ SHAPES: dict[str, Callable[[Iterable[Any]], Any]] = {
     "map": lambda items: map(deepcopy, items),
     "iterator": iter,
     "keys": lambda items: dict.fromkeys(items).keys(),
+    "what can be read once": Once,
     "values": lambda items: dict(enumerate(items)).values(),
 }
 Make = Callable[[Iterable[Any]], Any]
@@ -189,7 +205,8 @@ def test_what_calls_the_blocking_client_when_it_is_read_has_the_outcome_of_the_l
     call = (ORDERED | UNORDERED)[place]
     wanted = blocking_outcome(call, lambda client, items: items)
     assert wanted[1] in ("", "DeadLetterNotFound")
-    assert blocking_outcome(call, through_a_connection) == wanted
+    assert blocking_outcome(call, through_a_connection) == wanted  # it calls the client when it is read
+    assert blocking_outcome(call, lambda client, items: Once(items)) == wanted
 
 
 @pytest.mark.parametrize("place", blocking(ORDERED))
