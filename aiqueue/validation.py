@@ -132,8 +132,10 @@ class PayloadChecker:
         self._max_metadata = welcome.max_metadata_bytes
         self._known: dict[tuple[str, str, str], tuple[str, str, str]] = {}  #: targets that exist, as plain texts
 
-    def check(self, payload: Mapping[str, Any] | Payload) -> CheckedPayload:
+    def check(self, payload: Mapping[str, Any] | Payload | CheckedPayload) -> CheckedPayload:
         """Return what the queue must know of a payload, or raise ValidationError (PayloadTooLarge)."""
+        if isinstance(payload, CheckedPayload):
+            return payload
         given = _target_of(payload)
         target = self._known.get(given)
         if target is None:

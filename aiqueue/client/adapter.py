@@ -13,7 +13,7 @@ from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
 from aiqueue.client.event_stream import EventStream
-from aiqueue.client.headers import DEFAULT_SCOPE, batch_spec, group_of, header_fields, scoped_key
+from aiqueue.client.headers import DEFAULT_SCOPE, batch_spec, checked_options, group_of, header_fields, scoped_key
 from aiqueue.client.listeners import Listener, Listeners
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.client.transport import QueueTransport
@@ -91,8 +91,7 @@ class AsyncAIQueueAdapter:
         Raises ValidationError (also for an unknown provider or model), DuplicateJob, QueueFull, QueueUnavailable, and
         IdempotencyConflict for a key that was used with another body.
         """
-        checked = [self._started(self._checker).check(payload)]
-        group = self._prepare(checked, validate_options(options), scope=scope)
+        group = self._prepare([self._started(self._checker).check(payload)], validate_options(options), scope=scope)
         return await self._accept(group) or group.jobs[0].id
 
     async def submit_jobs(
@@ -106,7 +105,8 @@ class AsyncAIQueueAdapter:
         accepted if others were not: submit the rest again, or give the list a key (which is the whole list's) and send
         all of it again.
         """
-        checked, batch_id = validate_options(options), given.text("batch_id", batch_id)
+        batch_id = given.text("batch_id", batch_id)
+        checked = checked_options(self._started(self._checker), options, batch_id=batch_id)
         given.in_order("jobs", payloads)
         bodies = await in_parts(self._started(self._checker).check_in_parts(payloads))
         if checked.job_id is not None and len(bodies) != 1:
@@ -144,11 +144,12 @@ class AsyncAIQueueAdapter:
         With the same key and the same jobs and options it is the first batch, whose ids are returned; with the same key
         and others, IdempotencyConflict. ``scope``: as for ``submit_job``.
         """
+        checked = checked_options(self._started(self._checker), options, key=idempotency_key, scope=scope)
         given.in_order("jobs", payloads)
         bodies = await in_parts(self._started(self._checker).check_in_parts(payloads))
         if not bodies:
             raise ValidationError([FieldError("jobs", "is empty: a batch has at least one job")])
-        ids = await self._accept_once(bodies, validate_options(options), idempotency_key, scope, prefix="batch")
+        ids = await self._accept_once(bodies, checked, idempotency_key, scope, prefix="batch")
         return _batch_of("batch", ids), ids
 
     async def check_jobs(self, payloads: Iterable[AnyPayload]) -> None:

@@ -225,6 +225,7 @@ class SyncDeadLetterClient:
 
     def redrive(self, job_ids: Sequence[str], **patch: Any) -> list[str]:
         """Submit dead letters again; patch and rate as in DeadLetterClient.redrive."""
+        self._run(self._client.redrive([], **patch))  # a wrong patch is refused before an iterator of ids is used up
         return self._run(self._client.redrive(given.read_here(job_ids), **patch))
 
     def delete(self, job_ids: Sequence[str]) -> list[str]:

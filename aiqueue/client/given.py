@@ -64,10 +64,13 @@ def read_here(items: Any) -> Any:
     For the blocking client: on its loop an iterator that uses the client, or a connection that belongs to its thread,
     would hold up everything, itself included.
     """
+    return list(items) if is_to_be_read(items) else items
+
+
+def is_to_be_read(items: Any) -> bool:
+    """Return True for what ``read_here`` reads."""
     as_it_is = isinstance(items, str | bytes | list | tuple | set | frozenset | Mapping) or hasattr(items, "model_dump")
-    if as_it_is or not is_iterable(items):
-        return items
-    return list(items)
+    return not as_it_is and is_iterable(items)
 
 
 def in_order(field: str, given: object) -> None:

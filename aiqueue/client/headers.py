@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from aiqueue import texts
 from aiqueue.errors import FieldError, ValidationError
 from aiqueue.models import BatchOptions, GraphOptions, JobOptions
 from aiqueue.protocol import BatchSpec, JobHeader, Submission, SubmitGroup
-from aiqueue.validation import CheckedPayload
+from aiqueue.validation import CheckedPayload, PayloadChecker, validate_options
 
 DEFAULT_SCOPE = "default"  #: idempotency keys of one caller do not meet another caller's
 
@@ -39,6 +39,26 @@ def header_fields(options: JobOptions, *, owner: str, default_retries: int, batc
         min(waits, default=0),
         options.on_gate == "fail",
     )
+
+
+def checked_options(
+    checker: PayloadChecker,
+    options: Mapping[str, Any] | JobOptions | None,
+    *,
+    batch_id: str = "",
+    key: object = None,
+    scope: object = DEFAULT_SCOPE,
+) -> JobOptions:
+    """Return options as their model. Raises ValidationError for them and for what else jobs are submitted with.
+
+    Before payloads are read: of an iterator, a second try with what is right would find nothing.
+    """
+    checked = validate_options(options)
+    checker.metadata_of(checked)
+    if batch_id:
+        texts.BATCH_ID.check("batch_id", batch_id)
+    scoped_key(key, scope)
+    return checked
 
 
 def scoped_key(key: object, scope: object) -> str:

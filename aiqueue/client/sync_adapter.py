@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 from aiqueue.client import given
 from aiqueue.client.adapter import AnyOptions, AnyPayload, AsyncAIQueueAdapter
 from aiqueue.client.dead_letters import SyncDeadLetterClient
+from aiqueue.client.headers import checked_options
 from aiqueue.client.listeners import AnyEvent, Listener
 from aiqueue.client.loop_thread import LoopThread
 from aiqueue.client.schedules import SyncScheduleClient
 from aiqueue.client.transport import QueueTransport
 from aiqueue.results import JobResult
+from aiqueue.validation import PayloadChecker
 from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats
 
 _T = TypeVar("_T")
@@ -72,13 +74,15 @@ class AIQueueAdapter:
         self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, batch_id: str = ""
     ) -> list[str]:
         """Submit many jobs with the same options; return their ids in order."""
-        return self._run(self._async.submit_jobs(given.read_here(payloads), options, batch_id=batch_id))
+        jobs = self._read_jobs(payloads, options, batch_id=batch_id)
+        return self._run(self._async.submit_jobs(jobs, options, batch_id=batch_id))
 
     def submit_batch(
         self, payloads: Sequence[AnyPayload], options: AnyOptions = None, *, idempotency_key: str | None = None
     ) -> tuple[str, list[str]]:
         """Submit jobs as one batch, whole or not at all; return its id and, in order, those of its jobs."""
-        return self._run(self._async.submit_batch(given.read_here(payloads), options, idempotency_key=idempotency_key))
+        jobs = self._read_jobs(payloads, options, key=idempotency_key)
+        return self._run(self._async.submit_batch(jobs, options, idempotency_key=idempotency_key))
 
     def submit_job_with_callback(
         self, payload: AnyPayload, options: AnyOptions = None, callback: Callable[[JobResult], Any] | None = None
@@ -179,6 +183,20 @@ class AIQueueAdapter:
                     self._handed_over.pop(hand_over, None)
                     return
         self._run(self._in_loop(self._async.off, name, listener))  # it was not there, or the name is refused
+
+    def _read_jobs(self, payloads: Any, options: AnyOptions, **more: Any) -> Any:
+        """Return what any iterable yields, read and checked in this thread, unless the call is refused without that.
+
+        They are checked as they come, since what is wrong may have no end. ``more``: as for ``checked_options``.
+        """
+        if not given.is_to_be_read(payloads):
+            return payloads
+        return self._run(self._checker_for(options, **more)).check_all(payloads)
+
+    async def _checker_for(self, options: AnyOptions, **more: Any) -> PayloadChecker:
+        checker = self._async.session.checker
+        checked_options(checker, options, **more)
+        return checker
 
     def _add(self, name: str, listener: Listener, *, once: bool) -> None:
         def hand_over(event: AnyEvent) -> None:
