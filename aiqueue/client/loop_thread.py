@@ -39,6 +39,7 @@ class LoopThread:
         self._last: Future[None] | None = None  # set: nothing is begun any more
         self._is_over = False
         self._begun = set[Future[Any]]()
+        self._cut_off: set[asyncio.Task[Any]] = set()  # by the end, not by their callers
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
@@ -50,7 +51,7 @@ class LoopThread:
             with self._lock:
                 if self._last is not None:
                     raise StartError(_STOPPED)
-                return self._start(call)
+                return self._start(self._answer(call))
         except StartError:
             call.close()
             raise
@@ -95,6 +96,17 @@ class LoopThread:
         future.add_done_callback(self._begun.discard)
         return future
 
+    async def _answer(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Return what a call returns. Raises StartError in place of CancelledError where the end is the reason."""
+        try:
+            return await call
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            is_callers_own = task is not None and task.cancelling() and task not in self._cut_off
+            if self._last is None or is_callers_own:
+                raise
+            raise StartError(_STOPPED) from None
+
     async def _finish(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await last()
@@ -103,6 +115,7 @@ class LoopThread:
             if others:
                 _, others = await asyncio.wait(others, timeout=_FINISH_S)
             if others:
+                self._cut_off = {call for call in others if not call.cancelling()}
                 for call in others:
                     call.cancel()
                 await asyncio.wait(others, timeout=_FINISH_S)

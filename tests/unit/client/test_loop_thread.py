@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -147,6 +148,50 @@ def test_a_call_that_does_not_let_itself_be_cancelled_is_told_of_the_end(
     assert begun.wait(WAIT_S)
     home.end(nothing)
     assert isinstance(call.exception(WAIT_S), StartError)
+
+
+def test_a_call_that_the_end_cuts_off_is_told_of_it(home: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_thread, "_FINISH_S", 0.01)
+    begun = threading.Barrier(4)
+
+    async def wait() -> None:
+        await asyncio.to_thread(begun.wait)
+        await asyncio.Event().wait()
+
+    async def wait_for_others() -> None:
+        await asyncio.gather(wait(), asyncio.Event().wait())
+
+    calls = [in_thread(home.run, wait()), in_thread(home.run, wait_for_others()), home.begin(wait())]
+    begun.wait(WAIT_S)
+    home.end(nothing)
+    for call in calls:
+        with pytest.raises(StartError, match="stopped"):
+            call.result(WAIT_S)
+
+
+def test_a_call_whose_own_caller_cancels_it_beside_the_end_is_cancelled(
+    home: LoopThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, cancelled = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    call = home.begin(wait())
+    assert begun.wait(WAIT_S)
+
+    async def last() -> None:
+        call.cancel()
+        await asyncio.to_thread(cancelled.wait, WAIT_S)
+
+    home.end(last)
+    assert call.cancelled()
+    gc.collect()
+    assert not caplog.records  # such as an exception that nobody has fetched
 
 
 @pytest.mark.parametrize("how", ["run", "end"])
