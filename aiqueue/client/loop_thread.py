@@ -44,10 +44,13 @@ class LoopThread:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def begin(self, call: Coroutine[Any, Any, _T]) -> Future[_T]:
-        """Start a coroutine; return what will hold its answer. Raises StartError where there would be none."""
+    def begin(self, call: Coroutine[Any, Any, _T], *, waits: bool = False) -> Future[_T]:
+        """Start a coroutine; return what will hold its answer. Raises StartError where there would be none.
+
+        ``waits``: the caller is about to wait for it, which the thread itself can't, so there it is refused.
+        """
         try:
-            self._check_place()
+            self._check_place(waits=waits)
             with self._lock:
                 if self._last is not None:
                     raise StartError(_STOPPED)
@@ -58,7 +61,7 @@ class LoopThread:
 
     def run(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine and return what it returns."""
-        future = self.begin(call)
+        future = self.begin(call, waits=True)
         try:
             return future.result()
         except BaseException:  # Ctrl-C: what was asked for must not go on behind the caller's back
@@ -70,7 +73,7 @@ class LoopThread:
 
         Only the first call runs its ``last``; others wait for the same end.
         """
-        self._check_place()
+        self._check_place(waits=True)
         with self._lock:
             if self._last is None:
                 self._last = self._start(self._finish(last))
@@ -81,11 +84,11 @@ class LoopThread:
         """Return True until the thread has ended."""
         return self._thread.is_alive()
 
-    def _check_place(self) -> None:
+    def _check_place(self, *, waits: bool) -> None:
         """Raise StartError where nobody would answer. Before the lock, which a fork may have left locked."""
         if os.getpid() != self._process:
             raise StartError(_FORKED)
-        if threading.current_thread() is self._thread:
+        if waits and threading.current_thread() is self._thread:
             raise StartError(_INSIDE)
         if sys.is_finalizing():
             raise StartError(_EXITING)

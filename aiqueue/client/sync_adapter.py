@@ -103,7 +103,7 @@ class AIQueueAdapter:
         if on_end is None:
             return self._run(self._async.wait_all(job_ids))
         ended: SimpleQueue[JobInfo | None] = SimpleQueue()
-        future = self.begin(self._async.wait_all(job_ids, ended.put))
+        future = self.begin(self._async.wait_all(job_ids, ended.put), waits=True)
         future.add_done_callback(lambda _: ended.put(None))
         try:
             while (info := ended.get()) is not None:
@@ -134,9 +134,12 @@ class AIQueueAdapter:
         """Run a coroutine on the adapter's own loop and return what it returns."""
         return self._run(call)
 
-    def begin(self, call: Coroutine[Any, Any, _T]) -> Future[_T]:
-        """As ``run``, and return at once what will hold the answer."""
-        return self._home.begin(call)
+    def begin(self, call: Coroutine[Any, Any, _T], *, waits: bool = False) -> Future[_T]:
+        """As ``run``, and return at once what will hold the answer; also from a callback of such a future.
+
+        ``waits``: you are about to wait for it. Raises StartError where that would be for ever, as in a callback.
+        """
+        return self._home.begin(call, waits=waits)
 
     @property
     def dead_letters(self) -> SyncDeadLetterClient:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from aiqueue.client.adapter import AnyPayload
 from aiqueue.orchestrator.rows import Chunked, Rows, chunks, read_rows
@@ -36,11 +36,8 @@ class RowFeed(Chunked):
                 return
             yield chunk
 
-    def serve(
-        self, submit: Callable[[Coroutine[Any, Any, _T]], Future[_T]], call: Coroutine[Any, Any, _T]
-    ) -> Future[_T]:
-        """Start ``call``, read in this thread what it asks for, and return it when it has ended."""
-        future = submit(call)
+    def serve(self, future: Future[_T]) -> Future[_T]:
+        """Read in this thread what a call on the loop asks for, and return the call when it has ended."""
         future.add_done_callback(lambda _: self._asked.put(None))
         try:
             while (wanted := self._asked.get()) is not None:

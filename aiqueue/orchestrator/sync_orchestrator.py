@@ -161,7 +161,7 @@ class AIJobOrchestrator:
         return self._adapter.run(call)
 
     def _feeding(self, feed: RowFeed, call: Coroutine[Any, Any, _T]) -> _T:
-        return feed.serve(self._adapter.begin, call).result()
+        return feed.serve(self._adapter.begin(call, waits=True)).result()
 
     def _each(self, results: AsyncIterator[_T], feed: RowFeed | None = None) -> Iterator[_T]:
         while True:

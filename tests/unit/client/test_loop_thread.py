@@ -28,6 +28,15 @@ async def answer(value: int = 1) -> int:
     return value
 
 
+async def answer_after(event: asyncio.Event) -> int:
+    await event.wait()
+    return 1
+
+
+async def set_event(event: asyncio.Event) -> None:
+    event.set()
+
+
 @pytest.fixture
 def home() -> Iterator[LoopThread]:
     """Return a loop in a thread of its own."""
@@ -202,6 +211,22 @@ def test_a_call_in_the_loops_own_thread_is_refused(home: LoopThread, how: str) -
     with pytest.raises(StartError, match="own thread, which would wait for itself"):
         in_thread(home.run, call_again()).result(WAIT_S)
     assert home.run(answer()) == 1
+
+
+def test_a_call_may_be_begun_in_the_loops_own_thread(home: LoopThread) -> None:
+    begun: Future[Future[int]] = Future()
+
+    def go_on(first: Future[int]) -> None:
+        try:
+            begun.set_result(home.begin(answer(first.result() + 1)))
+        except StartError as error:
+            begun.set_exception(error)
+
+    let_go = asyncio.Event()
+    first = home.begin(answer_after(let_go))
+    first.add_done_callback(go_on)  # that is called in the loop's thread
+    home.run(set_event(let_go))
+    assert begun.result(WAIT_S).result(WAIT_S) == 2
 
 
 PROGRAM = """

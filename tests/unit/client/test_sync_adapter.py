@@ -16,12 +16,14 @@ import pytest
 from aiqueue.client.listeners import JobEvent
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.errors import AuthenticationFailed, JobNotFound, QueueUnavailable, StartError, ValidationError
+from aiqueue.orchestrator import AIJobOrchestrator
 from aiqueue.protocol import Welcome
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from aiqueue.views import JobInfo
 from tests.tools.client_harness import ClientHarness
 from tests.tools.turns import turns, until
+from tests.unit.client.test_loop_thread import in_thread
 
 WAIT_S = 10.0  # a limit, not a delay
 
@@ -150,6 +152,22 @@ def test_who_is_told_of_ends_runs_in_the_callers_thread_and_may_call_the_adapter
     assert [info.job_id for info in connected.adapter.wait_all(job_ids, look)] == job_ids
     assert told == [(threading.current_thread(), "completed")] * 3
     assert caplog.text.count("LookupError: of one end") == 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda adapter: adapter.wait_all([], print),
+        lambda adapter: AIJobOrchestrator(adapter).submit_batch_job([chat()]),
+        lambda adapter: next(AIJobOrchestrator(adapter).map([chat()], run_id="r")),
+    ],
+)
+def test_a_call_that_waits_is_refused_in_the_adapters_own_thread(connected: Connected, call: Any) -> None:
+    async def call_it() -> None:
+        call(connected.adapter)
+
+    with pytest.raises(StartError, match="own thread, which would wait for itself"):
+        in_thread(connected.adapter.run, call_it()).result(WAIT_S)
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
