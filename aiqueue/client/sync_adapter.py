@@ -231,5 +231,7 @@ class AIQueueAdapter:
 def _tell_end(on_end: Callable[[JobInfo], None], info: JobInfo) -> None:
     try:
         on_end(info)
-    except Exception:  # as in the asynchronous client: the wait goes on
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # as in the asynchronous client: the wait goes on; CancelledError too is the function's own
         _log.exception("%r failed on the end of job %s", on_end, info.job_id)

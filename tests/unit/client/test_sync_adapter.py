@@ -137,21 +137,22 @@ def test_ends_are_told_one_by_one(connected: Connected) -> None:
     assert {info.job_id for info in told} == set(job_ids)
 
 
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, GeneratorExit])
 def test_who_is_told_of_ends_runs_in_the_callers_thread_and_may_call_the_adapter(
-    connected: Connected, caplog: pytest.LogCaptureFixture
+    connected: Connected, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     told: list[tuple[threading.Thread, str]] = []
 
     def look(info: JobInfo) -> None:
         again = connected.adapter.get_job_status(info.job_id)
         told.append((threading.current_thread(), again.status if again else "unknown"))
-        raise LookupError("of one end")
+        raise error("of one end")
 
     connected.work()
     job_ids = connected.adapter.submit_jobs([chat()] * 3)
     assert [info.job_id for info in connected.adapter.wait_all(job_ids, look)] == job_ids
     assert told == [(threading.current_thread(), "completed")] * 3
-    assert caplog.text.count("LookupError: of one end") == 3
+    assert caplog.text.count(f"{error.__name__}: of one end") == 3
 
 
 @pytest.mark.parametrize(
