@@ -223,7 +223,7 @@ async def test_an_id_ahead_of_the_log_is_told_of_the_gap_and_the_streams_go_on(r
     async with (
         rig.sse("/ai/events", last_event_id="500") as everything,
         rig.sse(f"/ai/jobs/{job_id}/events", last_event_id="500") as one,
-        asyncio.timeout(10.0),
+        asyncio.timeout(120.0),
     ):
         for stream in (everything, one):
             gap = await stream.event()

@@ -138,4 +138,4 @@ _ACTS = st.tuples(
 def test_a_deleted_dead_letter_that_is_kept_is_marked_and_a_retry_repeats_all_that_are_left(
     acts: list[tuple[str, list[int]]],
 ) -> None:
-    asyncio.run(asyncio.wait_for(_check(acts), 20))
+    asyncio.run(asyncio.wait_for(_check(acts), 120))

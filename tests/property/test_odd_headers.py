@@ -82,4 +82,4 @@ async def check(group: SubmitGroup, *, prepared: bool) -> None:
 def test_what_is_accepted_is_found_again_after_a_restart(
     headers: list[Fields], spec: Fields | None, shared: bool, prepared: bool
 ) -> None:
-    asyncio.run(asyncio.wait_for(check(group_of(headers, spec, shared=shared), prepared=prepared), 20))
+    asyncio.run(asyncio.wait_for(check(group_of(headers, spec, shared=shared), prepared=prepared), 120))

@@ -127,7 +127,7 @@ call_of_several = given(calls=st.lists(sent, min_size=1, max_size=4), odd=odd_ro
 def test_groups_of_a_call_on_a_journal_with_odd_rows_are_answered_each_alone(
     calls: list[Sent], odd: set[Row], maybe_known: bool
 ) -> None:
-    asyncio.run(asyncio.wait_for(check(in_memory(), calls, odd, maybe_known=maybe_known), 20))
+    asyncio.run(asyncio.wait_for(check(in_memory(), calls, odd, maybe_known=maybe_known), 120))
 
 
 @settings(max_examples=25, deadline=None)
@@ -139,4 +139,4 @@ def test_groups_of_a_call_on_a_real_journal_with_odd_rows_are_answered_each_alon
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, "sound.db"), Path(folder, "spoilt.db")]
         journals = [SqliteJournal(file, durability="off") for file in files]
-        asyncio.run(asyncio.wait_for(check(journals, calls, odd, maybe_known=maybe_known), 20))
+        asyncio.run(asyncio.wait_for(check(journals, calls, odd, maybe_known=maybe_known), 120))

@@ -169,7 +169,7 @@ _CALLS = st.sampled_from(["redrive", "retry", "delete"])
 def test_a_dead_letter_has_one_live_successor_at_most_and_none_after_its_deletion_was_answered(
     first: list[str], plan: dict[int, str], then: list[str]
 ) -> None:
-    asyncio.run(asyncio.wait_for(check(first, plan, then), 20))
+    asyncio.run(asyncio.wait_for(check(first, plan, then), 120))
 
 
 async def check_keys(first: Sequence[str], plan: dict[int, str], then: Sequence[str]) -> None:
@@ -200,7 +200,7 @@ async def check_keys(first: Sequence[str], plan: dict[int, str], then: Sequence[
 def test_the_key_of_a_dead_letter_is_free_after_its_deletion_only_if_no_redrive_of_it_lives(
     first: list[str], plan: dict[int, str], then: list[str]
 ) -> None:
-    asyncio.run(asyncio.wait_for(check_keys(first, plan, then), 20))
+    asyncio.run(asyncio.wait_for(check_keys(first, plan, then), 120))
 
 
 class Chain:
@@ -323,4 +323,4 @@ _ACTS = ["redrive", "redrive", "fail", "fail", "complete", "delete", "delete", "
 def test_what_a_redrive_of_a_redrive_completed_never_runs_again_under_the_first_key(
     acts: list[tuple[str, list[int]]], needed: set[int]
 ) -> None:
-    asyncio.run(asyncio.wait_for(check_chain(acts, needed), 20))
+    asyncio.run(asyncio.wait_for(check_chain(acts, needed), 120))

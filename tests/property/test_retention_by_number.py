@@ -118,4 +118,4 @@ _ACTS = st.tuples(
 def test_the_last_max_jobs_are_kept_and_of_the_others_those_that_are_kept_for_another(
     max_jobs: int, acts: list[tuple[str, str, int]]
 ) -> None:
-    asyncio.run(asyncio.wait_for(_check(max_jobs, acts), 20))
+    asyncio.run(asyncio.wait_for(_check(max_jobs, acts), 120))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-_LIMIT_S = 60.0  # what is waited for comes at once; this ends a test that would wait for ever
+_LIMIT_S = 120.0  # what is waited for comes at once; this ends a test that would wait for ever
 _TURNS = 100  # after them it is a thread that is waited for, which a loop that never sleeps holds up
 
 

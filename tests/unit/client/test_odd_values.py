@@ -206,7 +206,7 @@ CALLS: dict[str, Call] = {
 async def error_of(call: Callable[[], Awaitable[Any]]) -> Exception | None:
     """Return what a call raises; a call that gets no answer raises TimeoutError."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await call()
     except Exception as error:
         return error

@@ -59,7 +59,7 @@ async def test_whatever_is_odd_in_a_group_the_others_of_its_call_are_accepted(
 ) -> None:
     submit = client.session.submit
     odd = odd_group(struct, name, value, jobs=jobs)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         first, refused, second = await asyncio.gather(
             submit(group(*new_job_ids(2))), submit(odd), submit(group(*new_job_ids(1))), return_exceptions=True
         )

@@ -110,7 +110,7 @@ async def test_a_stream_that_was_given_a_text_of_a_subclass_holds_up_no_wait(
     of_job, of_name = client.events(0, job_id=kind(job_id)), client.events(0, names=[kind("job:completed")])
     heard = asyncio.get_running_loop().create_future()
     client.on(kind("job:completed"), heard.set_result)
-    async with of_job, of_name, asyncio.timeout(30):
+    async with of_job, of_name, asyncio.timeout(120):
         polls = [asyncio.ensure_future(stream.poll(30.0)) for stream in (of_job, of_name)]
         await system.work()
         assert (await client.wait(kind(job_id))).status == "completed"
