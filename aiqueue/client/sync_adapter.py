@@ -231,7 +231,5 @@ class AIQueueAdapter:
 def _tell_end(on_end: Callable[[JobInfo], None], info: JobInfo) -> None:
     try:
         on_end(info)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # as in the asynchronous client: the wait goes on; CancelledError too is the function's own
+    except (Exception, asyncio.CancelledError, GeneratorExit):  # of the function's own: the wait goes on
         _log.exception("%r failed on the end of job %s", on_end, info.job_id)

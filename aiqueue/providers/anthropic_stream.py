@@ -19,6 +19,8 @@ class MessageAssembly:
         self._message: dict[str, Any] = {}
         self._blocks: dict[int, _Block] = {}
         self.is_complete = False  #: the message has come to its end: a reason to stop, or its last event
+        self.pieces = 0  #: parts of an answer that have come
+        self._spoke_on = False  # behind its end
 
     @property
     def said(self) -> bool:
@@ -28,7 +30,7 @@ class MessageAssembly:
     @property
     def has_all(self) -> bool:
         """Whether all of the message has come."""
-        return self.is_complete
+        return self.said and self.is_complete and not self._spoke_on
 
     def add(self, event: dict[str, Any]) -> None:
         """Take the next event. Those of unknown types are passed over, as the format asks for."""
@@ -39,6 +41,8 @@ class MessageAssembly:
                 self._begin(index_in(event), object_in(event, "content_block"))
             case "content_block_delta":
                 self._begun(index_in(event)).add(object_in(event, "delta"))
+                self.pieces += 1
+                self._spoke_on = self._spoke_on or self.is_complete
             case "message_delta":
                 usage = counts_in(self._message)
                 said = counts_in(event).items()

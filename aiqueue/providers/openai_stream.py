@@ -21,6 +21,7 @@ class ChatAssembly:
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
         self._choices: defaultdict[int, _Choice] = defaultdict(_Choice)
+        self.pieces = 0  #: parts of an answer that have come
 
     @property
     def said(self) -> bool:
@@ -34,15 +35,19 @@ class ChatAssembly:
 
     @property
     def has_all(self) -> bool:
-        """Whether every choice that was asked for has come to its end. Servers may know of one only."""
-        return self.is_complete and len(self._choices) >= self._wanted
+        """Whether every choice that was asked for has come to its end. Servers may know of one only.
+
+        Some give a reason to end with each piece, or before the first: it says nothing where more came behind it.
+        """
+        spoke_on = any(choice.spoke_on for choice in self._choices.values())
+        return self.said and self.is_complete and not spoke_on and len(self._choices) >= self._wanted
 
     def add(self, chunk: dict[str, Any]) -> None:
         """Take the next chunk."""
         self._head |= {name: chunk[name] for name in _HEAD if chunk.get(name) is not None}
         self._usage = counts_in(chunk) or self._usage
         for choice in list_in(chunk, "choices"):
-            self._choices[index_in(choice, 0)].add(choice)
+            self.pieces += self._choices[index_in(choice, 0)].add(choice)
 
     def body(self) -> dict[str, Any]:
         """Return what has come so far as a ``chat.completion``."""
@@ -57,18 +62,25 @@ class _Choice:
         self.texts: defaultdict[str, list[str]] = defaultdict(list)
         self.calls = CallsAssembly()
         self.finish_reason: str | None = None
+        self.spoke_on = False  #: behind its end
 
-    def add(self, choice: dict[str, Any]) -> None:
+    def add(self, choice: dict[str, Any]) -> int:
+        """Take the next piece; return how many parts of an answer are in it."""
+        had_ended, parts = bool(self.finish_reason), 0
         self.finish_reason = text_in(choice, "finish_reason") or self.finish_reason
         delta = object_in(choice, "delta")
         self.role = text_in(delta, "role") or self.role
         for call in list_in(delta, "tool_calls"):
             self.calls.add(call)
+            parts += 1
         for name, value in delta.items():
             if name in _TEXTS:
                 value = text_in(delta, name)
             if name not in _READ_BY_NAME and isinstance(value, str) and value:
                 self.texts[name].append(value)
+                parts += 1
+        self.spoke_on = self.spoke_on or (had_ended and parts > 0)
+        return parts
 
     def whole(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self.role, "content": None}

@@ -81,6 +81,11 @@ class Assembly(Protocol):
         """Whether that is all that was asked for, and the end of the stream need not say so."""
         ...
 
+    @property
+    def pieces(self) -> int:
+        """How many parts of an answer have come."""
+        ...
+
     def add(self, event: dict[str, Any]) -> None:
         """Take the next event."""
         ...
@@ -181,9 +186,12 @@ class Caller:
         try:
             async with wait:
                 async for data in events:
+                    before = assembly.pieces
                     if self._is_last(data, assembly, headers):
                         break
-                    if assembly.has_all and wait.when() is None:
+                    if assembly.pieces > before:
+                        wait.reschedule(None)  # it speaks on, whatever reason to end it has given
+                    elif assembly.has_all and wait.when() is None:
                         wait_at_most(_REST_S)
                 wait_at_most(_END_S)
                 await _read_to_the_end(events)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -16,10 +16,12 @@ from aiqueue.errors import JobError
 from aiqueue.protocol import ClaimedJob
 from aiqueue.providers import remote
 from aiqueue.providers.base import Provider, ProviderAnswer
+from aiqueue.providers.openai_stream import ChatAssembly
 from aiqueue.providers.registry import open_provider
 from aiqueue.results import decode_result
 from aiqueue.worker.runner import JobRunner
 from tests.tools.provider_rig import RawServer
+from tests.tools.turns import turns
 from tests.unit.providers.conftest import CANARY, chat
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -207,3 +209,44 @@ async def test_a_connection_whose_answer_ended_serves_the_next_and_any_other_is_
     async with saying(kind, chunked(lines(events)), end) as (provider, _):
         await provider.run(chat())
         assert [connection.is_idle() for connection in connections_of(provider)] == [True] * kept
+
+
+def _piece(content: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": "stop"}]}
+
+
+async def test_a_reason_to_end_with_each_piece_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_REST_S", 0.0)
+    first, go_on = asyncio.Event(), asyncio.Event()
+
+    async def said() -> AsyncIterator[bytes]:
+        yield lines([_piece("")])
+        yield lines([_piece("All ")])
+        first.set()
+        await go_on.wait()
+        yield lines([_piece("of it."), "[DONE]"])
+
+    class Response:
+        headers: ClassVar[dict[str, str]] = {"content-type": "text/event-stream"}
+
+        def iter_bytes(self) -> AsyncIterator[bytes]:
+            return said()
+
+    @asynccontextmanager
+    async def create(**_: object) -> AsyncIterator[Response]:
+        yield Response()
+
+    caller = remote.Caller(provider="p", credential=remote.Credential(), sdk_errors=())
+    answer = asyncio.create_task(
+        caller.stream(create, ChatAssembly(), read=lambda reply: reply.body, on_partial=None, within_s=60.0)  # type: ignore[arg-type,return-value]
+    )
+    await first.wait()
+    await turns(20)
+    assert not answer.done()
+    go_on.set()
+    assert (await answer)["choices"][0]["message"]["content"] == "All of it."
+
+
+async def test_an_answer_whose_reason_to_end_came_with_each_piece_is_not_whole_without_its_last_event() -> None:
+    body = lines([_piece("All "), _piece("of ")])
+    assert await outcome("openai", chunked(body), closes) == ("provider_connection", -1)
