@@ -85,7 +85,7 @@ class LoopThread:
         return self._thread.is_alive()
 
     def _check_place(self, *, waits: bool) -> None:
-        """Raise StartError where nobody would answer. Before the lock, which a fork may have left locked."""
+        """Raise StartError where no answer would come. Before the lock is taken: a fork may have left it locked."""
         if os.getpid() != self._process:
             raise StartError(_FORKED)
         if waits and threading.current_thread() is self._thread:

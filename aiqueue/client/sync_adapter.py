@@ -49,7 +49,7 @@ class AIQueueAdapter:
         self._run(self._async.start())
 
     def stop(self) -> None:
-        """Send what is still to be sent and let go; the adapter can't be started again, and later calls do nothing.
+        """Send what is still to be sent and let go; the adapter can't be started again. To stop it twice does no harm.
 
         Calls of other threads get their answer or StartError. It does not wait for listeners, which go on with the
         events they have; the program's end waits for them.

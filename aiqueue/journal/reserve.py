@@ -43,7 +43,7 @@ class Reserve:
             self._path.unlink(missing_ok=True)
 
     def fits_more(self) -> bool:
-        """Tell whether the disk takes more, by writing to it: only that shows that a quota is used up."""
+        """Return True if the disk takes more. It writes to find out: nothing else shows that a quota is used up."""
         probe = self._path.with_suffix(".probe")
         try:
             probe.write_bytes(bytes(_PROBE_BYTES))

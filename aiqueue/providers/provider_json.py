@@ -51,7 +51,7 @@ def _decoded(content: bytes) -> Any:
 
 
 def _is_too_deep(content: bytes) -> bool:
-    """Tell whether JSON is nested deeper than ``MAX_DEPTH``: by its brackets, since walking a long vector is slower."""
+    """Return True if JSON is nested deeper than ``MAX_DEPTH``. It counts brackets: to walk a long vector is slower."""
     if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
         return False
     if b"\\" in content:  # no escaped quote may end a text

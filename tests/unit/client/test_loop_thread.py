@@ -200,7 +200,7 @@ def test_a_call_whose_own_caller_cancels_it_beside_the_end_is_cancelled(
     home.end(last)
     assert call.cancelled()
     gc.collect()
-    assert not caplog.records  # such as an exception that nobody has fetched
+    assert not caplog.records  # asyncio logs an exception that was never retrieved
 
 
 @pytest.mark.parametrize("how", ["run", "end"])
