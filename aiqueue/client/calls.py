@@ -73,12 +73,9 @@ class QueueCalls(ABC):
     async def cancel(self, ids: Sequence[str]) -> list[CancelReply]:
         """Stop jobs."""
         sent = protocol.encode(ids)
-        try:
-            return protocol.decode_cancel_replies(await self._call("cancel", sent))
-        except QueueNotRunning:
-            raise
-        except QueueUnavailable:
-            replies = protocol.decode_cancel_replies(await self._ask("cancel", sent))
+        if (answer := await self._first_answer("cancel", sent)) is not None:
+            return protocol.decode_cancel_replies(answer)
+        replies = protocol.decode_cancel_replies(await self._ask("cancel", sent))
         for reply in replies:  # the call that got no answer may have been the one that stopped it
             reply.cancelled |= reply.status == "cancelled"
         return replies
@@ -90,16 +87,13 @@ class QueueCalls(ABC):
     async def delete_dead_letters(self, ids: Sequence[str]) -> list[str]:
         """Forget dead letters; return the ids of those that were there."""
         sent, there = protocol.encode(ids), await self._dead_letters_of(ids)
+        if (answer := await self._first_answer("delete_dead_letters", sent)) is not None:
+            return protocol.decode_ids(answer)
+        failed: Exception | None = None
         try:
-            return protocol.decode_ids(await self._call("delete_dead_letters", sent))
-        except QueueNotRunning:
-            raise
-        except QueueUnavailable:
-            failed: Exception | None = None
-            try:
-                await self._ask("delete_dead_letters", sent)
-            except Exception as error:  # as for a damaged row where no other dead letter is left
-                failed = error
+            await self._ask("delete_dead_letters", sent)
+        except Exception as error:  # as for a damaged row where no other dead letter is left
+            failed = error
         gone = there - await self._dead_letters_of(ids)  # the call that got no answer may have been the one that did it
         if failed and not gone:
             raise failed
@@ -145,6 +139,15 @@ class QueueCalls(ABC):
         if name not in protocol.ANNOUNCED:
             raise ValueError(f"unknown event {name!r}; there are: {', '.join(sorted(protocol.ANNOUNCED))}")
         await self._call("announce", name, protocol.encode(data))
+
+    async def _first_answer(self, method: str, sent: bytes) -> Any:
+        """Return the answer to a call that is made once; None if it was lost. Raises QueueNotRunning."""
+        try:
+            return await self._call(method, sent)
+        except QueueNotRunning:
+            raise
+        except QueueUnavailable:
+            return None
 
     async def _dead_letters_of(self, ids: Sequence[str]) -> set[str]:
         states = await self.get_states(ids)
