@@ -200,7 +200,8 @@ def test_a_call_whose_own_caller_cancels_it_beside_the_end_is_cancelled(
     home.end(last)
     assert call.cancelled()
     gc.collect()
-    assert not caplog.records  # asyncio logs an exception that was never retrieved
+    # Other tests leave tasks that are collected now, and logged.
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize("how", ["run", "end"])
