@@ -55,10 +55,15 @@ def size_of_view(view: JobView | None) -> int:
     """Return about how many bytes a job takes in an answer."""
     if view is None:
         return 1
-    texts = len(view.result) + len(view.payload) + len(view.header.metadata) + sum(map(len, view.attempts))
-    texts += len(encode(view.header.needs)) if view.header.needs else 0
-    failure = 4 * len(view.failure.message) if view.failure else 0
-    return texts + failure + sum(4 * len(tag) for tag in view.header.tags) + _VIEW_BYTES
+    header = view.header
+    size = len(view.result) + len(view.payload) + len(header.metadata) + _VIEW_BYTES
+    if header.needs:
+        size += len(encode(header.needs))
+    if header.tags:
+        size += sum(4 * len(tag) for tag in header.tags)
+    if view.failure:
+        size += 4 * len(view.failure.message)
+    return size + sum(map(len, view.attempts)) if view.attempts else size
 
 
 def size_of_outcome(outcome: Outcome) -> int:

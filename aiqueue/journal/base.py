@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aiqueue.engine.effects import Rows
 from aiqueue.engine.engine import BatchRow, StoredPart, StoredSchedule
@@ -41,6 +41,16 @@ class StoredJob(NamedTuple):
     result: bytes
     payload: bytes
     metadata: bytes = b""  #: that it shares with others; of a job that shares none it is in the header
+
+    @property
+    def weight(self) -> int:
+        """The bytes that were read, as ``Journal.weights`` counts them."""
+        return weight_of(self)
+
+
+def weight_of(row: Sequence[Any]) -> int:
+    """Return the bytes of a row that has the fields of a StoredJob."""
+    return len(row[2]) + len(row[4]) + len(row[5]) + len(row[6]) + len(row[7])
 
 
 class Recovered(NamedTuple):
@@ -136,7 +146,7 @@ class Journal(Protocol):
     ) -> dict[str, StoredJob]:
         """Return the jobs that are known, by id; payload and result are empty where they are not asked for.
 
-        Reads no more of them once results have more than ``limit`` bytes.
+        Reads no more of them once they have more than ``limit`` bytes.
         """
         ...
 

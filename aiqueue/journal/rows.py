@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -208,11 +208,13 @@ def marks(items: Sequence[object]) -> str:
     return f"({', '.join('?' * len(items))})"
 
 
-def within(rows: Iterable[tuple[Any, ...]], column: int, limit: int) -> Iterator[tuple[Any, ...]]:
-    """Yield rows up to the first with which a column has more than ``limit`` bytes in all."""
+def within(
+    rows: Iterable[tuple[Any, ...]], size_of: Callable[[tuple[Any, ...]], int], limit: int
+) -> Iterator[tuple[Any, ...]]:
+    """Yield rows up to the first with which they have more than ``limit`` bytes in all."""
     size = 0
     for row in rows:
         yield row
-        size += len(row[column])
+        size += size_of(row)
         if size > limit:
             return

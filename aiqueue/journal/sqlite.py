@@ -32,6 +32,7 @@ from aiqueue.journal.base import (
     Recovered,
     StoredJob,
     StoredKey,
+    weight_of,
 )
 from aiqueue.journal.connection import LOG_BYTES, connect
 from aiqueue.journal.failures import NOT_THE_DISK, is_damage, is_full, is_write_error
@@ -149,14 +150,15 @@ class SqliteJournal:
     def payloads(self, seqs: Sequence[int], *, limit: int = NO_LIMIT) -> dict[int, bytes]:
         """Return payloads by seq. Reads no more of them once they have more than ``limit`` bytes."""
         rows = self._select("SELECT seq, CAST(payload AS BLOB) FROM jobs WHERE seq IN {}", seqs)
-        return dict(within(rows, 1, limit))
+        return dict(within(rows, lambda row: len(row[1]), limit))
 
     def jobs(
         self, ids: Iterable[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
     ) -> dict[str, StoredJob]:
         """Return the jobs that are known, by id; payload and result are empty where they are not asked for."""
         query = queries.stored(with_payload=with_payload, with_result=with_result) + " WHERE id IN {}"
-        return {row[1]: StoredJob(*row) for row in within(self._select(query, list(ids)), 5, limit)}
+        rows = self._select(query, list(ids))
+        return {row[1]: StoredJob(*row) for row in (rows if limit == NO_LIMIT else within(rows, weight_of, limit))}
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the states of the jobs that are known, by id."""

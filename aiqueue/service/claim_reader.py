@@ -86,7 +86,7 @@ class ClaimReader:
             room -= sum(map(len, rows.payloads.values()))
         if needed and room >= 0:
             rows.results, rows.unread_results = await self._reads.jobs(needed, limit=room)
-            room -= sum(len(job.result) for job in rows.results.values())
+            room -= sum(job.weight for job in rows.results.values())
         rows.are_all = room >= 0
         return rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_view
 from aiqueue.engine import TERMINAL, QueueEngine
@@ -16,7 +17,7 @@ from aiqueue.protocol import JobView
 from aiqueue.service import lookup
 from aiqueue.service.commits import CommitPipeline
 from aiqueue.service.drops import Drops, is_of_any
-from aiqueue.service.row_reads import RowReads
+from aiqueue.service.row_reads import NotInOne, RowReads
 from aiqueue.service.shown_times import show_job
 
 _log = logging.getLogger(__name__)
@@ -37,28 +38,37 @@ class LookUps:
 
     async def get(self, ids: Sequence[str], *, with_payload: bool = False) -> list[JobView | None]:
         """Return jobs in the order of ``ids``; None for those unknown. Of many large ones it returns the first."""
-        weights: dict[str, int] = {}
-        if len(ids) > 1:
-            weights, _ = await self.reads.weights(ids, with_payload=with_payload)
-            ids = ids[: count_within((weights.get(job_id, 1) for job_id in ids), PART_BYTES)]
         broken: dict[str, Exception] = {}
-
-        async def read(some: Sequence[str]) -> dict[str, StoredJob]:
-            found, errors = await self.reads.jobs(some, with_payload=with_payload)
-            broken.update(errors)
-            return found
-
-        stored = await self._kept(ids, read)
+        try:
+            stored = await self._kept(ids, partial(self.reads.jobs_in_one, with_payload=with_payload))
+        except NotInOne:
+            ids = await self._first_of(ids, with_payload=with_payload)
+            stored = await self._kept(ids, partial(self._read, broken=broken, with_payload=with_payload))
         attempts: dict[int, list[bytes]] = {}
-        if tried := {job.id: job.seq for job in stored.values() if lookup.has_history(job)}:
-            ids = await self._within_a_part(ids, weights, tried)
-            attempts, _ = await self.reads.attempts([tried[job_id] for job_id in ids if job_id in tried])
+        if tried := {job.id: job for job in stored.values() if lookup.has_history(job)}:
+            ids = await self._within_a_part(ids, stored, tried)
+            attempts, _ = await self.reads.attempts([tried[job_id].seq for job_id in ids if job_id in tried])
         live, hides = self._engine.core.live, self._drops.hides
         broken = {job_id: error for job_id, error in broken.items() if not hides(live.get(job_id))}
         shown = {job_id: await self._unreadable(job_id, error) for job_id, error in broken.items()}
         shown |= {job.id: self.view(job, attempts.get(job.seq)) for job in stored.values()}
         views = [shown.get(job_id) for job_id in ids]
         return views[: count_within(map(size_of_view, views), PART_BYTES)]
+
+    async def _first_of(self, ids: Sequence[str], *, with_payload: bool) -> Sequence[str]:
+        """Return the first ids, as many as one answer has room for."""
+        if len(ids) == 1:
+            return ids
+        weights, _ = await self.reads.weights(ids, with_payload=with_payload)
+        return ids[: count_within((weights.get(job_id, 1) for job_id in ids), PART_BYTES)]
+
+    async def _read(
+        self, ids: Sequence[str], *, broken: dict[str, Exception], with_payload: bool
+    ) -> dict[str, StoredJob]:
+        """Return jobs that are on disk, and add to ``broken`` the error of each that can't be read."""
+        found, errors = await self.reads.jobs(ids, with_payload=with_payload)
+        broken.update(errors)
+        return found
 
     async def _kept(
         self, ids: Sequence[str], read: Callable[[Sequence[str]], Awaitable[dict[str, StoredJob]]]
@@ -78,12 +88,12 @@ class LookUps:
         return found
 
     async def _within_a_part(
-        self, ids: Sequence[str], weights: Mapping[str, int], tried: Mapping[str, int]
+        self, ids: Sequence[str], stored: Mapping[str, StoredJob], tried: Mapping[str, StoredJob]
     ) -> Sequence[str]:
-        """Return the first ids, as many as one answer has room for with their attempts. ``tried``: seqs by id."""
-        attempts = await self.reads.attempt_sizes(list(tried.values()))
-        sizes = (weights.get(job_id, 1) + attempts.get(tried.get(job_id, -1), 0) for job_id in ids)
-        return ids[: count_within(sizes, PART_BYTES)]
+        """Return the first ids, as many as one answer has room for with the attempts of those ``tried``."""
+        attempts = await self.reads.attempt_sizes([job.seq for job in tried.values()])
+        weights = {job_id: job.weight + attempts.get(job.seq, 0) for job_id, job in stored.items()}
+        return ids[: count_within((weights.get(job_id, 1) for job_id in ids), PART_BYTES)]
 
     def view(self, stored: StoredJob, attempts: list[bytes] | None = None) -> JobView:
         """Return a job as it is shown. If its row can't be decoded, most fields are placeholders: never rerun it."""

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from aiqueue.call_size import PART_BYTES
 from aiqueue.engine.records import JobRecord
-from aiqueue.journal.base import NO_LIMIT, Journal, StoredJob, StoredKey
+from aiqueue.errors import QueueUnavailable
+from aiqueue.journal.base import NO_LIMIT, Journal, StoredJob, StoredKey, weight_of
 from aiqueue.service.commits import CommitPipeline
 
 _log = logging.getLogger(__name__)
@@ -20,6 +21,10 @@ _SAMPLES = 3  # rows of other jobs that are read to see whether anything can be 
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class NotInOne(Exception):
+    """The rows have more bytes than one answer has room for, or one of them can't be read."""
 
 
 class RowReads:
@@ -39,9 +44,22 @@ class RowReads:
     async def jobs(
         self, ids: Sequence[str], *, with_payload: bool = False, with_result: bool = True, limit: int = NO_LIMIT
     ) -> tuple[dict[str, StoredJob], dict[str, Exception]]:
-        """Return the jobs that are known, by id. The limit is one of results."""
+        """Return the jobs that are known, by id. When they have more than ``limit`` bytes the rest is not read."""
         read = partial(self._journal.jobs, with_payload=with_payload, with_result=with_result, limit=limit)
         return await self._read(read, ids)
+
+    async def jobs_in_one(self, ids: Sequence[str], *, with_payload: bool) -> dict[str, StoredJob]:
+        """Return the jobs that are known, by id. Raises NotInOne; then it takes their weights to read them."""
+        try:
+            read = partial(self._journal.jobs, with_payload=with_payload, limit=PART_BYTES)
+            found = await self._in_thread(read, ids)
+        except QueueUnavailable:
+            raise
+        except Exception as error:
+            raise NotInOne from error
+        if sum(map(weight_of, found.values())) > PART_BYTES:
+            raise NotInOne
+        return found
 
     async def weights(self, ids: Sequence[str], *, with_payload: bool) -> tuple[dict[str, int], dict[str, Exception]]:
         """Return how many bytes ``jobs`` would read of each job that is known."""

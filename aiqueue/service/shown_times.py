@@ -23,7 +23,7 @@ def show_job(view: JobView, ahead_s: float) -> JobView:
     header = view.header
     if view.status == JobState.SCHEDULED and not view.attempt:
         view.run_at = max(runs_at(header), _moved(delayed_until(header), ahead_s))
-    else:
+    elif ahead_s:
         view.run_at = _moved(view.run_at, ahead_s)
     if ahead_s:
         header.created_at = _moved(header.created_at, ahead_s)

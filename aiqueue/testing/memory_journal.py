@@ -143,7 +143,7 @@ class MemoryJournal:
             for job_id in ids:
                 if job_id in disk.seqs:
                     found[job_id] = self._stored(disk.seqs[job_id], with_payload, with_result)
-                    limit -= len(found[job_id].result)
+                    limit -= found[job_id].weight
                 if limit < 0:
                     break
             return found

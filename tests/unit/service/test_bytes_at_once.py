@@ -73,6 +73,15 @@ async def end(queue: ServiceHarness, ids: Sequence[str] = (), *, result: bytes =
     measured(queue).most = 0
 
 
+async def test_a_look_up_of_small_rows_reads_them_once(queue: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    await submitted(queue)
+    await end(queue, result=b'{"text":"x"}')
+    with monkeypatch.context() as patched:
+        patched.setattr(queue.journal, "weights", None)
+        found = await queue.service.get_jobs(IDS)
+    assert [view and view.status for view in found] == ["completed"] * len(IDS)
+
+
 async def test_a_retry_reads_no_results_to_find_the_jobs_that_failed(queue: ServiceHarness) -> None:
     await submitted(queue)
     await end(queue, IDS[3:4])
