@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ray
+from ray._private import services
 from ray._private.state import state as cluster_state
 from ray.autoscaler import sdk as autoscaler
 from ray.experimental import internal_kv
 from ray.util import list_named_actors
+
+from aiqueue.journal.identity import KnownJournal, decode, encode
 
 ALIVE, RESTARTING = "ALIVE", "RESTARTING"  #: of an actor's states: its process is there; it has died and will be again
 
@@ -36,6 +40,16 @@ def is_one_small_machine() -> bool:
     """Tell whether all there is is one node with few cores: then workers run beside each other, however many."""
     cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return len(cpus) == 1 and 0 < cpus[0] < _SMALL_CPUS
+
+
+def count_nodes() -> int:
+    """Return how many nodes are there."""
+    return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def has_resource(name: str) -> bool:
+    """Tell whether a node has this resource."""
+    return name in ray.cluster_resources()  # type: ignore[no-untyped-call]
 
 
 def names_in(namespace: str) -> list[str]:
@@ -65,6 +79,25 @@ def process_of(actor: Any) -> tuple[int, str]:
     """Return an actor's process id and node, as Ray knows them. Blocks for a call, whatever the actor does."""
     found = cluster_state.actor_table(actor._actor_id.hex())
     return int(found.get("Pid", 0)), str(found.get("Address", {}).get("NodeID", ""))
+
+
+def this_node() -> str:
+    """Return what people call the node of this process: its host name and address."""
+    return f"{socket.gethostname()} ({services.get_node_ip_address()})"  # type: ignore[no-untyped-call]
+
+
+def tell_journal(namespace: str, known: KnownJournal, *, overwrite: bool = True) -> None:
+    """Keep which journal the system in ``namespace`` has, for as long as this Ray keeps its store."""
+    internal_kv._internal_kv_put(_journal_key(namespace), encode(known), overwrite=overwrite)
+
+
+def journal_of(namespace: str) -> KnownJournal | None:
+    """Return the journal that the system in ``namespace`` had last; None if this Ray knows of none."""
+    return decode(internal_kv._internal_kv_get(_journal_key(namespace)))
+
+
+def _journal_key(namespace: str) -> bytes:
+    return f"aiqueue:journal:{namespace}".encode()
 
 
 def tell_trouble(namespace: str, trouble: str) -> None:

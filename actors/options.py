@@ -37,7 +37,7 @@ def queue_actor_options(name: str, namespace: str) -> dict[str, Any]:
 
 
 def _beside_the_journal() -> dict[str, Any]:
-    if JOURNAL_RESOURCE in ray.cluster_resources():  # type: ignore[no-untyped-call]
+    if cluster.has_resource(JOURNAL_RESOURCE):
         return {"resources": {JOURNAL_RESOURCE: 0.001}}
     here = ray.get_runtime_context().get_node_id()
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=here, soft=False)}

@@ -29,7 +29,11 @@ class QueueActor(AnsweredCalls):
         self._settings = SentSettings.model_validate_json(settings_json)
         self._clock = SteadyClock()
         self._again = ray.get_runtime_context().was_current_actor_reconstructed
-        self._journal, self._engine = (load_again if self._again else load)(self._settings, self._clock)
+        self._loaded = (
+            load_again(self._settings, self._clock, leave=_end_process)
+            if self._again
+            else load(self._settings, self._clock)
+        )
         self._service: QueueService | None = None
         # The writer thread needs Python's lock a few times per commit; a busy loop keeps it for 5 ms by default.
         sys.setswitchinterval(0.0001)
@@ -55,8 +59,9 @@ class QueueActor(AnsweredCalls):
         if self._service is None:
             self._service = QueueService(
                 self._settings,
-                self._journal,
-                engine=self._engine,
+                self._loaded.journal,
+                engine=self._loaded.engine,
+                info=self._loaded.info,
                 clock=self._clock,
                 restarted=self._again,
                 end=_end_process,

@@ -10,12 +10,13 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 
 from actors import cluster
-from actors.options import POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
+from actors.options import JOURNAL_RESOURCE, POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
 from actors.pool_manager import PoolManager
 from actors.queue_actor import QueueActor
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
+from aiqueue.journal.remembered import RememberedJournals
 from aiqueue.scaling.roster import WORKER_PREFIX
 
 _log = logging.getLogger(__name__)
@@ -30,15 +31,19 @@ def start_actors(settings: Settings) -> list[str]:
 
     Raises StartError with the reason, e.g. a journal that another queue holds.
     """
-    json = settings.model_dump_json()
-    queue = _make(QueueActor, queue_actor_options(QUEUE_ACTOR_NAME, settings.namespace), json)
+    json, namespace, given = settings.model_dump_json(), settings.namespace, settings.journal
+    remembered = RememberedJournals(given.notes)
+    if (known := remembered.of(namespace, given.path)) and not given.new:
+        cluster.tell_journal(namespace, known, overwrite=False)  # this Ray may know a newer one
+    queue = _make(QueueActor, queue_actor_options(QUEUE_ACTOR_NAME, namespace), json)
     try:
         ray.get(queue.hello.remote(), timeout=_QUEUE_START_S)
     except RayActorError as error:
         raise StartError(f"the queue actor could not start: {_cause(error)}") from error
     except GetTimeoutError as error:
         raise StartError(f"the queue actor did not answer within {_QUEUE_START_S:g} s") from error
-    manager = _make(PoolManager, pool_manager_options(settings.namespace), json)
+    _remember(remembered, settings)
+    manager = _make(PoolManager, pool_manager_options(namespace), json)
     try:
         names: list[str] = ray.get(manager.start.remote(), timeout=_MANAGER_START_S)
     except RayActorError as error:
@@ -48,6 +53,27 @@ def start_actors(settings: Settings) -> list[str]:
             f"the pool manager did not answer within {_MANAGER_START_S:g} s; see its log in Ray's session folder"
         ) from error
     return names
+
+
+def _remember(remembered: RememberedJournals, settings: Settings) -> None:
+    known = cluster.journal_of(settings.namespace)
+    try:
+        if known is not None:
+            remembered.note(settings.namespace, settings.journal.path, known)
+    except OSError as error:  # the system runs all the same
+        _log.warning("it could not be noted which journal this system has (%s): journal.notes", error)
+
+
+def warning() -> str:
+    """Return what is wrong with where the queue is placed; empty if nothing is."""
+    count = cluster.count_nodes()
+    if count < 2 or cluster.has_resource(JOURNAL_RESOURCE):
+        return ""
+    return (
+        f"this Ray has {count} nodes, and none is marked for the journal: the queue is bound to this one, and does not "
+        f"come back if Ray is started anew here. Start Ray on the node with the journal's disk with --resources "
+        f"'{{\"{JOURNAL_RESOURCE}\": 1}}'"
+    )
 
 
 def stop_actors(namespace: str, *, grace_s: float = 5.0) -> bool:

@@ -56,6 +56,12 @@ class System:
             ray.shutdown()
         self._ports.release()
 
+    def warning(self) -> str:
+        """Return what is wrong with where the queue is placed; empty if nothing is."""
+        from actors.system import warning
+
+        return warning()
+
     def trouble(self) -> str:
         """Return what keeps a queue that died from starting again; empty while nothing does."""
         from actors.cluster import trouble_of

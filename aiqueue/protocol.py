@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from aiqueue.journal_info import JournalInfo
+
 
 class Wire(msgspec.Struct, array_like=True, gc=False):
     """Base of all messages. ``gc=False``: they hold no cycles, and a million of them must not slow the collector."""
@@ -208,12 +210,7 @@ class Event(Wire):
 RESTARTED = "queue:restarted"  #: announced by the queue itself, with the reason as its data
 #: Events that others than the engine may announce.
 ANNOUNCED = frozenset(
-    {
-        "worker-pool:scaled-up",
-        "worker-pool:scaled-down",
-        "worker-pool:worker-unhealthy",
-        "worker-pool:worker-replaced",
-    }
+    f"worker-pool:{what}" for what in ("scaled-up", "scaled-down", "worker-unhealthy", "worker-replaced")
 )
 END_EVENTS = frozenset({"job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired"})
 END_STATES = frozenset({"completed", "failed", "dead_letter", "cancelled", "expired"})
@@ -320,10 +317,10 @@ class Welcome(Wire):
     shards: int = 1
     max_retries: int = 3  #: of a job that does not say
     max_metadata_bytes: int = 16 * 2**10
+    journal: JournalInfo | None = None
 
 
-_encoder = msgspec.msgpack.Encoder()
-encode = _encoder.encode
+encode = msgspec.msgpack.Encoder().encode
 
 decode_submit_reply = msgspec.msgpack.Decoder(SubmitReply).decode
 decode_exchange_call = msgspec.msgpack.Decoder(ExchangeCall).decode

@@ -10,6 +10,7 @@ import msgspec
 
 from aiqueue.engine.records import AttemptRecord, decode_attempt
 from aiqueue.errors import JobError, RecordUnreadable, error_from
+from aiqueue.journal_info import JournalInfo
 from aiqueue.levels import LEVELS, AIJobPriority
 from aiqueue.protocol import END_STATES, Event, Failure, JobHeader, JobView, sla_starts_at
 from aiqueue.results import JobResult, decode_result
@@ -182,6 +183,7 @@ class Stats(_View):
 
     adapter: QueueStats
     orchestrator: OrchestratorStats
+    journal: JournalInfo | None = None
 
 
 _FIRST_S = datetime(1, 1, 2, tzinfo=UTC).timestamp()

@@ -67,7 +67,7 @@ def system(
                     **(pool or {}),
                 }
             },
-            journal={"path": Path(folder) / "journal.db"},
+            journal={"path": Path(folder) / "journal.db", "notes": folder},
             http={"port": 0},
             **changes,
         )

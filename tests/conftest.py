@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,14 @@ from tests.running_system import own_system, running_system, shared_ray
 from tests.tools.one_cluster import OneCluster, needs_cluster
 
 __all__ = ["exact_gguf", "own_system", "running_system", "shared_ray", "tiny_gguf"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no system of a test, in whatever process, note its journal in the user's home."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AIQUEUE_JOURNAL__NOTES", str(tmp_path_factory.mktemp("notes")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ PURE = (
 )
 PURE_MAY_IMPORT = {
     *("aiqueue.engine", "aiqueue.protocol", "aiqueue.errors", "aiqueue.encodable", "aiqueue.levels", "aiqueue.scaling"),
+    "aiqueue.journal_info",
     *("__future__", "abc", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq"),
     *("itertools", "json", "math", "operator", "re", "types", "typing"),
     "msgspec",

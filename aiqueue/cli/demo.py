@@ -125,7 +125,7 @@ def demo_settings(
         "namespace": f"aiqueue-demo-{os.getpid()}",  # a system that runs on the same Ray must not notice
         "providers": providers,
         "pools": default_pools(providers),
-        "journal": settings.journal.model_copy(update={"path": folder / "journal.db"}),
+        "journal": settings.journal.model_copy(update={"path": folder / "journal.db", "notes": folder}),
         "http": settings.http.model_copy(update={"host": "127.0.0.1", "port": 0}),
     }
     return settings.model_copy(update=update)

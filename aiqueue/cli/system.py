@@ -21,6 +21,7 @@ from aiqueue.cli.quiet import quiet_start, stop_quietly
 from aiqueue.config import Settings
 from aiqueue.errors import FieldError, QueueNotRunning, QueueUnavailable, StartError, ValidationError
 from aiqueue.journal.lock import wait_until_free
+from aiqueue.journal_info import JournalInfo
 from aiqueue.pools import scaling_rule, slots_of
 from aiqueue.ports import check_free
 from aiqueue.presets import complete
@@ -58,6 +59,13 @@ ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML file with settings; sets AIQUEUE_CONFIG.", exists=True, dir_okay=False)
 ]
 JournalPath = Annotated[Path | None, typer.Option(help="The queue's file (default: ~/.aiqueue/journal.db).")]
+NewJournal = Annotated[
+    bool,
+    typer.Option(
+        "--new-journal",
+        help="Begin a new journal in place of the one that this namespace had and that is gone. Say it for one start.",
+    ),
+]
 AcceptLoss = Annotated[
     int | None,
     typer.Option(
@@ -80,12 +88,13 @@ def up(
     config: ConfigFile = None,
     journal: JournalPath = None,
     accept_loss: AcceptLoss = None,
+    new_journal: NewJournal = False,
     address: StartAddress = None,
     namespace: Namespace = None,
     no_http: Annotated[bool, typer.Option("--no-http", help="Without the HTTP front.")] = False,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C."""
-    journals = {"path": journal and journal.absolute(), "accept_loss": accept_loss}
+    journals = {"path": journal and journal.absolute(), "accept_loss": accept_loss, "new": new_journal or None}
     http = {"port": port, "host": host, "hosts": name or None}
     settings = _settings(config, model, namespace=namespace, http=http, journal=journals)
     out = console()
@@ -101,7 +110,7 @@ def up(
         system = launch.start(settings, http=not no_http, address=address)
     stopped, gone = _stop_signal(), False
     try:
-        out.print(describe(system.settings, system.url, system.address), soft_wrap=True)
+        out.print(describe(system, system.adapter.ping()), soft_wrap=True)
         gone = not _serve_until(stopped, system, partial(out.print, soft_wrap=True))
         out.print("The system was stopped." if gone else "Stopping ...")
     finally:
@@ -124,8 +133,9 @@ def down(address: Address = None, namespace: Namespace = None) -> None:
     console().print(f"Stopped the system in the namespace {namespace!r}.")
 
 
-def describe(settings: Settings, url: str | None, address: str) -> str:
-    """Return what a user needs to know of a system that has come up on the Ray at ``address``."""
+def describe(system: System, journal: JournalInfo | None) -> str:
+    """Return what a user needs to know of a system that has come up."""
+    settings, url, address = system.settings, system.url, system.address
     tokens = " RAY_AUTH_MODE=token" if os.environ.get("RAY_AUTH_MODE") == "token" else ""
     lines = ["aiqueue is up; Ctrl-C stops it.", f"  HTTP       {f'{url}  (API: {url}/docs)' if url else 'off'}"]
     lines.append(f"  Ray        {address}, namespace {settings.namespace}")
@@ -138,7 +148,9 @@ def describe(settings: Settings, url: str | None, address: str) -> str:
         lines.append(
             f"  pool       {name}: {size} x {slots_of(settings, name).all} jobs at once for {', '.join(pool.providers)}"
         )
-    lines.append(f"  journal    {settings.journal.path}")
+    lines.append(f"  journal    {journal or settings.journal.path}")
+    if warning := system.warning():
+        lines.append(f"  warning    {warning}")
     lines.append('Try: aiqueue submit --wait "Why is the sky blue?"   aiqueue watch   aiqueue stats')
     return "\n".join(lines)
 

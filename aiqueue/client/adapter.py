@@ -19,6 +19,7 @@ from aiqueue.client.schedules import ScheduleClient
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, JobError, JobNotFound, PartlySubmitted, StartError, ValidationError
 from aiqueue.ids import ids_from, new_id, new_job_ids
+from aiqueue.journal_info import JournalInfo
 from aiqueue.models import JobOptions
 from aiqueue.protocol import SubmitGroup
 from aiqueue.results import JobResult
@@ -71,9 +72,8 @@ class AsyncAIQueueAdapter:
 
     async def stop(self) -> None:
         """Send what is still to be sent and let go. Jobs go on without this client."""
-        if self._coalescer:
+        if self._coalescer and self._feed:
             await self._coalescer.drain()
-        if self._feed:
             await self._feed.stop()
         self._coalescer = self._feed = self._checker = None
 
@@ -240,9 +240,9 @@ class AsyncAIQueueAdapter:
         """Return the queue's statistics and the orchestrator's, as ``GET /ai/stats`` does."""
         return await self._transport.stats()
 
-    async def ping(self) -> None:
-        """Return if the queue answers; raises QueueUnavailable."""
-        await self._transport.hello()
+    async def ping(self) -> JournalInfo | None:
+        """Return which journal the queue has open, if it answers; raises QueueUnavailable."""
+        return (await self._transport.hello()).journal
 
     def on(self, name: str, listener: Listener | None = None) -> Any:
         """Call ``listener`` (a function or a coroutine function) on every event called ``name``, of any client's job.

@@ -19,6 +19,7 @@ from aiqueue.client.listeners import AnyEvent, Listener
 from aiqueue.client.loop_thread import LoopThread
 from aiqueue.client.schedules import SyncScheduleClient
 from aiqueue.client.transport import QueueTransport
+from aiqueue.journal_info import JournalInfo
 from aiqueue.results import JobResult
 from aiqueue.validation import PayloadChecker
 from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats
@@ -159,9 +160,9 @@ class AIQueueAdapter:
         """Return the queue's statistics and the orchestrator's, as ``GET /ai/stats`` does."""
         return self._run(self._async.get_system_stats())
 
-    def ping(self) -> None:
-        """Return if the queue answers; raises QueueUnavailable."""
-        self._run(self._async.ping())
+    def ping(self) -> JournalInfo | None:
+        """Return which journal the queue has open, if it answers; raises QueueUnavailable."""
+        return self._run(self._async.ping())
 
     def on(self, name: str, listener: Listener | None = None) -> Any:
         """Call ``listener`` (a function or a coroutine function) on every event called ``name``; also a decorator."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from aiqueue.errors import StartError
 from aiqueue.journal import schema
 from aiqueue.journal.head import Mark, checksum_of, head_path, read_mark
+from aiqueue.journal.identity import Expected, new_journal_id
 
 _log = logging.getLogger(__name__)
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR}
@@ -29,19 +28,18 @@ _GO_ON = (
 )
 
 
-class Found(NamedTuple):
-    """What lies at a path."""
+def expect(path: Path, expected: Expected) -> None:
+    """Raise JournalNotHere if there must be a journal at ``path`` and nothing is: before anything is made there."""
+    if not path.exists() and not head_path(path).exists():
+        expected.check_nothing(path)
 
-    mark: Mark  #: of the database; empty for a new one
-    head: Mark | None  #: of the file beside it
 
+def inspect(path: Path, expected: Expected, *, accept_loss: int | None, must_be_whole: bool) -> Mark:
+    """Return where the journal at ``path`` has come to, which need not exist.
 
-def inspect(path: Path, *, accept_loss: int | None, must_be_whole: bool) -> Found:
-    """Return what lies at ``path``, which need not exist.
-
-    Raises StartError if it is damaged, or ends before a commit that was acknowledged; ``accept_loss``, the number of
-    the commit it ends at, lets the second pass. Not ``must_be_whole`` (``durability`` below full): a lost end is only
-    logged. Raises sqlite3.Error for what is no database.
+    Raises StartError if it is damaged, is not what is ``expected`` there, or ends before a commit that was
+    acknowledged; ``accept_loss``, the number of the commit it ends at, lets the last pass. Not ``must_be_whole``
+    (``durability`` below full): a lost end is only logged. Raises sqlite3.Error for what is no database.
     """
     problem = ""
     try:
@@ -49,11 +47,15 @@ def inspect(path: Path, *, accept_loss: int | None, must_be_whole: bool) -> Foun
     except ValueError as error:
         head, problem = None, str(error)
     mark = _read_database(path)
+    journal_id = mark.id or (head.id if head else "")
+    expected.check(journal_id, path)
     problem = problem or _changed(path, mark, head)
-    lost = "" if problem else _lost(path, mark, head)
+    lost = "" if problem else _lost(path, mark, head) or expected.lost(mark.epoch)
     if problem or lost:
         _refuse_or_log(path, mark.commit, problem or lost, accept_loss, must_be_whole=must_be_whole or bool(problem))
-    return Found(mark, head)
+    # Beyond all numbers that are known where a loss was accepted: one that was acknowledged never names another commit.
+    epochs = [mark.epoch, head.epoch if head else 0, expected.epoch]
+    return Mark(journal_id or new_journal_id(), max(epochs), max(mark.commit, head.commit if head else 0))
 
 
 def _read_database(path: Path) -> Mark:
@@ -148,13 +150,3 @@ def _refuse_or_log(path: Path, commit: int, problem: str, accept_loss: int | Non
         raise StartError(f"{said}; nothing was changed. {_GO_ON.format(commit=commit)}")
     else:
         _log.warning("%s: journal.durability is below full, so a power cut may have taken it; going on", said)
-
-
-def begins_after(found: Found) -> Mark:
-    """Return where the journal has come to.
-
-    Beyond both numbers where a loss was accepted: one that was acknowledged never names another commit.
-    """
-    mark, head = found.mark, found.head or Mark("", 0, 0)
-    journal_id = mark.id or head.id or uuid.uuid4().hex
-    return Mark(journal_id, max(mark.epoch, head.epoch), max(mark.commit, head.commit))

@@ -23,6 +23,7 @@ from aiqueue.engine.commands import Command
 from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
+from aiqueue.journal_info import JournalInfo
 from aiqueue.protocol import (
     ANNOUNCED,
     RESTARTED,
@@ -80,13 +81,14 @@ class QueueService:
         journal: Journal,
         *,
         engine: QueueEngine | None = None,
+        info: JournalInfo | None = None,
         clock: Clock | None = None,
         writer: WriterMaker = GroupCommitWriter,
         restarted: bool = False,
         end: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._journal = journal
+        self._journal, self._info = journal, info
         self._clock = clock or SteadyClock()
         self._engine = engine or load_engine(settings, journal, self._clock)
         self._log = EventLog(next_number=self._engine.core.counters.next_event)
@@ -151,6 +153,7 @@ class QueueService:
         welcome = Welcome(self._log.last, providers, limits.max_payload_bytes, slas)
         welcome.max_retries = self._settings.dead_letter.max_retries
         welcome.max_metadata_bytes = limits.max_metadata_bytes
+        welcome.journal = self._info
         return welcome
 
     async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:
@@ -237,6 +240,7 @@ class QueueService:
         )
         restarts, at, reason = self._faults.restarts
         found.adapter.restarts, found.adapter.restarted_at, found.adapter.restart_reason = restarts, moment(at), reason
+        found.journal = self._info
         return found
 
     def pool_loads(self) -> dict[str, PoolLoad]:

@@ -17,6 +17,7 @@ from aiqueue.client.event_stream import EventStream
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import JobNotFound
+from aiqueue.journal_info import JournalInfo
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
 from serve.openapi import Operation
@@ -71,8 +72,8 @@ class QueueAdapter(Protocol):
     def events(self, after: int | None = None, names: Collection[str] = (), job_id: str | None = None) -> EventStream:
         """Return the events after a cursor, one after another."""
 
-    async def ping(self) -> object:
-        """Return if the queue answers. Raises QueueUnavailable."""
+    async def ping(self) -> JournalInfo | None:
+        """Return which journal the queue has open, if it answers. Raises QueueUnavailable."""
 
 
 class RawRoute(APIRoute):

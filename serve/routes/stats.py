@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from aiqueue.errors import AIQueueError, QueueUnavailable
+from aiqueue.journal_info import JournalInfo
 from aiqueue.views import Stats
 from serve.openapi import Operation, answer
 from serve.routes.shared import adapter_of, json_response
@@ -18,10 +19,11 @@ HEALTH_TIMEOUT_S = 2.0
 
 
 class Health(msgspec.Struct, rename="camel"):
-    """The queue answers, and took so many milliseconds for it."""
+    """The queue answers, took so many milliseconds for it, and has this journal open."""
 
     status: str
     queue_ms: float
+    journal: JournalInfo | None = None
 
 
 class Alive(msgspec.Struct, rename="camel"):
@@ -40,12 +42,12 @@ async def get_health(request: Request) -> Response:
     asked_at = time.perf_counter()
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_S):
-            await adapter_of(request).ping()
+            journal = await adapter_of(request).ping()
     except TimeoutError:
         raise QueueUnavailable(f"the queue did not answer within {HEALTH_TIMEOUT_S:g} s") from None
     except AIQueueError as error:
         raise QueueUnavailable(f"the queue is not well: {error}") from error
-    return json_response(Health("ok", round((time.perf_counter() - asked_at) * 1e3, 3)))
+    return json_response(Health("ok", round((time.perf_counter() - asked_at) * 1e3, 3), journal))
 
 
 async def get_liveness(_: Request) -> Response:

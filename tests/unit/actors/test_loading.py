@@ -12,7 +12,17 @@ from actors import cluster
 from actors.loading import Loaded, load, load_again
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
+from aiqueue.journal.identity import JournalNotHere, KnownJournal
 from aiqueue.service.clock import SteadyClock
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownJournal]:
+    """Return what Ray's store keeps of journals, by namespace."""
+    kept: dict[str, KnownJournal] = {}
+    monkeypatch.setattr(cluster, "journal_of", kept.get)
+    monkeypatch.setattr(cluster, "tell_journal", kept.__setitem__)
+    return kept
 
 
 @pytest.fixture
@@ -22,8 +32,21 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return said
 
 
-def settings(tmp_path: Path) -> Settings:
-    return Settings(journal={"path": tmp_path / "journal.db"})
+def settings(tmp_path: Path, **journal: object) -> Settings:
+    return Settings(namespace="mine", journal={"path": tmp_path / "journal.db", **journal})
+
+
+def never() -> None:
+    raise AssertionError("the process was to stay")
+
+
+def remembered(tmp_path: Path, node: str = "h1 (10.0.0.1)") -> KnownJournal:
+    """Make a journal, take it away and return what is known of it."""
+    made = load(settings(tmp_path), SteadyClock())
+    made.journal.close()
+    for file in tmp_path.glob("journal.db*"):
+        file.rename(tmp_path / f"away-{file.name}")
+    return KnownJournal(made.info.id, 1, made.info.path, node, 1_700_000_000.0)
 
 
 def test_a_first_start_says_why_it_fails(tmp_path: Path) -> None:
@@ -37,12 +60,11 @@ def test_a_start_that_fails_gives_the_lock_back(tmp_path: Path, monkeypatch: pyt
         patched.setattr("actors.loading.load_engine", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             load(settings(tmp_path), SteadyClock())
-    journal, _ = load(settings(tmp_path), SteadyClock())
-    journal.close()
+    load(settings(tmp_path), SteadyClock()).journal.close()
 
 
 def test_a_restart_tries_again_and_leaves_word_of_what_is_wrong(tmp_path: Path, told: list[str]) -> None:
-    held, _ = load(settings(tmp_path), SteadyClock())
+    held = load(settings(tmp_path), SteadyClock()).journal
     waits: list[float] = []
 
     def sleep(wait_s: float) -> None:
@@ -50,8 +72,7 @@ def test_a_restart_tries_again_and_leaves_word_of_what_is_wrong(tmp_path: Path, 
         if len(waits) == 7:
             held.close()  # the predecessor's lock goes with it
 
-    journal, _ = load_again(settings(tmp_path), SteadyClock(), sleep=sleep)
-    journal.close()
+    load_again(settings(tmp_path), SteadyClock(), leave=never, sleep=sleep).journal.close()
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
     assert told[-1] == ""
     assert "in use by another queue" in told[0]
@@ -60,14 +81,16 @@ def test_a_restart_tries_again_and_leaves_word_of_what_is_wrong(tmp_path: Path, 
 def test_even_a_bug_does_not_end_a_queue_that_starts_again(tmp_path: Path, told: list[str]) -> None:
     real: list[Loaded] = []
 
-    def fails_once(*args: Any) -> Loaded:
+    def fails_once(*args: Any, **named: Any) -> Loaded:
         if not told:
+            load(*args).journal.close()
             raise ZeroDivisionError
-        real.append(load(*args))
+        real.append(load(*args, **named))
         return real[0]
 
-    assert load_again(settings(tmp_path), SteadyClock(), load=fails_once, sleep=lambda _: None) is real[0]
-    real[0][0].close()
+    loaded = load_again(settings(tmp_path), SteadyClock(), leave=never, load=fails_once, sleep=lambda _: None)
+    assert loaded is real[0]
+    loaded.journal.close()
     assert told == ["ZeroDivisionError", ""]
 
 
@@ -81,9 +104,8 @@ def test_a_restart_goes_on_though_ray_can_not_be_told_what_is_wrong(
         raise RpcError("the control store does not answer")
 
     monkeypatch.setattr("actors.cluster.internal_kv._internal_kv_put", put)
-    held, _ = load(settings(tmp_path), SteadyClock())
-    journal, _ = load_again(settings(tmp_path), SteadyClock(), sleep=lambda _: held.close())
-    journal.close()
+    held = load(settings(tmp_path), SteadyClock()).journal
+    load_again(settings(tmp_path), SteadyClock(), leave=never, sleep=lambda _: held.close()).journal.close()
     assert len(asked) == 2
     assert "in use by another queue" in asked[0]
     assert asked[1] == ""
@@ -98,11 +120,66 @@ def test_a_restart_goes_on_whatever_characters_are_in_what_is_wrong(
     )
     real = load(settings(tmp_path), SteadyClock())
 
-    def fails_once(*_: Any) -> Loaded:
+    def fails_once(*_: Any, **__: Any) -> Loaded:
         if not said:
             raise OSError("can't read /data/\udcff/journal.db")  # as os.fsdecode gives a name that is not UTF-8
         return real
 
-    assert load_again(settings(tmp_path), SteadyClock(), load=fails_once, sleep=lambda _: None) is real
-    real[0].close()
+    loaded = load_again(settings(tmp_path), SteadyClock(), leave=never, load=fails_once, sleep=lambda _: None)
+    assert loaded is real
+    loaded.journal.close()
     assert said == ["can't read /data/?/journal.db", ""]
+
+
+def test_which_journal_was_opened_is_told_before_the_queue_answers(
+    tmp_path: Path, known: dict[str, KnownJournal]
+) -> None:
+    for epoch in (1, 2):
+        loaded = load(settings(tmp_path), SteadyClock())
+        loaded.journal.close()
+        assert (known["mine"].id, known["mine"].epoch) == (loaded.info.id, epoch)
+        assert known["mine"].node == loaded.info.node == cluster.this_node()
+    assert (loaded.info.jobs, loaded.info.open_jobs) == (0, 0)
+    assert loaded.info.made_at is not None
+
+
+def test_a_queue_that_starts_again_waits_for_its_journal(
+    tmp_path: Path, told: list[str], known: dict[str, KnownJournal]
+) -> None:
+    known["mine"] = remembered(tmp_path, cluster.this_node())
+
+    def sleep(_: float) -> None:
+        if len(told) == 5:
+            for file in tmp_path.glob("away-*"):
+                file.rename(tmp_path / file.name.removeprefix("away-"))
+
+    loaded = load_again(settings(tmp_path, new=True), SteadyClock(), leave=never, sleep=sleep)
+    loaded.journal.close()
+    assert loaded.info.id == known["mine"].id
+    assert all("there is none" in said for said in told[:5])
+    assert told[5:] == [""]
+
+
+def test_a_queue_whose_journal_is_on_another_node_leaves_so_that_it_may_be_started_there(
+    tmp_path: Path, told: list[str], known: dict[str, KnownJournal]
+) -> None:
+    class Left(BaseException):
+        pass
+
+    def leave() -> None:
+        raise Left
+
+    known["mine"] = remembered(tmp_path)
+    with pytest.raises(Left):
+        load_again(settings(tmp_path), SteadyClock(), leave=leave, sleep=lambda _: None)
+    assert "last opened on h1 (10.0.0.1)" in told[-1]
+    assert not list(tmp_path.glob("journal.db*"))
+
+
+def test_a_new_journal_is_begun_only_by_who_means_it(tmp_path: Path, known: dict[str, KnownJournal]) -> None:
+    known["mine"] = before = remembered(tmp_path)
+    with pytest.raises(JournalNotHere, match="--new-journal"):
+        load(settings(tmp_path), SteadyClock())
+    loaded = load(settings(tmp_path, new=True), SteadyClock())
+    loaded.journal.close()
+    assert known["mine"].id == loaded.info.id != before.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from aiqueue.cli import system
 from aiqueue.cli.system import describe
 from aiqueue.config import Settings
 from aiqueue.errors import QueueNotRunning, QueueUnavailable, ValidationError
+from aiqueue.journal_info import JournalInfo
 from aiqueue.testing.jobs import settings
 from tests.unit.cli.conftest import Terminal
 
@@ -20,14 +22,25 @@ from tests.unit.cli.conftest import Terminal
 def test_what_came_up_is_described(url: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     made = settings(models=("model-a",)).model_copy(update={"namespace": "mine"})
-    described = describe(made, url, "127.0.0.1:6399")
+    running: Any = SimpleNamespace(settings=made, url=url, address="127.0.0.1:6399", warning=lambda: "two nodes")
+    journal = JournalInfo(
+        id="01985a3000007000800000000000ff05",
+        path="/data/journal.db",
+        node="h1 (10.0.0.1)",
+        made_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        opened_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        jobs=12_345,
+        open_jobs=7,
+    )
+    described = describe(running, journal)
     for part in (
         "127.0.0.1:6399, namespace mine",
         "export RAY_ADDRESS=127.0.0.1:6399 RAY_AUTH_MODE=token",
         expected,
         "sim (simulated): model-a",
         "pool: 1 x 4 jobs at once for sim",
-        "journal.db",
+        "/data/journal.db on h1 (10.0.0.1): id 0000ff05, made 2026-01-02 03:04 UTC, 12,345 jobs found, 7 of them not",
+        "warning    two nodes",
         "aiqueue submit",
     ):
         assert part in described
