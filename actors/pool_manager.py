@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
@@ -15,7 +16,7 @@ from actors import cluster
 from actors.options import bundle, least_cpus
 from actors.watchdog import Watchdog
 from actors.worker_pool import WorkerPool
-from aiqueue.client.ray_transport import RayTransport
+from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME, RayTransport
 from aiqueue.config import SentSettings
 from aiqueue.errors import QueueUnavailable
 from aiqueue.scaling.roster import is_worker_of
@@ -23,6 +24,7 @@ from aiqueue.scaling.roster import is_worker_of
 _log = logging.getLogger(__name__)
 _NODES_S = 1.0
 _RETRY_S = 1.0
+_CLOSE_S = 15.0  # for the queue to commit what is pending
 
 
 class PoolManager:
@@ -36,10 +38,13 @@ class PoolManager:
         self._queue = RayTransport(self._settings.namespace)
         self._pools: dict[str, WorkerPool] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._stop: asyncio.Task[None] | None = None  #: of the whole system
+        self._stop_later: asyncio.TimerHandle | None = None
         context = ray.get_runtime_context()
         self._again = bool(context.was_current_actor_reconstructed)
         # After a restart nobody else would call it.
-        context.current_actor.keep_starting.remote()
+        self._myself = context.current_actor
+        self._myself.keep_starting.remote()
 
     async def keep_starting(self) -> None:
         """Start, and try again while that fails: after a restart of this process nobody else would."""
@@ -51,7 +56,11 @@ class PoolManager:
                 await asyncio.sleep(_RETRY_S)
 
     async def start(self) -> list[str]:
-        """Start all pools' first workers, or find them, and return their names. Doing it again changes nothing."""
+        """Start all pools' first workers, or find them, and return their names. Doing it again changes nothing.
+
+        Raises QueueUnavailable while the system is being stopped.
+        """
+        await self.stay()
         if not self._loops:
             existing = cluster.names_in(self._settings.namespace)
             self._least_cpus = least_cpus()
@@ -69,14 +78,54 @@ class PoolManager:
             ]
         return [name for pool in self._pools.values() for name in pool.roster.members]
 
+    async def stay(self) -> None:
+        """Do not stop as ``stop_within`` said. Raises QueueUnavailable if the system is being stopped already."""
+        if self._stop is not None:
+            raise QueueUnavailable("the system is being stopped")
+        self._disarm()
+
     async def stop(self, grace_s: float) -> None:
-        """Drain all workers and end them."""
-        await self.start()  # a manager that was just restarted has yet to find them
+        """Drain all workers and end them, then the queue, then this process, also if the caller is gone by then."""
+        if self._stop is None:
+            await self.start()  # a manager that was just restarted has yet to find them
+            self._stop = asyncio.create_task(self._end_all(grace_s))
+        await asyncio.shield(self._stop)
+
+    async def stop_within(self, limit_s: float, grace_s: float) -> None:
+        """Stop as ``stop`` does when ``limit_s`` have passed, unless ``stop`` or ``start`` is called before."""
+        self._disarm()
+        self._stop_later = asyncio.get_running_loop().call_later(limit_s, self._stop_at_last, grace_s)
+
+    def _stop_at_last(self, grace_s: float) -> None:
+        _log.error("who was stopping this system has not ended it: ending it")
+        self._last = asyncio.create_task(self.stop(grace_s))
+
+    def _disarm(self) -> None:
+        if self._stop_later is not None:
+            self._stop_later.cancel()
+
+    async def _end_all(self, grace_s: float) -> None:
+        self._disarm()
         for loop in self._loops:
             loop.cancel()
-        await asyncio.gather(*(pool.stop(grace_s) for pool in self._pools.values()))
-        if self._room():  # what this system never asked for is another one's
-            cluster.keep_room([])
+        try:
+            ends = await asyncio.gather(*(pool.stop(grace_s) for pool in self._pools.values()), return_exceptions=True)
+            if self._room():  # what this system never asked for is another one's
+                cluster.keep_room([])
+            await self._close_queue()
+            for error in ends:
+                if isinstance(error, BaseException):
+                    _log.error("a pool could not be ended: %s", error)
+        finally:
+            cluster.end_actor(self._myself)
+
+    async def _close_queue(self) -> None:
+        queue = cluster.find(QUEUE_ACTOR_NAME, self._settings.namespace)
+        if queue is not None:
+            with contextlib.suppress(RayError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await queue.close.remote()
+            cluster.end_actor(queue)
 
     async def workers(self) -> dict[str, str]:
         """Return the ids of all workers that have spoken, by their names."""

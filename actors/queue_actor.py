@@ -10,6 +10,7 @@ import sys
 
 import ray
 
+from actors import cluster
 from actors.loading import load, load_again
 from actors.metrics import QueueMetrics
 from aiqueue.config import SentSettings
@@ -47,10 +48,13 @@ class QueueActor(AnsweredCalls):
         return os.getpid()
 
     async def close(self) -> None:
-        """Commit what is pending and close the journal: the last call."""
+        """Commit what is pending, close the journal and end this process, whether or not the caller is still there."""
         service = self._open()
         self._metrics.cancel()
-        await service.close()
+        try:
+            await service.close()
+        finally:
+            cluster.end_actor(ray.get_runtime_context().current_actor)
 
     async def no_op(self) -> None:
         """Do nothing: what an actor call costs, for the benchmarks."""

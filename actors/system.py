@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from actors import cluster
 from actors.options import JOURNAL_RESOURCE, POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
@@ -15,44 +16,66 @@ from actors.pool_manager import PoolManager
 from actors.queue_actor import QueueActor
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
-from aiqueue.errors import StartError
+from aiqueue.errors import QueueUnavailable, StartError
 from aiqueue.journal.remembered import RememberedJournals
 from aiqueue.scaling.roster import WORKER_PREFIX
 
 _log = logging.getLogger(__name__)
 _QUEUE_START_S = 120.0  # a journal of millions of jobs takes a while to load
 _MANAGER_START_S = 60.0  # its process, and a look at the cluster
-_STOP_S = 30.0
+_STOP_S = 60.0  # its jobs in flight, its messages and a slow disk
 _RETRY_S = 0.2
+_ASK_S = 5.0
+_CALLED: dict[type, str] = {QueueActor: "queue actor", PoolManager: "pool manager"}
 
 
 def start_actors(settings: Settings) -> list[str]:
     """Start the queue, then the workers; return the workers' names. What runs already is left as it is.
 
-    Raises StartError with the reason, e.g. a journal that another queue holds.
+    What is being stopped is waited for, and then started anew. Raises StartError with the reason, e.g. a journal that
+    another queue holds.
     """
     json, namespace, given = settings.model_dump_json(), settings.namespace, settings.journal
     remembered = RememberedJournals(given.notes)
     if (known := remembered.of(namespace, given.path)) and not given.new:
         cluster.tell_journal(namespace, known, overwrite=False)  # this Ray may know a newer one
-    queue = _make(QueueActor, queue_actor_options(QUEUE_ACTOR_NAME, namespace), json)
-    try:
-        ray.get(queue.hello.remote(), timeout=_QUEUE_START_S)
-    except RayActorError as error:
-        raise StartError(f"the queue actor could not start: {_cause(error)}") from error
-    except GetTimeoutError as error:
-        raise StartError(f"the queue actor did not answer within {_QUEUE_START_S:g} s") from error
+    _let_stop_end(namespace)
+    _started(QueueActor, queue_actor_options(QUEUE_ACTOR_NAME, namespace), json, "hello", limit_s=_QUEUE_START_S)
     _remember(remembered, settings)
-    manager = _make(PoolManager, pool_manager_options(namespace), json)
-    try:
-        names: list[str] = ray.get(manager.start.remote(), timeout=_MANAGER_START_S)
-    except RayActorError as error:
-        raise StartError(f"the pool manager could not start: {_cause(error)}") from error
-    except GetTimeoutError as error:
-        raise StartError(
-            f"the pool manager did not answer within {_MANAGER_START_S:g} s; see its log in Ray's session folder"
-        ) from error
+    names: list[str] = _started(PoolManager, pool_manager_options(namespace), json, "start", limit_s=_MANAGER_START_S)
     return names
+
+
+def _let_stop_end(namespace: str) -> None:
+    """Return when no manager is stopping this system, which would end the next queue too."""
+    deadline = time.monotonic() + _STOP_S
+    while (manager := cluster.find(POOL_MANAGER_NAME, namespace)) is not None and time.monotonic() < deadline:
+        try:
+            ray.get(manager.stay.remote(), timeout=_MANAGER_START_S)
+            return
+        except RayError:
+            time.sleep(_RETRY_S)
+
+
+def _started(cls: type, options: dict[str, Any], settings_json: str, method: str, *, limit_s: float) -> Any:
+    """Start an actor, or find it, and return what its first method answers."""
+    deadline, what = time.monotonic() + limit_s, _CALLED[cls]
+    while True:
+        was_there = cluster.find(options["name"], options["namespace"]) is not None
+        actor: Any = ray.remote(cls).options(**options).remote(settings_json)
+        try:
+            return ray.get(getattr(actor, method).remote(), timeout=max(0.0, deadline - time.monotonic()))
+        except RayActorError as error:
+            if not was_there or time.monotonic() > deadline:
+                raise StartError(f"the {what} could not start: {_cause(error)}") from error
+        except GetTimeoutError as error:
+            raise StartError(
+                f"the {what} did not answer within {limit_s:g} s; see its log in Ray's session folder"
+            ) from error
+        except RayTaskError as error:
+            if not isinstance(error.cause, QueueUnavailable) or time.monotonic() > deadline:
+                raise StartError(f"the {what} could not start: {error.cause or error}") from error
+        time.sleep(_RETRY_S)  # it is being stopped
 
 
 def _remember(remembered: RememberedJournals, settings: Settings) -> None:
@@ -119,8 +142,12 @@ def has_queue(namespace: str) -> bool:
     return cluster.find(QUEUE_ACTOR_NAME, namespace) is not None
 
 
-def _make(cls: type, options: dict[str, Any], *args: object) -> Any:
-    return ray.remote(cls).options(**options).remote(*args)
+def stop_later(namespace: str, limit_s: float, grace_s: float) -> None:
+    """Let the system end by itself after a time, should the process that is about to stop it be killed meanwhile."""
+    manager = cluster.find(POOL_MANAGER_NAME, namespace)
+    if manager is not None:
+        with contextlib.suppress(RayError):
+            ray.get(manager.stop_within.remote(limit_s, grace_s), timeout=_ASK_S)
 
 
 def _cause(error: RayActorError) -> str:

@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 _DRAIN_S = HttpConfig().drain_s
 _SLOW_START = "timed out during startup"  # said by Ray, in an Exception of no class of its own
 _GRACE_S = 5.0  # for running jobs, when the system stops
+_FRONT_S = 60.0  # for Serve to end, beyond its requests in flight
+_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the processes of `ray job submit`
+_JOB_DRAIN_S = 1.0  # Ray kills such a process 3 s after it is told to stop (RAY_JOB_STOP_WAIT_TIME_S)
 
 
 class System:
@@ -146,10 +149,13 @@ def stop(namespace: str, *, http: bool = True, address: str | None = None, drain
 
     HTTP takes no new requests, and those in flight have ``drain_s`` to end.
     """
-    from actors.system import stop_actors
+    from actors.system import stop_actors, stop_later
 
     _join_ray(namespace, address, begin=False)
     if http:
+        is_job = _RAY_JOB in os.environ
+        drain_s, front_s = (min(drain_s, _JOB_DRAIN_S), _JOB_DRAIN_S) if is_job else (drain_s, _FRONT_S)
+        stop_later(namespace, drain_s + front_s, _GRACE_S)
         _stop_http(namespace, drain_s)
     return stop_actors(namespace, grace_s=_GRACE_S)
 

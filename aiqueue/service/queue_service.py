@@ -144,7 +144,8 @@ class QueueService:
         self._ticker.arm()
 
     def welcome(self) -> Welcome:
-        """Return what a client must know to begin."""
+        """Return what a client must know to begin. Raises QueueUnavailable."""
+        self._check_open()
         providers = [
             ProviderEntry(name, entry.kind, job_types_of(entry.kind), entry.models)
             for name, entry in self._settings.providers.items()

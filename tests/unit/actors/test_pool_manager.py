@@ -1,0 +1,95 @@
+"""The end of a system, which goes on whoever began it: no cluster, and no pools."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from actors import cluster, pool_manager
+from actors.pool_manager import PoolManager
+from aiqueue.config import Settings
+from aiqueue.errors import QueueUnavailable
+from tests.tools.turns import turns, until
+
+
+class Actor:
+    """An actor's handle: notes its calls, and answers them when it is let."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.answers = asyncio.Event()
+
+    def __getattr__(self, method: str) -> Any:
+        return SimpleNamespace(remote=lambda *_: self._answer(method))
+
+    def _answer(self, method: str) -> Any:
+        self.calls.append(method)
+        return asyncio.ensure_future(self.answers.wait())
+
+
+@pytest.fixture
+def queue() -> Actor:
+    return Actor()
+
+
+@pytest.fixture
+def ended() -> list[object]:
+    """Return what was ended, in order."""
+    return []
+
+
+@pytest.fixture
+def myself() -> Actor:
+    return Actor()
+
+
+@pytest.fixture
+async def manager(queue: Actor, myself: Actor, ended: list[object], monkeypatch: pytest.MonkeyPatch) -> PoolManager:
+    context = SimpleNamespace(was_current_actor_reconstructed=False, current_actor=myself)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(cluster, "names_in", lambda _: [])
+    monkeypatch.setattr(cluster, "find", lambda *_: queue)
+    monkeypatch.setattr(cluster, "end_actor", ended.append)
+    monkeypatch.setattr(pool_manager, "least_cpus", lambda: 0.0)
+    return PoolManager(Settings().model_dump_json())
+
+
+async def test_a_manager_that_is_told_to_stop_ends_the_queue_and_itself_though_its_caller_is_gone(
+    manager: PoolManager, queue: Actor, myself: Actor, ended: list[object]
+) -> None:
+    await manager.start()
+    caller = asyncio.create_task(manager.stop(0.0))
+    await until(lambda: "close" in queue.calls)
+    caller.cancel()
+    with pytest.raises(QueueUnavailable, match="being stopped"):
+        await manager.start()  # who starts it now waits for the next one
+    queue.answers.set()
+    await until(lambda: ended == [queue, myself])
+
+
+async def test_who_stops_a_system_and_is_killed_meanwhile_has_ended_it_all_the_same(
+    manager: PoolManager, queue: Actor, myself: Actor, ended: list[object]
+) -> None:
+    await manager.start()
+    queue.answers.set()
+    await manager.stop_within(0.0, 0.0)
+    await until(lambda: ended == [queue, myself])
+
+
+@pytest.mark.parametrize("again", ["start", "stop"])
+async def test_who_starts_or_stops_the_system_itself_in_time_is_not_disturbed(
+    manager: PoolManager, queue: Actor, ended: list[object], again: str
+) -> None:
+    await manager.start()
+    queue.answers.set()
+    await manager.stop_within(3_600.0, 0.0)
+    handle = manager._stop_later
+    assert handle is not None
+    await (manager.start() if again == "start" else manager.stop(0.0))
+    assert handle.cancelled()
+    await turns(10)
+    assert queue.calls == ([] if again == "start" else ["close"])
