@@ -78,6 +78,15 @@ StartAddress = Annotated[
     str | None, typer.Option(help="Ray to join (default: RAY_ADDRESS, else a new one).", metavar="ADDRESS")
 ]
 
+Detach = Annotated[
+    bool,
+    typer.Option(
+        "--detach",
+        help="Leave the system to the Ray that was joined, and end; `aiqueue down` stops it. Run again, it starts "
+        "what is missing and leaves alone what runs.",
+    ),
+]
+
 
 @commands.command()
 def up(
@@ -92,6 +101,7 @@ def up(
     address: StartAddress = None,
     namespace: Namespace = None,
     no_http: Annotated[bool, typer.Option("--no-http", help="Without the HTTP front.")] = False,
+    detach: Detach = False,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C."""
     journals = {"path": journal and journal.absolute(), "accept_loss": accept_loss, "new": new_journal or None}
@@ -99,6 +109,8 @@ def up(
     settings = _settings(config, model, namespace=namespace, http=http, journal=journals)
     out = console()
     if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
+        if detach:
+            raise StartError("only a Ray that runs already can keep the system: name it with --address or RAY_ADDRESS")
         # Ray takes longer to load than these answers should.
         if not no_http:
             check_free(settings.http.host, settings.http.port)
@@ -108,6 +120,10 @@ def up(
 
     with out.status("Bringing the system up: Ray, the queue, its workers, HTTP ..."):
         system = launch.start(settings, http=not no_http, address=address)
+    if detach:
+        out.print(describe(system, system.adapter.ping(), ends_by="`aiqueue down`"), soft_wrap=True)
+        system.adapter.stop()
+        return
     stopped, gone = _stop_signal(), False
     try:
         out.print(describe(system, system.adapter.ping()), soft_wrap=True)
@@ -133,11 +149,11 @@ def down(address: Address = None, namespace: Namespace = None) -> None:
     console().print(f"Stopped the system in the namespace {namespace!r}.")
 
 
-def describe(system: System, journal: JournalInfo | None) -> str:
+def describe(system: System, journal: JournalInfo | None, *, ends_by: str = "Ctrl-C") -> str:
     """Return what a user needs to know of a system that has come up."""
     settings, url, address = system.settings, system.url, system.address
     tokens = " RAY_AUTH_MODE=token" if os.environ.get("RAY_AUTH_MODE") == "token" else ""
-    lines = ["aiqueue is up; Ctrl-C stops it.", f"  HTTP       {f'{url}  (API: {url}/docs)' if url else 'off'}"]
+    lines = [f"aiqueue is up; {ends_by} stops it.", f"  HTTP       {f'{url}  (API: {url}/docs)' if url else 'off'}"]
     lines.append(f"  Ray        {address}, namespace {settings.namespace}")
     lines.append(f"             where several Rays run: export RAY_ADDRESS={address}{tokens}")
     for name, provider in settings.providers.items():

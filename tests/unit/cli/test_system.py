@@ -118,3 +118,15 @@ def test_what_keeps_a_queue_from_starting_again_is_said_once() -> None:
 def test_a_system_that_somebody_else_ended_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_GONE_AFTER_S", 0.0)
     assert served("up", "gone") == (False, [])
+
+
+def test_only_a_ray_that_goes_on_may_keep_a_system(
+    aiqueue: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIQUEUE_CONFIG", "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = tmp_path / "aiqueue.toml"
+    config.write_text('[providers.sim]\nkind = "simulated"\n')
+    printed = aiqueue("up", "--detach", "--config", str(config))
+    assert printed.exit_code != 0
+    assert "name it with --address or RAY_ADDRESS" in printed.stderr
