@@ -110,6 +110,20 @@ def trouble_of(namespace: str) -> str:
     return (internal_kv._internal_kv_get(_trouble_key(namespace)) or b"").decode()
 
 
+def tell_settings(namespace: str, json: str) -> None:
+    """Keep the settings that the system in ``namespace`` was started with."""
+    internal_kv._internal_kv_put(_settings_key(namespace), json.encode(), overwrite=True)
+
+
+def settings_of(namespace: str) -> str:
+    """Return the settings that the system in ``namespace`` was started with, empty if nothing is known."""
+    return (internal_kv._internal_kv_get(_settings_key(namespace)) or b"").decode()
+
+
+def _settings_key(namespace: str) -> bytes:
+    return f"aiqueue:settings:{namespace}".encode()
+
+
 def _trouble_key(namespace: str) -> bytes:
     return f"aiqueue:trouble:{namespace}".encode()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from aiqueue.http_config import HttpConfig
 from aiqueue.journal.lock import wait_until_free
 from aiqueue.ports import HeldPorts
 from aiqueue.presets import complete
+from aiqueue.settings_differences import differing_settings
 
 _log = logging.getLogger(__name__)
 _DRAIN_S = HttpConfig().drain_s
@@ -38,13 +40,21 @@ _JOB_DRAIN_S = 1.0  # Ray kills such a process 3 s after it is told to stop (RAY
 class System:
     """A running system. Usable as a context manager that stops it.
 
-    ``adapter`` submits jobs; ``url`` is where HTTP is served (None without); ``settings`` are those it runs with.
+    ``adapter`` submits jobs; ``url`` is where HTTP is served (None without); ``settings`` are those that it was to
+    start with. If it ran already, ``differing`` names those of them that it does not run with.
     """
 
     def __init__(
-        self, settings: Settings, adapter: AIQueueAdapter, url: str | None, *, owns_ray: bool, ports: HeldPorts
+        self,
+        settings: Settings,
+        adapter: AIQueueAdapter,
+        url: str | None,
+        *,
+        owns_ray: bool,
+        ports: HeldPorts,
+        differing: Sequence[str] = (),
     ) -> None:
-        self.settings, self.adapter, self.url = settings, adapter, url
+        self.settings, self.adapter, self.url, self.differing = settings, adapter, url, differing
         self._owns_ray, self._ports = owns_ray, ports
         self._stopped = False
 
@@ -122,7 +132,8 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
         elif not found:  # what ran before this call goes on
             stop_actors(settings.namespace, grace_s=0.0)
         raise
-    return System(settings, adapter, url, owns_ray=owns_ray, ports=ports)
+    differing = _differing(settings, running=found)
+    return System(settings, adapter, url, owns_ray=owns_ray, ports=ports, differing=differing)
 
 
 def connect(namespace: str | None = None, *, address: str | None = None) -> AIQueueAdapter:
@@ -158,6 +169,16 @@ def stop(namespace: str, *, http: bool = True, address: str | None = None, drain
         stop_later(namespace, drain_s + front_s, _GRACE_S)
         _stop_http(namespace, drain_s)
     return stop_actors(namespace, grace_s=_GRACE_S)
+
+
+def _differing(settings: Settings, *, running: bool) -> list[str]:
+    """Return which settings a system that was ``running`` has others of; note those of one that was not."""
+    from actors.cluster import settings_of, tell_settings
+
+    given = settings.model_dump_json()
+    if not running:
+        tell_settings(settings.namespace, given)
+    return differing_settings(json.loads(settings_of(settings.namespace) or given), json.loads(given))
 
 
 def _connected(namespace: str) -> AIQueueAdapter:

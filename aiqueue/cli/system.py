@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -120,6 +120,8 @@ def up(
 
     with out.status("Bringing the system up: Ray, the queue, its workers, HTTP ..."):
         system = launch.start(settings, http=not no_http, address=address)
+    if system.differing:
+        out.print(_differs_in(system.differing), soft_wrap=True)
     if detach:
         out.print(describe(system, system.adapter.ping(), ends_by="`aiqueue down`"), soft_wrap=True)
         system.adapter.stop()
@@ -169,6 +171,13 @@ def describe(system: System, journal: JournalInfo | None, *, ends_by: str = "Ctr
         lines.append(f"  warning    {warning}")
     lines.append('Try: aiqueue submit --wait "Why is the sky blue?"   aiqueue watch   aiqueue stats')
     return "\n".join(lines)
+
+
+def _differs_in(names: Sequence[str]) -> str:
+    return (
+        f"It ran already, and keeps its own settings. Yours differ in {', '.join(names)}; to use yours: "
+        "`aiqueue down`, then `aiqueue up`."
+    )
 
 
 def _settings(

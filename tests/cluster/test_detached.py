@@ -66,7 +66,10 @@ def test_a_detached_system_outlives_its_command_and_is_left_alone_by_the_next(co
     with launch.connect(_NAMESPACE) as adapter:
         adapter.submit_job_with_callback(chat(), {})
         pid = pid_of_the_queue()
-        assert "aiqueue is up" in command(*up)
+        again = command(*up)
+        assert "aiqueue is up" in again
+        assert "differ" not in again
+        assert "Yours differ in journal.path; to use yours" in command(*up, "--journal", "other.db")
         assert pid_of_the_queue() == pid
         adapter.submit_job_with_callback(chat(), {})
     assert "Stopped the system" in command("down")
