@@ -75,6 +75,15 @@ def state_of(actor: Any) -> str:
     return str(cluster_state.actor_table(actor._actor_id.hex()).get("State", ""))
 
 
+def start_error(error: Exception) -> str:
+    """Return what an actor's constructor said in a StartError; empty if it raised none. ``error``: of a call to it."""
+    for line in reversed(str(error).splitlines()):
+        raised, _, said = line.partition(": ")
+        if raised.endswith(".StartError"):
+            return said
+    return ""
+
+
 def process_of(actor: Any) -> tuple[int, str]:
     """Return an actor's process id and node, as Ray knows them. Blocks for a call, whatever the actor does."""
     found = cluster_state.actor_table(actor._actor_id.hex())

@@ -18,7 +18,7 @@ from actors.watchdog import Watchdog
 from actors.worker_pool import WorkerPool
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME, RayTransport
 from aiqueue.config import SentSettings
-from aiqueue.errors import QueueUnavailable
+from aiqueue.errors import IncompatibleVersion, QueueUnavailable
 from aiqueue.scaling.roster import is_worker_of
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class PoolManager:
     """
 
     def __init__(self, settings_json: str) -> None:
-        self._settings = SentSettings.model_validate_json(settings_json)
+        self._settings = SentSettings.received(settings_json)
         self._queue = RayTransport(self._settings.namespace)
         self._pools: dict[str, WorkerPool] = {}
         self._loops: list[asyncio.Task[None]] = []
@@ -156,11 +156,15 @@ class PoolManager:
             pool.look_at(nodes)
 
     async def _every(self, interval_s: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        said = ""
         while True:
             try:
                 await work()
-            except (QueueUnavailable, RayError) as error:
-                _log.warning("%s: %s", work.__name__, error)
+                said = ""
+            except (QueueUnavailable, IncompatibleVersion, RayError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    _log.warning("%s: %s", work.__name__, said)
             except Exception:
                 _log.exception("%s: bug in the pool manager", work.__name__)
             await asyncio.sleep(interval_s)

@@ -27,7 +27,7 @@ class QueueActor(AnsweredCalls):
     """
 
     def __init__(self, settings_json: str) -> None:
-        self._settings = SentSettings.model_validate_json(settings_json)
+        self._settings = SentSettings.received(settings_json)
         self._clock = SteadyClock()
         self._again = ray.get_runtime_context().was_current_actor_reconstructed
         self._loaded = (

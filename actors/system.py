@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
@@ -14,11 +15,16 @@ from actors import cluster
 from actors.options import JOURNAL_RESOURCE, POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
 from actors.pool_manager import PoolManager
 from actors.queue_actor import QueueActor
+from aiqueue.client.calls import understood
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
-from aiqueue.errors import QueueUnavailable, StartError
+from aiqueue.errors import AIQueueError, QueueUnavailable, StartError
 from aiqueue.journal.remembered import RememberedJournals
+from aiqueue.own_version import own_version
 from aiqueue.scaling.roster import WORKER_PREFIX
+from aiqueue.versions import encode
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _QUEUE_START_S = 120.0  # a journal of millions of jobs takes a while to load
@@ -40,10 +46,9 @@ def start_actors(settings: Settings) -> list[str]:
     if (known := remembered.of(namespace, given.path)) and not given.new:
         cluster.tell_journal(namespace, known, overwrite=False)  # this Ray may know a newer one
     _let_stop_end(namespace)
-    _started(QueueActor, queue_actor_options(QUEUE_ACTOR_NAME, namespace), json, "hello", limit_s=_QUEUE_START_S)
+    _started(QueueActor, queue_actor_options(QUEUE_ACTOR_NAME, namespace), json, _say_hello, limit_s=_QUEUE_START_S)
     _remember(remembered, settings)
-    names: list[str] = _started(PoolManager, pool_manager_options(namespace), json, "start", limit_s=_MANAGER_START_S)
-    return names
+    return _started(PoolManager, pool_manager_options(namespace), json, _start_pools, limit_s=_MANAGER_START_S)
 
 
 def _let_stop_end(namespace: str) -> None:
@@ -53,18 +58,22 @@ def _let_stop_end(namespace: str) -> None:
         try:
             ray.get(manager.stay.remote(), timeout=_MANAGER_START_S)
             return
+        except AttributeError:  # of an earlier release, which has no such call
+            return
         except RayError:
             time.sleep(_RETRY_S)
 
 
-def _started(cls: type, options: dict[str, Any], settings_json: str, method: str, *, limit_s: float) -> Any:
-    """Start an actor, or find it, and return what its first method answers."""
+def _started(
+    cls: type, options: dict[str, Any], settings_json: str, ask: Callable[[Any, float], T], *, limit_s: float
+) -> T:
+    """Start an actor, or find it, and return what it answers to ``ask``."""
     deadline, what = time.monotonic() + limit_s, _CALLED[cls]
     while True:
         was_there = cluster.find(options["name"], options["namespace"]) is not None
         actor: Any = ray.remote(cls).options(**options).remote(settings_json)
         try:
-            return ray.get(getattr(actor, method).remote(), timeout=max(0.0, deadline - time.monotonic()))
+            return ask(actor, max(0.0, deadline - time.monotonic()))
         except RayActorError as error:
             if not was_there or time.monotonic() > deadline:
                 raise StartError(f"the {what} could not start: {_cause(error)}") from error
@@ -72,10 +81,22 @@ def _started(cls: type, options: dict[str, Any], settings_json: str, method: str
             raise StartError(
                 f"the {what} did not answer within {limit_s:g} s; see its log in Ray's session folder"
             ) from error
-        except RayTaskError as error:
-            if not isinstance(error.cause, QueueUnavailable) or time.monotonic() > deadline:
-                raise StartError(f"the {what} could not start: {error.cause or error}") from error
+        except QueueUnavailable as error:
+            if time.monotonic() > deadline:
+                raise StartError(f"the {what} could not start: {error}") from error
         time.sleep(_RETRY_S)  # it is being stopped
+
+
+def _start_pools(manager: Any, limit_s: float) -> list[str]:
+    names: list[str] = _answer(manager.start.remote(), limit_s)
+    return names
+
+
+def _answer(call: Any, limit_s: float) -> Any:
+    try:
+        return ray.get(call, timeout=limit_s)
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, AIQueueError) else error from None
 
 
 def _remember(remembered: RememberedJournals, settings: Settings) -> None:
@@ -97,6 +118,21 @@ def warning() -> str:
         f"come back if Ray is started anew here. Start Ray on the node with the journal's disk with --resources "
         f"'{{\"{JOURNAL_RESOURCE}\": 1}}'"
     )
+
+
+def _say_hello(queue: Any, limit_s: float) -> None:
+    """Wait until the queue answers. Raises IncompatibleVersion for one that another release has started before."""
+    try:
+        answer = _answer(queue.hello.remote(encode(own_version())), limit_s)
+    except TypeError:  # said by Ray or by the queue: in protocol 0 it takes nothing
+        answer = _answer(queue.hello.remote(), limit_s)
+    runs = understood(answer).version
+    if runs != own_version():
+        _log.warning(
+            "the queue that runs speaks protocol %s, this process %s; it keeps its release until it starts again",
+            runs,
+            own_version(),
+        )
 
 
 def stop_actors(namespace: str, *, grace_s: float = 5.0) -> bool:
@@ -151,6 +187,6 @@ def stop_later(namespace: str, limit_s: float, grace_s: float) -> None:
 
 
 def _cause(error: RayActorError) -> str:
-    """The line of a remote traceback that says what happened."""
+    """Return the line of a remote traceback that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if "StartError" in line), lines[-1] if lines else "unknown")
+    return cluster.start_error(error) or (lines[-1] if lines else "unknown")

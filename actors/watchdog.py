@@ -26,6 +26,7 @@ class Watchdog:
 
     def __init__(self, queue: RayTransport, namespace: str) -> None:
         self._queue, self._namespace = queue, namespace
+        self._said = ""  # by the last error that was an answer
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -46,7 +47,9 @@ class Watchdog:
         except QueueUnavailable:
             return await asyncio.to_thread(self._is_starting)
         except AIQueueError as error:
-            _log.error("the queue answers with an error: %s", error)
+            if str(error) != self._said:
+                self._said = str(error)
+                _log.error("the queue answers with an error: %s", error)
             return True  # that is an answer: its loop turns
 
     def _is_starting(self) -> bool:

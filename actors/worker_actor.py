@@ -32,7 +32,7 @@ class WorkerActor:
 
     def __init__(self, settings_json: str, pool: str) -> None:
         look_up_many_at_once()
-        self._settings = SentSettings.model_validate_json(settings_json)
+        self._settings = SentSettings.received(settings_json)
         self._pool = pool
         self._config = self._settings.pools[pool]
         self._id = new_id("worker")
@@ -61,6 +61,7 @@ class WorkerActor:
         """Return a WorkerReport: who and where this worker is, and how it is."""
         if self._measuring is None:
             self._measuring = asyncio.create_task(self._lag.run())
+        refused = self._loop.refused if self._loop else ""
         late_s, late_job = self._runner.deadlines.longest_overrun(now=asyncio.get_running_loop().time())
         report = WorkerReport(
             worker_id=self._id,
@@ -73,7 +74,8 @@ class WorkerActor:
             overrun_s=late_s,
             overrun_job=late_job,
             starting_s=0.0 if self._loop else time.monotonic() - self._began_at,
-            trouble=self._trouble,
+            trouble=self._trouble or refused,
+            refused=bool(refused),
         )
         return encode(report)
 

@@ -19,7 +19,7 @@ from actors.worker_actor import WorkerActor
 from aiqueue.background import until_done
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import Settings
-from aiqueue.errors import QueueUnavailable
+from aiqueue.errors import IncompatibleVersion, QueueUnavailable
 from aiqueue.pools import health_limits, scaling_rule
 from aiqueue.scaling import (
     Action,
@@ -187,7 +187,7 @@ class WorkerPool:
         while faults < _MOST_FAULTS:
             try:
                 await call()
-            except QueueUnavailable:
+            except (QueueUnavailable, IncompatibleVersion):
                 pass
             except Exception:
                 faults += 1
@@ -232,7 +232,8 @@ class WorkerPool:
         reason = _node_died(report.node) if report and lost else "its process died"
         crashed = not (lost or getattr(error, "preempted", False))
         if gone:
-            self._died(name, error, reason, crashed=crashed)
+            said = cluster.start_error(error)
+            self._died(name, error, f"it could not start: {said}" if said else reason, crashed=crashed)
         elif report and self._reports.get(name) is report:
             del self._reports[name]  # the next process may have to wait for room: the jobs need not
             self._carry_out(self.roster.fell(name, reason, crashed=crashed))

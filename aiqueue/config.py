@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from aiqueue import texts
@@ -18,6 +18,7 @@ from aiqueue.errors import StartError
 from aiqueue.http_config import HttpConfig
 from aiqueue.levels import DEFAULT_SLA_MS, LEVELS, AIJobPriority
 from aiqueue.llama_config import LlamaConfig, ModelsConfig
+from aiqueue.own_version import own_version
 from aiqueue.pools import scaling_rule
 from aiqueue.scaling.policy import PolicyName
 from aiqueue.scaling.presets import PresetName
@@ -322,6 +323,18 @@ class Settings(BaseSettings):
 
 class SentSettings(Settings):
     """Settings as they were sent to an actor: nothing of its own node's environment or files is mixed in."""
+
+    @classmethod
+    def received(cls, sent: str) -> SentSettings:
+        """Return settings from JSON. Raises StartError for those that another release sent and this one can't read."""
+        try:
+            return cls.model_validate_json(sent)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise StartError(
+                f"this node has aiqueue {own_version().release}, which can't read the settings that another release "
+                f"sent ({wrong}): install the same release on every node"
+            ) from None
 
     @classmethod
     def settings_customise_sources(

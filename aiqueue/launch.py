@@ -27,6 +27,7 @@ from aiqueue.journal.lock import wait_until_free
 from aiqueue.ports import HeldPorts
 from aiqueue.presets import complete
 from aiqueue.settings_differences import differing_settings
+from aiqueue.versions import other_ray
 
 _log = logging.getLogger(__name__)
 _DRAIN_S = HttpConfig().drain_s
@@ -257,6 +258,9 @@ def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:
             "for a Ray that runs with tokens, set RAY_AUTH_MODE=token and give this user its token"
         ) from error
     except Exception as error:
+        if refused := other_ray(str(error)):
+            ray.shutdown()  # it had joined when it looked at the versions
+            raise StartError(refused) from error
         if _SLOW_START not in str(error):
             raise
         raise StartError(

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from aiqueue.journal_info import JournalInfo
+from aiqueue.versions import Version
 
 
 class Wire(msgspec.Struct, array_like=True, gc=False):
@@ -140,6 +141,7 @@ class ExchangeCall(Wire):
     urgent_slots: int = 0  #: of the slots, kept for urgent jobs
     most: int = 0  #: jobs that one answer may bring, its next call brings the rest; 0: as many as slots are free
     number: int = 0  #: of this worker's calls, growing: one that was overtaken is given nothing; 0: not numbered
+    protocol: int = 0  #: that the worker speaks
 
 
 class JobInput(Wire):
@@ -317,6 +319,7 @@ class Welcome(Wire):
     shards: int = 1
     max_retries: int = 3  #: of a job that does not say
     max_metadata_bytes: int = 16 * 2**10
+    version: Version = Version()  #: what the queue runs
     journal: JournalInfo | None = None
 
 

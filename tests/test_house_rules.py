@@ -34,10 +34,12 @@ PURE = (
     "aiqueue/encodable.py",
     "aiqueue/levels.py",
     "aiqueue/scaling/",
+    "aiqueue/versions.py",
 )
 PURE_MAY_IMPORT = {
     *("aiqueue.engine", "aiqueue.protocol", "aiqueue.errors", "aiqueue.encodable", "aiqueue.levels", "aiqueue.scaling"),
     "aiqueue.journal_info",
+    "aiqueue.versions",
     *("__future__", "abc", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq"),
     *("itertools", "json", "math", "operator", "re", "types", "typing"),
     "msgspec",

@@ -11,10 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aiqueue import batch_protocol, protocol
+from aiqueue import batch_protocol, protocol, versions
 from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsReply
 from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply, decode_reply
-from aiqueue.errors import QueueNotRunning, QueueUnavailable
+from aiqueue.errors import IncompatibleVersion, QueueNotRunning, QueueUnavailable
+from aiqueue.own_version import own_version
 from aiqueue.protocol import (
     CancelReply,
     DeadLettersCall,
@@ -38,19 +39,46 @@ _BATCH_S = 60.0  # to seal, or to retry, a hundred thousand jobs takes seconds
 _POLL_MARGIN_S = 15.0  # beyond a long poll's own limit: a queue that hangs must not hang its callers
 
 
+def understood(answer: bytes) -> Welcome:
+    """Return what a queue answered to hello. Raises IncompatibleVersion."""
+    welcome = protocol.decode_welcome(answer)
+    if refusal := versions.refusal(own_version(), welcome.version):
+        raise IncompatibleVersion(refusal)
+    return welcome
+
+
 class QueueCalls(ABC):
     """All calls to a queue; a subclass carries them."""
 
     def __init__(self, *, poll_limit_s: float = 60.0) -> None:
         self._poll_limit_s = poll_limit_s
+        self._met = False  # the queue: since then all calls were answered, so it is no other one
 
     @abstractmethod
-    async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
+    async def _carry(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         """Return the queue's answer. Raises QueueUnavailable when there was none within ``limit_s``."""
 
-    async def hello(self) -> Welcome:
-        """Return what a client must know to begin."""
-        return protocol.decode_welcome(await self._call("hello"))
+    async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
+        """As ``_carry``, with a queue that has been met. Raises IncompatibleVersion."""
+        if not self._met:
+            await self.hello(limit_s=min(limit_s, CALL_S))
+        try:
+            return await self._carry(method, *args, limit_s=limit_s)
+        except QueueUnavailable:
+            self._met = False  # what answers next may be of another release
+            raise
+
+    async def hello(self, *, limit_s: float = CALL_S) -> Welcome:
+        """Return what a client must know to begin. Raises IncompatibleVersion."""
+        try:
+            answer = await self._carry("hello", protocol.encode(own_version()), limit_s=limit_s)
+        except Exception as error:
+            if not isinstance(error.__cause__, TypeError):
+                raise
+            answer = await self._carry("hello", limit_s=limit_s)  # in protocol 0 it takes nothing
+        welcome = understood(answer)
+        self._met = True
+        return welcome
 
     async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
         """Accept groups, each whole or not at all."""

@@ -15,7 +15,7 @@ from aiqueue.client.paging import JOBS_AT_ONCE
 from aiqueue.client.subscriptions import Subscription, Subscriptions
 from aiqueue.client.transport import QueueTransport
 from aiqueue.client.waits import Waits
-from aiqueue.errors import JobNotFound, QueueUnavailable
+from aiqueue.errors import IncompatibleVersion, JobNotFound, QueueUnavailable
 from aiqueue.protocol import END_EVENTS, END_STATES, Event, EventsCall, EventsReply, JobView
 from aiqueue.views import JobInfo, event_info, job_info, tells_all
 
@@ -107,8 +107,12 @@ class EventFeed:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+        self._fail_all(QueueUnavailable("the client was stopped; the job goes on without it"))
+
+    def _fail_all(self, error: Exception) -> None:
+        self._unsure.clear()
         for job_id in list(self._waiting):
-            self._waiting.fail(job_id, QueueUnavailable("the client was stopped; the job goes on without it"))
+            self._waiting.fail(job_id, error)
 
     def _widen(self) -> None:
         """Let the poll under way count for nothing: it asks for less than is wanted now, from this cursor on."""
@@ -132,7 +136,12 @@ class EventFeed:
                 await self._move_to(reply)
             except Exception as error:
                 # Whatever it was: without this task everyone in the process would wait for ever.
-                _log.info("event feed: %s", error, exc_info=not isinstance(error, QueueUnavailable))
+                if isinstance(error, IncompatibleVersion):  # the queue was replaced by one that tells no end
+                    self._fail_all(error)
+                    self.subscriptions.lost(self._after)  # each stream asks by itself, and is told
+                _log.info(
+                    "event feed: %s", error, exc_info=not isinstance(error, QueueUnavailable | IncompatibleVersion)
+                )
                 await asyncio.sleep(_RETRY_S)
                 continue
             self.take(reply.events)

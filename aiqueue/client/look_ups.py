@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from aiqueue.client.paging import get_jobs
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import QueueUnavailable, RecordUnreadable
+from aiqueue.errors import IncompatibleVersion, QueueUnavailable, RecordUnreadable
 from aiqueue.protocol import END_STATES, JobView
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ async def _look_up(transport: QueueTransport, ids: Sequence[str], *, retry_s: fl
     for left in reversed(range(_TRIES)):
         try:
             return list(await get_jobs(transport, ids))
-        except QueueUnavailable:
+        except (QueueUnavailable, IncompatibleVersion):
             raise
         except Exception as error:
             _log.warning("the queue failed on a look-up of %d jobs: %s", len(ids), error)

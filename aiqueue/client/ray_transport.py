@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from aiqueue.client.calls import CALL_S, QueueCalls
-from aiqueue.errors import AIQueueError, QueueNotRunning, QueueSilent, QueueUnavailable
+from aiqueue.errors import AIQueueError, IncompatibleVersion, QueueNotRunning, QueueSilent, QueueUnavailable
 
 QUEUE_ACTOR_NAME = "aiqueue-queue-0"  #: the number is the shard
 
@@ -27,11 +27,11 @@ class RayTransport(QueueCalls):
         """The Ray namespace of the queue."""
         return self._namespace
 
-    async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
+    async def _carry(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         try:
-            actor = self._found()
+            answer = self._sent(method, args)
             async with asyncio.timeout(limit_s):
-                return await getattr(actor, method).remote(*args)
+                return await answer
         except RayTaskError as error:  # first: Ray makes it an instance of its cause's class too, TimeoutError say
             if isinstance(error.cause, AIQueueError):
                 raise error.cause from None
@@ -48,6 +48,16 @@ class RayTransport(QueueCalls):
         except RayError as error:
             self._actor = None  # unless Ray says that the actor is still there, another may have its name
             raise QueueUnavailable(f"Ray could not carry the call {method}: {type(error).__name__}") from error
+
+    def _sent(self, method: str, args: tuple[object, ...]) -> Any:
+        actor = self._found()
+        try:
+            return getattr(actor, method).remote(*args)
+        except (AttributeError, TypeError) as error:  # Ray compares a call with the actor's class before it sends it
+            raise IncompatibleVersion(
+                f"the queue has no call {method} as this process makes it: one of the two is of an older release. "
+                "Install the queue's release here, or upgrade the queue (`aiqueue down`, then `aiqueue up`)"
+            ) from error
 
     def _found(self) -> Any:
         if self._actor is None:

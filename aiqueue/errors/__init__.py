@@ -21,6 +21,7 @@ AIQueueError
 │   └── JournalUnavailable 503  the queue can't write its journal
 ├── QueueFault             500  this call ended the queue's process before, because of a bug
 ├── StartError             500  the system could not be brought up
+│   └── IncompatibleVersion 503 the queue is of a release that this one does not understand
 └── JobError                    why a job did not complete; ``retryable`` says whether another attempt may help
     ├── ProviderError      502
     │   ├── RateLimited               retry
@@ -61,6 +62,7 @@ from aiqueue.errors.base import (
     DuplicateJob,
     FieldError,
     IdempotencyConflict,
+    IncompatibleVersion,
     JobNotFound,
     JournalUnavailable,
     PartlySubmitted,
@@ -122,6 +124,7 @@ __all__ = [
     "DuplicateJob",
     "FieldError",
     "IdempotencyConflict",
+    "IncompatibleVersion",
     "InputsTooLarge",
     "InvalidRequest",
     "JobCancelled",

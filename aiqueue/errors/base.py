@@ -262,3 +262,10 @@ class StartError(AIQueueError):
     """The system could not be started or found; the message says what to do."""
 
     kind = "start_failed"
+
+
+class IncompatibleVersion(StartError):
+    """The queue's release of aiqueue and this one do not understand each other; the message says which to change."""
+
+    kind = "incompatible_version"
+    http_status = 503

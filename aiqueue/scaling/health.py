@@ -46,6 +46,8 @@ class Health:
                 return Verdict(
                     f"memory: {report.private_mb:.0f} MB, over the hard limit of {hard_mb:.0f} MB", hard=True
                 )
+        if report.refused:  # its successor runs what is installed on the node by then
+            return Verdict(report.trouble, hard=False)
         if report.starting_s > limits.max_start_s:
             why = f": {report.trouble}" if report.trouble else ""
             return Verdict(f"start: not ready to work after {report.starting_s:.0f} s{why}", hard=True)

@@ -38,6 +38,7 @@ class WorkerReport(Wire):
     overrun_job: str = ""
     starting_s: float = 0.0  #: for how long it has been getting ready, and takes no job before; 0.0: it is
     trouble: str = ""  #: why it can't work now although it tries; empty: nothing is wrong
+    refused: bool = False  #: the trouble is that the queue's release of aiqueue and its own don't understand each other
 
 
 decode_loads = msgspec.msgpack.Decoder(dict[str, PoolLoad]).decode

@@ -185,7 +185,7 @@ class Roster:
         self._failed_starts = 0
         if member.since >= self._last_short and self._now - member.since >= _SHORT_LIFE_S:
             self._short_lives = 0
-        if report.trouble and report.trouble != member.trouble:
+        if report.trouble and report.trouble != member.trouble and not report.refused:  # its replacement tells that
             actions.append(self._unhealthy(member, report.trouble))
         member.trouble = report.trouble
         if report.draining:  # as an earlier manager told it

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from aiqueue import batch_protocol, protocol
+from aiqueue import batch_protocol, protocol, versions
 from aiqueue.engine.schedule_records import decode_call
+from aiqueue.errors import IncompatibleVersion, StartError
+from aiqueue.own_version import own_version
 from aiqueue.service.queue_service import QueueService
 from aiqueue.submit_format import receive_in_parts
+from aiqueue.versions import Version
 from aiqueue.waiting import in_parts
 
 
@@ -21,8 +24,10 @@ class AnsweredCalls(ABC):
     def _open(self) -> QueueService:
         """Return the service that answers."""
 
-    async def hello(self) -> bytes:
-        """Return a Welcome."""
+    async def hello(self, caller: bytes = b"") -> bytes:
+        """Take a Version, return a Welcome. Raises StartError for a caller too old or too new."""
+        if refusal := versions.refusal(versions.decode(caller) if caller else Version(), own_version()):
+            raise (IncompatibleVersion if caller else StartError)(refusal)  # each release can unpickle its own errors
         return protocol.encode(self._open().welcome())
 
     async def submit(self, groups: bytes, linger_s: float) -> bytes:
@@ -32,7 +37,10 @@ class AnsweredCalls(ABC):
 
     async def exchange(self, call: bytes) -> bytes:
         """Take an ExchangeCall, return an ExchangeReply: a worker's long poll."""
-        return protocol.encode(await self._open().exchange(protocol.decode_exchange_call(call)))
+        said = protocol.decode_exchange_call(call)
+        if said.protocol < versions.OLDEST:
+            raise StartError(versions.refusal(Version(said.protocol), own_version()))
+        return protocol.encode(await self._open().exchange(said))
 
     async def events(self, call: bytes) -> bytes:
         """Take an EventsCall, return an EventsReply: a client process's long poll."""

@@ -24,6 +24,7 @@ from aiqueue.errors import QueueUnavailable
 from aiqueue.journal.base import Journal
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
 from aiqueue.journal_info import JournalInfo
+from aiqueue.own_version import own_version
 from aiqueue.protocol import (
     ANNOUNCED,
     RESTARTED,
@@ -155,6 +156,7 @@ class QueueService:
         welcome.max_retries = self._settings.dead_letter.max_retries
         welcome.max_metadata_bytes = limits.max_metadata_bytes
         welcome.journal = self._info
+        welcome.version = own_version()
         return welcome
 
     async def submit(self, groups: Sequence[SubmitGroup]) -> list[Refusal | None]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from aiqueue import batch_protocol, protocol
 from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsReply
+from aiqueue.client.calls import understood
 from aiqueue.engine.schedule_records import SchedulesCall, SchedulesReply, decode_call, decode_reply
 from aiqueue.errors import ModelUnavailable, QueueUnavailable
 from aiqueue.ids import new_id
@@ -76,7 +77,7 @@ class InProcessTransport:
 
     async def hello(self) -> Welcome:
         """Return what a client must know to begin."""
-        return protocol.decode_welcome(protocol.encode(await self._call("hello", self._welcome())))
+        return understood(protocol.encode(await self._call("hello", self._welcome())))
 
     async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
         """Accept groups, each whole or not at all."""

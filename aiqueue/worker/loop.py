@@ -27,13 +27,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_outcome
-from aiqueue.errors import QueueUnavailable, WorkerFault
+from aiqueue.errors import IncompatibleVersion, QueueUnavailable, WorkerFault
 from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome, encode
+from aiqueue.versions import PROTOCOL
 from aiqueue.worker.runner import JobRunner
 
 _log = logging.getLogger(__name__)
 _MAX_POLLS = 2
 _RETRY_S = 0.2
+_REFUSED_S = 5.0  # a queue of another release stays so until somebody upgrades it, or this worker
 _FULL_PAUSE_S = 0.01  # with no slot free a poll brings nothing but cancels; most often outcomes leave before it does
 _MOST_FAILURES = 5  # of the queue on one outcome, before a failure takes its place
 _STARTED_AT_ONCE = 64  # of many claims; then the loop turns, so that the first to end are on their way early
@@ -45,7 +47,10 @@ class WorkerQueue(Protocol):
     """The queue, as a worker sees it."""
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
-        """Report outcomes and wait for claims. Raises QueueUnavailable when there was no answer."""
+        """Report outcomes and wait for claims.
+
+        Raises QueueUnavailable when there was no answer, IncompatibleVersion where nothing is to be sent.
+        """
         ...
 
 
@@ -87,6 +92,7 @@ class WorkerLoop:
         self._kick_due = False
         self._pause: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
+        self.refused = ""  #: why the queue and this worker do not understand each other; empty: they do
 
     async def run(self) -> None:
         """Work until ``stop`` has been called and all outcomes are delivered."""
@@ -188,6 +194,7 @@ class WorkerLoop:
             urgent_slots=min(self._urgent_slots, self._slots),
             most=self._turn,
             number=self._calls,
+            protocol=PROTOCOL,
         )
 
     def _held(self) -> list[Attempt]:
@@ -199,15 +206,19 @@ class WorkerLoop:
             reply = await self._queue.exchange(call)
         except Exception as error:
             # Whatever went wrong, the outcomes must not be lost: the queue would wait for them for ever.
-            _log.warning("worker %s: %s", self._id, error, exc_info=not isinstance(error, QueueUnavailable))
-            await asyncio.sleep(_RETRY_S)
-            if not isinstance(error, QueueUnavailable):
+            if isinstance(error, IncompatibleVersion):
+                await self._be_refused(str(error))
+            else:
+                _log.warning("worker %s: %s", self._id, error, exc_info=not isinstance(error, QueueUnavailable))
+                await asyncio.sleep(_RETRY_S)
+            if not isinstance(error, QueueUnavailable | IncompatibleVersion):
                 self._suspect(call.outcomes, error)
             self._outcomes = call.outcomes + self._outcomes
             self._disagree = True
             return
         finally:
             self._undelivered.difference_update((outcome.job_id, outcome.attempt) for outcome in call.outcomes)
+        self.refused = ""
         if self._failures:  # of others: they are sent again while these are taken
             for outcome in call.outcomes:
                 self._failures.pop((outcome.job_id, outcome.attempt), None)
@@ -219,6 +230,13 @@ class WorkerLoop:
         # An idle worker only: where jobs run it would put off an answer under way, and the next heartbeat is soon.
         self._unsure = not reply.claims and call.number == self._calls and not (self.running or self._undelivered)
         self._disagree = self._disagree or reply.more or (reply.overtaken and call.running is not None)
+
+    async def _be_refused(self, reason: str) -> None:
+        """Say it once, and try again less often: it takes somebody to change it."""
+        if reason != self.refused:
+            _log.error("worker %s: %s", self._id, reason)
+        self.refused = reason
+        await asyncio.sleep(_REFUSED_S)
 
     def _suspect(self, outcomes: list[Outcome], error: Exception) -> None:
         """Let no outcome on which the queue fails keep the others from it: send each alone, and then its failure."""

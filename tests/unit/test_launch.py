@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ray._private.utils import check_version_info
 
 from aiqueue import launch
 from aiqueue.config import Settings
@@ -95,3 +96,20 @@ def test_a_machine_that_is_too_busy_for_ray_is_an_error_that_says_so(
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(told, match=message):
         launch.start(Settings(providers={"sim": {"kind": "simulated"}}), http=False)
+
+
+@pytest.mark.parametrize("call", [launch.connect, lambda: launch.stop("aiqueue")], ids=["connect", "stop"])
+def test_a_cluster_of_another_python_is_an_error_that_names_both(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]
+) -> None:
+    ended: list[bool] = []
+
+    def init(**_: object) -> None:
+        check_version_info({"ray_version": "2.60.0", "python_version": "3.99.1"}, "node 10.0.0.2")
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: ended.append(True))
+    with pytest.raises(StartError, match=r"the cluster runs Ray 2\.60\.0 on Python 3\.99\.1, and this process Ray"):
+        call()
+    assert ended, "Ray looks at the versions when it has joined"

@@ -116,7 +116,7 @@ class SimulatedTransport(QueueCalls):
         super().__init__(poll_limit_s=poll_limit_s)
         self._network, self._who = network, who
 
-    async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
+    async def _carry(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         answer = self._network.send(self._who, method, args)
         limit = self._network.world.loop.call_later(limit_s, _give_up, answer, method, limit_s)
         try:

@@ -21,6 +21,7 @@ from aiqueue.testing.simulation.disk import History, SimulatedDisk, SimulatedWri
 from aiqueue.testing.simulation.loop import Node
 from aiqueue.testing.simulation.network import Network, Served, SimulatedTransport
 from aiqueue.testing.simulation.provider import Bill, SimulatedAnswers, WatchedRunner
+from aiqueue.testing.simulation.releases import OF_BEFORE, ServedBefore, TransportBefore
 from aiqueue.testing.simulation.world import World
 from aiqueue.worker.loop import WorkerLoop
 
@@ -68,7 +69,8 @@ class QueueHost:
         except Exception as error:
             self._world.violated("queue can't start", repr(error))
             raise
-        self._network.queue = Served(node, self.service)
+        served = ServedBefore if self._world.draws.random() < OF_BEFORE else Served
+        self._network.queue = served(node, self.service)
 
     def crash(self) -> None:
         """Kill the queue. What was not on disk is gone."""
@@ -137,7 +139,8 @@ class WorkerHost:
         self._lives += 1
         worker_id = f"{self._name}-{self._lives}"
         self._node = self._world.node(worker_id)
-        transport = SimulatedTransport(self._network, worker_id, poll_limit_s=self._settings.lease.poll_limit_s)
+        carrier = TransportBefore if self._world.draws.random() < OF_BEFORE else SimulatedTransport
+        transport = carrier(self._network, worker_id, poll_limit_s=self._settings.lease.poll_limit_s)
         answers = SimulatedAnswers(self._world, self._bill, self.die)
         runner = WatchedRunner(self._world, self._bill, answers, self._started)
         agree_every_s = self._settings.lease.poll_s

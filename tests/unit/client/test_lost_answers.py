@@ -40,7 +40,7 @@ class Calls(QueueCalls):
         self._answers = Answers(service)
         self.lost: list[str] = []
 
-    async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
+    async def _carry(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         answer = await getattr(self._answers, method)(*args)
         if method in self.lost:
             self.lost.remove(method)

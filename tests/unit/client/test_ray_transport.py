@@ -20,18 +20,23 @@ from ray.exceptions import (
 
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.errors import AIQueueError, JobNotFound, QueueNotRunning, QueueSilent, QueueUnavailable
+from aiqueue.own_version import own_version
+from aiqueue.protocol import Welcome, encode
 
 Ask = Callable[[Exception], Any]
 
 
 class Actor:
-    """A handle whose every call ends with ``error``; without one it answers."""
+    """A handle whose every call ends with ``error``, but for hello; without one it answers."""
 
     def __init__(self, error: Exception | None) -> None:
         self._error = error
 
     def __getattr__(self, method: str) -> Any:
-        return type("Method", (), {"remote": staticmethod(self._call)})
+        return type("Method", (), {"remote": staticmethod(self._hello if method == "hello" else self._call)})
+
+    async def _hello(self, caller: bytes) -> bytes:
+        return encode(Welcome(0, [], 1, (), version=own_version()))
 
     async def _call(self, *_: object, **__: object) -> float:
         if self._error is not None:
