@@ -26,7 +26,7 @@ SCENARIOS = (
     "llama",
     "stalls",
 )
-LONG = ("soak",)
+LONG = ("soak", "recovery")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -1,0 +1,181 @@
+"""A cluster of hosts that lose their power under load: what is lost, and what is called again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools.autoscaled_ray import processes_of
+from tests.tools.hosts import Host, hosts, why_no_hosts
+from tests.tools.hosts.provider import CountingProvider, counting_provider
+from tests.tools.hosts.ray_cluster import Node, RayCluster
+from tests.tools.pool_events import eventually
+
+_WHY_NOT = why_no_hosts()
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT)]
+
+_SLOTS, _LIMIT_S = 4, 120.0
+# Ray takes a silent node for dead after five checks that failed. By default each may take 13 s.
+_SOONER = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "4000"}
+_SETTINGS = """
+[providers.outside]
+kind = "openai"
+base_url = "{url}"
+gate = {{ breaker_failures = 10000, adaptive = false }}
+[pools.outside]
+providers = ["outside"]
+workers = 3
+slots = {slots}
+num_cpus = 1
+"""
+_ASK = "import sys, urllib.request as web; print(web.urlopen(sys.argv[1], timeout=1).read().decode())"
+_MAKE = """
+import signal
+from tests.tools.hosts import hosts
+with hosts(1) as ((host,), network):
+    host.start("sleep", "1000")
+    print(host.disk.parent, network.name, flush=True)
+    signal.pause()
+"""
+
+
+def test_hosts_reach_each_other_keep_only_their_disks_and_leave_nothing_behind() -> None:
+    with hosts(2) as ((first, second), network):
+        folder = first.disk.parent
+        (second.disk / "said").write_text("I am h1")
+        second.start("python", "-m", "http.server", "80")
+        eventually(lambda: _reaches(first, second), "h1 answers", 20)
+        assert [host.run("hostname").strip() for host in (first, second)] == ["h0", "h1"]
+
+        second.cut()
+        assert not _reaches(first, second)
+        second.join()
+        eventually(lambda: _reaches(first, second), "h1 answers again", 20)
+
+        second.run("sh", "-c", "touch /tmp/left /dev/shm/left")
+        second.power_off()
+        assert not _reaches(first, second)
+        second.power_on()
+        assert second.run("sh", "-c", "cat said; find /tmp /dev/shm -name left") == "I am h1"
+        second.replace()
+        second.power_on()
+        assert second.run("ls").split() == ["home"]
+        first.start("sleep", "1000")
+        left = processes_of(str(folder))
+        assert left, "what runs on a host can be told by its environment"
+
+    assert network.name not in _links()
+    assert not processes_of(str(folder))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_hosts_end_with_the_program_that_made_them_whatever_way(how: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _MAKE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as program:
+        assert program.stdout is not None
+        folder, name = program.stdout.readline().split()
+        eventually(lambda: processes_of(folder), "something runs on a host", 20)
+        assert name in _links()
+        os.killpg(program.pid, how)  # as a terminal does it
+        _, said = program.communicate(timeout=60)
+
+    assert said.endswith("KeyboardInterrupt\n") or how is signal.SIGKILL
+    assert Path(folder).exists() == (how is signal.SIGKILL)
+    eventually(lambda: not processes_of(folder), "what ran on the host has ended", 20)
+    eventually(lambda: name not in _links(), "its network is gone", 20)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _links() -> str:
+    return subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+
+
+def _reaches(host: Host, other: Host) -> bool:
+    try:
+        return host.run("python", "-c", _ASK, f"http://{other.name}/said") == "I am h1\n"
+    except AssertionError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[tuple[list[Host], CountingProvider]]:
+    """Four hosts, and a provider that they reach."""
+    with hosts(4) as (made, network), counting_provider(network.address, latency_s=1.0) as provider:
+        yield made, provider
+
+
+@pytest.fixture(scope="module")
+def cluster(machines: tuple[list[Host], CountingProvider]) -> RayCluster:
+    """A head without work, the queue on a host of its own, and two hosts with three workers."""
+    (head, queue, *others), provider = machines
+    made = RayCluster(head, _SOONER)
+    made.start_head()
+    made.join(_queue_node(queue), *map(_worker_node, others))
+    made.up(head, _SETTINGS.format(url=provider.url, slots=_SLOTS))
+    return made
+
+
+def _queue_node(host: Host) -> Node:
+    return Node(host, resources={"aiqueue_journal": 1})
+
+
+def _worker_node(host: Host) -> Node:
+    return Node(host, cpus=2)
+
+
+@pytest.mark.timeout(900)
+def test_a_node_of_workers_that_loses_its_power_loses_no_job_and_only_its_own_calls_are_repeated(
+    cluster: RayCluster, machines: tuple[list[Host], CountingProvider]
+) -> None:
+    (head, _, one, other), provider = machines
+    client = cluster.client(head, "outside", 100)
+    eventually(lambda: all(provider.in_flight(host.address) for host in (one, other)), "both run jobs", _LIMIT_S)
+    victim = max((one, other), key=lambda host: len(provider.in_flight(host.address)))
+
+    victim.power_off()
+    running = provider.in_flight(victim.address)
+    ended = client.finish(_LIMIT_S)
+
+    assert ended == {"completed": 100}
+    repeated = _repeated(provider, client.accepted())
+    print(f"{len(running)} calls were in flight on {victim.name}, {len(repeated)} jobs were called again")
+    assert len(repeated) <= 2 * _SLOTS
+    assert _called_first_by(provider, repeated) <= {victim.address}
+    victim.power_on()
+    cluster.join(_worker_node(victim))
+
+
+@pytest.mark.timeout(900)
+def test_the_queues_node_loses_its_power_and_comes_back_with_its_disk_and_no_job_is_lost(
+    cluster: RayCluster, machines: tuple[list[Host], CountingProvider]
+) -> None:
+    (head, queue, *_), provider = machines
+    client = cluster.client(head, "outside", 100)
+    eventually(lambda: client.states().get("completed", 0) > 10, "jobs complete", _LIMIT_S)
+
+    queue.power_off()
+    queue.power_on()
+    cluster.join(_queue_node(queue))
+    ended = client.finish(_LIMIT_S)
+
+    assert ended == {"completed": 100}
+    assert not _repeated(provider, client.accepted()), "the workers lived on, and knew how their calls had ended"
+
+
+def _repeated(provider: CountingProvider, jobs: list[str]) -> set[str]:
+    counts = provider.counts()
+    return {job for job in jobs if counts[job] > 1}
+
+
+def _called_first_by(provider: CountingProvider, jobs: set[str]) -> set[str]:
+    first = {call.job: call.caller for call in reversed(provider.calls())}
+    return {first[job] for job in jobs}
