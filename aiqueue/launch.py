@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private import services
@@ -28,6 +28,9 @@ from aiqueue.ports import HeldPorts
 from aiqueue.presets import complete
 from aiqueue.settings_differences import differing_settings
 from aiqueue.versions import other_ray
+
+if TYPE_CHECKING:
+    from serve.running import Front
 
 _log = logging.getLogger(__name__)
 _DRAIN_S = HttpConfig().drain_s
@@ -182,6 +185,14 @@ def _differing(settings: Settings, *, running: bool) -> list[str]:
     return differing_settings(json.loads(settings_of(settings.namespace) or given), json.loads(given))
 
 
+def declared_front(namespace: str) -> Front | None:
+    """Return what `serve deploy` has put in front of the system in ``namespace``. No system starts or stops it."""
+    from serve import running
+
+    found = running.running_serve()
+    return running.declared_front(namespace, found) if found else None
+
+
 def _connected(namespace: str) -> AIQueueAdapter:
     adapter = AIQueueAdapter(RayTransport(namespace))
     try:
@@ -194,20 +205,25 @@ def _connected(namespace: str) -> AIQueueAdapter:
 
 def _start_http(settings: Settings, ports: HeldPorts) -> str:
     from serve.deployment import adapter_over_ray, run
-    from serve.running import app_name, running_serve
+    from serve.running import running_serve
 
     folder, namespace = _http_folder(), settings.namespace
+    if front := declared_front(namespace):
+        _log.warning(
+            "`serve deploy` has put the application %r in front of this system: its own http settings are not used",
+            front.name,
+        )
+        return front.url
     if running_serve() is None:
         shutil.rmtree(folder, ignore_errors=True)
     make_adapter = partial(adapter_over_ray, namespace)
-    return run(settings.http, make_adapter, private_dir=folder, ports=ports, name=app_name(namespace))
+    return run(settings.http, make_adapter, private_dir=folder, ports=ports, namespace=namespace)
 
 
 def _stop_http(namespace: str, drain_s: float) -> None:
     from serve.deployment import shutdown
-    from serve.running import app_name
 
-    if shutdown(app_name(namespace), _http_folder(), drain_s=drain_s):
+    if shutdown(namespace, _http_folder(), drain_s=drain_s):
         shutil.rmtree(_http_folder(), ignore_errors=True)
 
 

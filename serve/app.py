@@ -24,6 +24,7 @@ from aiqueue.views import Cancellation, JobInfo, Stats
 from serve.hosts import HostGuard
 from serve.http_errors import handle_error
 from serve.island import Island
+from serve.joining import joined
 from serve.limits import DEADLINE_S, EdgeLimits
 from serve.openapi import Operation, install_schema
 from serve.routes import batches, chains, dead_letters, events, fan_in, graphs, jobs, schedules, socket_io, stats
@@ -95,19 +96,17 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         adapter = make_adapter()
-        await adapter.start()
-        app.state.adapter = adapter
         app.state.orchestrator = AsyncAIJobOrchestrator(cast("AsyncAIQueueAdapter", adapter))
-        leaving = asyncio.create_task(_let_go(app.state.streams, hub))
-        try:
-            yield
-        finally:
-            leaving.cancel()
-            await hub.close()
-            await adapter.stop()
+        async with joined(adapter, app.state):
+            leaving = asyncio.create_task(_let_go(app.state.streams, hub))
+            try:
+                yield
+            finally:
+                leaving.cancel()
+                await hub.close()
 
     app = FastAPI(lifespan=lifespan, redoc_url=None)
-    app.state.streams = StreamSlots()
+    app.state.streams, app.state.adapter = StreamSlots(), None
     app.router.route_class = RawRoute
     app.add_middleware(ExactRoutes, operations=[found for _, part in _PARTS for found in part])
     app.add_middleware(EdgeLimits, max_body_bytes=http.max_body_bytes, deadline_s=deadline_s)

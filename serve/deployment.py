@@ -1,4 +1,4 @@
-"""The application as a Ray Serve deployment: ``run`` and ``shutdown`` for our start-up, ``build`` for ``serve deploy``.
+"""The application as a Ray Serve deployment: ``run`` and ``shutdown`` for our start-up.
 
 Every replica makes its own adapter, in its own process: one event long poll each, submits coalesced in each.
 """
@@ -8,18 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import ray
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict
 from ray import serve as ray_serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.config import BackpressureConfig
-from ray.serve.deployment import Application, Deployment
+from ray.serve.deployment import Deployment
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -27,14 +25,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.errors import StartError
-from aiqueue.http_config import HostName, HttpConfig, Origin
+from aiqueue.http_config import HttpConfig
 from aiqueue.ports import HeldPorts
 from serve.app import create_app
 from serve.draining import drain
 from serve.environment import http_environment, is_loopback
+from serve.haproxy_config import is_ours
 from serve.island import prepare_node, replica_secret
 from serve.routes.shared import QueueAdapter
-from serve.running import APP_NAME, check_address, prefix_for, running_serve
+from serve.running import NAMESPACE, app_name, check_address, prefix_for, running_serve, url_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +54,11 @@ class HttpFront:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; called by Serve once, in the replica's process."""
-        self._app = create_app(self._make_adapter, self._http, secret=replica_secret())
-        return self._app
+        ours = is_ours(ray_serve.get_replica_context().app_name)
+        return create_app(self._make_adapter, self._http, secret=replica_secret() if ours else None)
 
     async def check_health(self) -> None:
-        """Called by Serve every few seconds. Says nothing of the queue: a new replica would find it no better."""
-        if getattr(self._app.state, "adapter", None) is None:
-            raise RuntimeError("the adapter has not been started")
+        """Called by Serve, to see that the event loop turns. Says nothing of the queue: no new replica would help."""
 
 
 def front(replicas: int = 1, environment: Mapping[str, str] | None = None) -> Deployment:
@@ -90,7 +87,7 @@ def run(
     private_dir: Path,
     ports: HeldPorts,
     drain_s: float = 0.0,
-    name: str = APP_NAME,
+    namespace: str = NAMESPACE,
     timeout_s: float = START_TIMEOUT_S,
 ) -> str:
     """Start Serve on this Ray or join the one it has, deploy the application and return its URL once it answers.
@@ -117,15 +114,15 @@ def run(
             )
         else:
             check_address(http, running)
-            port, prefix = running.port, prefix_for(name, http, running.prefixes)
+            port, prefix = running.port, prefix_for(namespace, http, running.prefixes)
             environment = running.environment
         application = front(http.replicas, environment).bind(make_adapter, http.model_copy(update={"host": host}))
-        ray_serve.run(application, name=name, route_prefix=prefix)
+        ray_serve.run(application, name=app_name(namespace), route_prefix=prefix)
     except StartError:
         raise
     except (RayError, RayServeException, RuntimeError, TimeoutError, ValueError) as error:
         raise StartError(f"Ray Serve did not start the HTTP front: {error}") from error
-    return _wait_until_live(_url(host, port) + prefix.rstrip("/"), timeout_s)
+    return _wait_until_live(url_of(host, port) + prefix.rstrip("/"), timeout_s)
 
 
 def _prepare_nodes(folder: Path) -> None:
@@ -143,11 +140,13 @@ def _prepare_nodes(folder: Path) -> None:
     )
 
 
-def shutdown(name: str = APP_NAME, private_dir: Path | None = None, *, drain_s: float = _DRAIN_S) -> bool:
+def shutdown(namespace: str = NAMESPACE, private_dir: Path | None = None, *, drain_s: float = _DRAIN_S) -> bool:
     """Stop serving: the application, and Serve with it unless others use it too. Tell whether Serve has ended.
 
     With Serve goes HAProxy. In ``private_dir``, it first refuses new requests; those in flight have ``drain_s`` to end.
+    What a configuration file put in front of the system stays.
     """
+    name = app_name(namespace)
     try:
         applications = ray_serve.status().applications
         if name in applications and len(applications) > 1:
@@ -163,32 +162,9 @@ def shutdown(name: str = APP_NAME, private_dir: Path | None = None, *, drain_s: 
     return False
 
 
-class BuildArgs(BaseModel):
-    """The ``args`` of an application in a Serve configuration file."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    namespace: str = "aiqueue"
-    max_body_bytes: int = HttpConfig().max_body_bytes
-    hosts: tuple[HostName, ...] = ()
-    origins: tuple[Origin, ...] = ()
-
-
-def build(args: BuildArgs) -> Application:
-    """Return the application for ``serve deploy``, whose file says the rest: address, replicas, limits."""
-    http = HttpConfig(max_body_bytes=args.max_body_bytes, hosts=args.hosts, origins=args.origins)
-    return front().bind(partial(adapter_over_ray, args.namespace), http)
-
-
 def adapter_over_ray(namespace: str) -> QueueAdapter:
     """Return an adapter of the system that runs in ``namespace`` of this Ray."""
     return AsyncAIQueueAdapter(RayTransport(namespace))
-
-
-def _url(host: str, port: int) -> str:
-    """Return where to reach what listens on ``host``."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def _wait_until_live(url: str, timeout_s: float) -> str:

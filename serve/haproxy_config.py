@@ -20,7 +20,7 @@ DRAIN_HEADER = "x-aiqueue-drain"  #: with `drain_token`: the request ends a repl
 DRAIN_PATH = "/-/aiqueue/drain"
 DRAINING = "proc.aiqueue_draining"  #: HAProxy's variable; true while new requests are refused
 HEADERS_S = 10.0  #: for a request's headers to arrive
-_OURS = re.compile(r"backend (http-aiqueue(?:-[\w.-]+)?)")
+_OURS = re.compile(r"backend http-aiqueue(?:-.+)?")
 _APPLICATION = re.compile(r"^backend (?!default_backend$)", re.MULTILINE)
 _SECTION = re.compile(r"^(?:global|defaults|frontend .*|backend .*|listen .*)$")
 _MAX_HEADERS, _MAX_HEAD = 100, 16_384  # of a request; lines, bytes
@@ -64,6 +64,11 @@ _TEXTS: Mapping[int, tuple[str, str, bool]] = {
         True,
     ),
 }
+
+
+def is_ours(application: str) -> bool:
+    """Tell whether HAProxy, when it is of a system of ours, knows this application of Serve's as one of ours."""
+    return _OURS.fullmatch(f"backend http-{application.replace('#', '-')}") is not None
 
 
 def system_mark(secret: str) -> str:

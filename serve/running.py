@@ -7,18 +7,37 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ray.exceptions import RayActorError
 from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 
 from aiqueue.errors import StartError
 from aiqueue.http_config import HttpConfig
 from serve.environment import is_loopback
 
-APP_NAME = "aiqueue"
+NAMESPACE = "aiqueue"
+BUILDER = "serve.declared:build"  #: as configuration files name it
+_UP = "aiqueue-up"
 _MODE = "RAY_SERVE_ENABLE_HA_PROXY"
 _UNUSABLE = re.compile(r"[^A-Za-z0-9._-]+")  # in a path and in HAProxy's names
+
+
+class Declared(NamedTuple):
+    """One of our applications that a configuration file describes."""
+
+    name: str
+    prefix: str
+    args: Mapping[str, Any]
+
+
+class Front(NamedTuple):
+    """An application that a configuration file describes, in front of a system."""
+
+    name: str
+    url: str
 
 
 class RunningServe(NamedTuple):
@@ -27,19 +46,28 @@ class RunningServe(NamedTuple):
     host: str
     port: int
     prefixes: Mapping[str, str]  #: by application
+    programs: frozenset[str]  #: the applications that programs deployed, as `aiqueue up` does
+    declared: Sequence[Declared]
     environment: Mapping[str, str]
 
 
 def running_serve() -> RunningServe | None:
     """Return the Serve of the Ray that this process has joined, if one runs."""
-    client = _get_global_client(raise_if_no_controller_running=False)
-    return None if client is None else describe(client.get_serve_details())
+    try:
+        client = _get_global_client(raise_if_no_controller_running=False)
+        return None if client is None else describe(client.get_serve_details())
+    except RayActorError:  # it is just ending, and still has its name
+        return None
 
 
 def describe(details: Mapping[str, Any]) -> RunningServe:
     """Return what matters of Serve's own details."""
     http, applications = details["http_options"], details["applications"]
-    prefixes = {name: found["route_prefix"] for name, found in applications.items() if found["route_prefix"]}
+    declared = list(_declared(applications))
+    prefixes = {each.name: each.prefix for each in declared} | {
+        name: found["route_prefix"] for name, found in applications.items() if found["route_prefix"]
+    }
+    programs = frozenset(name for name, found in applications.items() if found["source"] == "imperative")
     environments = [
         (deployment["deployment_config"].get("ray_actor_options") or {}).get("runtime_env", {}).get("env_vars", {})
         for found in applications.values()
@@ -47,35 +75,92 @@ def describe(details: Mapping[str, Any]) -> RunningServe:
     ]
     # A replica must run in the mode of the proxies, which were started in that of the first system.
     ours: Mapping[str, str] = next((found for found in environments if _MODE in found), {})
-    return RunningServe(http["host"], http["port"], prefixes, ours)
+    return RunningServe(http["host"], http["port"], prefixes, programs, declared, ours)
+
+
+def _declared(applications: Mapping[str, Any]) -> Iterator[Declared]:
+    for name, found in applications.items():
+        file = found.get("deployed_app_config")
+        was_refused = found["status"] == "DEPLOY_FAILED" and not found["route_prefix"]
+        if file and file["import_path"] == BUILDER and found["status"] != "DELETING" and not was_refused:
+            yield Declared(name, file.get("route_prefix", "/"), file.get("args", {}))
+
+
+def declared_front(namespace: str, running: RunningServe) -> Front | None:
+    """Return what a configuration file has put in front of the system in ``namespace``."""
+    address = url_of(running.host, running.port)
+    return next(
+        (
+            Front(each.name, address + each.prefix.rstrip("/"))
+            for each in running.declared
+            if each.args.get("namespace", NAMESPACE) == namespace
+        ),
+        None,
+    )
+
+
+def check_taken(args: Mapping[str, Any], running: RunningServe) -> None:
+    """Raise RayServeException if the application with these arguments would take over what a program serves.
+
+    Serve itself gives a configuration file any path and name. Nothing is changed before the application is built.
+    """
+    paths = {running.prefixes[name]: name for name in running.programs if name in running.prefixes}
+    for name, prefix, given in running.declared:
+        if given != args:
+            continue
+        if name.startswith(_UP):
+            raise RayServeException(
+                f"applications called {name!r} are those of `aiqueue up`: give this one another name"
+            )
+        if prefix in paths:
+            raise RayServeException(
+                f"the application {paths[prefix]!r} is served at {prefix} already: give this one another route_prefix, "
+                "or stop that one first (a system of `aiqueue up`: `aiqueue down`, then `aiqueue up --no-http`)"
+            )
 
 
 def app_name(namespace: str) -> str:
-    """Return what the application of the system in ``namespace`` is called; no two namespaces share one.
+    """Return what `aiqueue up` calls the application of the system in ``namespace``; no two namespaces share one.
 
     >>> app_name("aiqueue"), app_name("team-a")
-    ('aiqueue', 'aiqueue-team-a')
+    ('aiqueue-up', 'aiqueue-up-team-a')
+    """
+    return own_path(namespace).replace("/aiqueue", _UP, 1)
+
+
+def own_path(namespace: str) -> str:
+    """Return the path of a system that is served beside another application.
+
+    >>> own_path("aiqueue"), own_path("team-a")
+    ('/aiqueue', '/aiqueue-team-a')
     """
     usable = _UNUSABLE.sub("-", namespace).strip("-.")
     if usable != namespace:
         usable = f"{usable}-{hashlib.sha256(namespace.encode()).hexdigest()[:8]}"
-    return usable if usable == APP_NAME else f"{APP_NAME}-{usable}"
+    return f"/{NAMESPACE}" if usable == NAMESPACE else f"/{NAMESPACE}-{usable}"
 
 
-def prefix_for(name: str, http: HttpConfig, prefixes: Mapping[str, str]) -> str:
-    """Return the path below which the application ``name`` is to be served.
+def prefix_for(namespace: str, http: HttpConfig, prefixes: Mapping[str, str]) -> str:
+    """Return the path below which the system in ``namespace`` is to be served.
 
-    The one configured, or else the one it has; else ``/`` where nobody has it, and ``/name`` beside another one.
+    The one configured, or else the one it has; else ``/`` where nobody has it, and its own path beside another one.
     Raises StartError if the one configured is another application's.
     """
+    name = app_name(namespace)
     taken = {prefix: other for other, prefix in prefixes.items() if other != name}
-    wanted = http.route_prefix or prefixes.get(name) or ("/" if "/" not in taken else f"/{name}")
+    wanted = http.route_prefix or prefixes.get(name) or ("/" if "/" not in taken else own_path(namespace))
     if wanted in taken:
         raise StartError(
             f"Ray Serve serves the application {taken[wanted]!r} at {wanted} already: give another http.route_prefix, "
             "or none to get one of its own"
         )
     return wanted
+
+
+def url_of(host: str, port: int) -> str:
+    """Return where to reach what listens on ``host``."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def check_address(http: HttpConfig, running: RunningServe) -> None:

@@ -149,6 +149,12 @@ def down(address: Address = None, namespace: Namespace = None) -> None:
     if not launch.stop(namespace, address=address, drain_s=settings.http.drain_s):
         raise StartError(f"no system is running in the namespace {namespace!r}")
     console().print(f"Stopped the system in the namespace {namespace!r}.")
+    if front := launch.declared_front(namespace):
+        console().print(
+            f"The application {front.name!r} of `serve deploy` answers 503 at {front.url} until a system is up again; "
+            "`serve shutdown` ends it.",
+            soft_wrap=True,
+        )
 
 
 def describe(system: System, journal: JournalInfo | None, *, ends_by: str = "Ctrl-C") -> str:

@@ -15,7 +15,7 @@ from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.texts import BATCH_ID, is_number
 from serve.callers import RETRY_KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import JsonObject, Operation, answer
-from serve.routes.shared import json_response
+from serve.routes.shared import adapter_of, json_response
 from serve.streams import StreamResponse
 
 _PAGE, _MOST = 500, 1_000
@@ -35,7 +35,8 @@ class ResultsPage(msgspec.Struct, rename="camel"):
 
 
 def orchestrator_of(request: Request) -> AsyncAIJobOrchestrator:
-    """Return this process's orchestrator."""
+    """Return this process's orchestrator. Raises QueueUnavailable as long as there was no queue."""
+    adapter_of(request)
     found: AsyncAIJobOrchestrator = request.app.state.orchestrator
     return found
 

@@ -20,6 +20,7 @@ from aiqueue.errors import JobNotFound
 from aiqueue.journal_info import JournalInfo
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
+from serve.joining import adapter_in
 from serve.openapi import Operation
 
 Payload = ChatPayload | CompletionPayload | EmbeddingPayload
@@ -115,9 +116,8 @@ def path_of(scope: Scope) -> str:
 
 
 def adapter_of(request: Request) -> QueueAdapter:
-    """Return this process's client of the queue."""
-    adapter: QueueAdapter = request.app.state.adapter
-    return adapter
+    """Return this process's client of the queue. Raises QueueUnavailable as long as it has found none."""
+    return adapter_in(request.app.state)
 
 
 def json_response(value: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -22,9 +22,11 @@ from typing import Any
 import msgspec
 from starlette.websockets import WebSocket
 
+from aiqueue.errors import AIQueueError, QueueUnavailable
 from aiqueue.views import encode_json
 from serve.following import Follower, Refused
 from serve.http_errors import problem_response
+from serve.joining import adapter_in
 from serve.routes.shared import QueueAdapter
 from serve.streams import STUCK_S, TooManyStreams
 
@@ -63,15 +65,20 @@ _decode = msgspec.json.Decoder(Heard).decode
 async def serve_socket(websocket: WebSocket) -> None:
     """Serve one socket until either side ends it."""
     try:
+        adapter = adapter_in(websocket.app.state)
+    except QueueUnavailable as error:
+        await refuse(websocket, error)
+        return
+    try:
         with websocket.app.state.streams.taken():
             await websocket.accept()
-            await _Socket(websocket, websocket.app.state.adapter).run()
+            await _Socket(websocket, adapter).run()
     except TooManyStreams as error:
         await refuse(websocket, error)
 
 
-async def refuse(websocket: WebSocket, error: TooManyStreams) -> None:
-    """Answer a socket for which there is no room."""
+async def refuse(websocket: WebSocket, error: AIQueueError) -> None:
+    """Answer a socket for which there is no room, or no queue."""
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(problem_response(error, websocket.scope))
     else:

@@ -24,9 +24,10 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from aiqueue.errors import FieldError, ValidationError
+from aiqueue.errors import FieldError, QueueUnavailable, ValidationError
 from serve.following import Follower, Refused
 from serve.http_errors import problem_response
+from serve.joining import adapter_in
 from serve.routes.shared import QueueAdapter
 from serve.routes.socket import RESTART, TRY_LATER, refuse
 from serve.streams import STUCK_S, TooManyStreams
@@ -164,6 +165,11 @@ class SocketIoHub:
         upgrade = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]  # what it is; a proxy may drop the words
         kept = [(name, value) for name, value in scope["headers"] if name not in (b"connection", b"upgrade")]
         inner = {**scope, "headers": [*kept, *upgrade], _FLOW: flow}
+        try:
+            adapter_in(self._state)
+        except QueueUnavailable as error:
+            await refuse(websocket, error)
+            return
         try:
             with self._state.streams.taken():
                 await self.server.eio.handle_request(inner, flow.receive, flow.send)

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
-from ray.serve.deployment import Application
-from ray.serve.schema import ServeDeploySchema
+from ray.exceptions import RayActorError
+from ray.serve._private.haproxy import HAProxyManager
+from ray.serve.exceptions import RayServeException
 
 from aiqueue.errors import StartError
 from aiqueue.http_config import HttpConfig
@@ -20,10 +20,9 @@ from aiqueue.ports import HeldPorts
 from serve import deployment, running
 from serve.app import create_app
 from serve.environment import http_environment, is_loopback
+from serve.haproxy_config import SECRET_HEADER, changed, is_ours
 from tests.http.conftest import chat
 from tests.http.fakes import DictAdapter
-
-CONFIG = Path(deployment.__file__).with_name("config.yaml")
 
 
 @pytest.fixture
@@ -81,52 +80,127 @@ def test_only_loopback_addresses_count_as_such(host: str, expected: bool) -> Non
     assert is_loopback(host) is expected
 
 
-def test_the_configuration_file_is_one_that_serve_accepts() -> None:
-    config = ServeDeploySchema.model_validate(yaml.safe_load(CONFIG.read_text()))
-    (application,) = config.applications
-    assert application.import_path == "serve.deployment:build"
-    assert [found.name for found in application.deployments] == [deployment.DEPLOYMENT_NAME]
-    built = deployment.build(deployment.BuildArgs.model_validate(application.args))
-    assert isinstance(built, Application)
-
-
 # --- beside other applications ---
 
 
 def details(**prefixes: str) -> dict[str, Any]:
-    """Return what Serve says of itself, with applications at these paths; ours were given an environment."""
+    """Return what Serve says of itself, with applications of programs at these paths; ours has an environment."""
     applications = {}
-    for name, prefix in prefixes.items():
-        options = {"runtime_env": {"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "1"}}} if name == "aiqueue" else {}
-        deployments = {"http": {"deployment_config": {"ray_actor_options": options}}}
-        applications[name] = {"route_prefix": prefix, "deployments": deployments}
+    for given, prefix in prefixes.items():
+        name = given.replace("_", "-")
+        options = {"runtime_env": {"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "1"}}} if name == "aiqueue-up" else {}
+        applications[name] = {
+            "route_prefix": prefix,
+            "source": "imperative",
+            "status": "RUNNING",
+            "deployments": {"http": {"deployment_config": {"ray_actor_options": options}}},
+        }
     return {"http_options": {"host": "127.0.0.1", "port": 8123}, "applications": applications}
 
 
 def test_a_serve_that_runs_tells_its_address_its_paths_and_our_environment() -> None:
-    found = running.describe(details(shop="/shop", aiqueue="/"))
-    assert (found.host, found.port, found.prefixes) == ("127.0.0.1", 8123, {"shop": "/shop", "aiqueue": "/"})
+    found = running.describe(details(shop="/shop", aiqueue_up="/"))
+    assert (found.host, found.port, found.prefixes) == ("127.0.0.1", 8123, {"shop": "/shop", "aiqueue-up": "/"})
     assert found.environment == {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
     assert running.describe(details(shop="/shop")).environment == {}
 
 
+def test_a_serve_that_is_just_ending_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(**_: object) -> None:
+        raise RayActorError
+
+    monkeypatch.setattr(running, "_get_global_client", dead)
+    assert running.running_serve() is None
+
+
 def test_each_system_gets_a_path_of_its_own_and_keeps_it() -> None:
-    free, shared = {"shop": "/shop"}, {"aiqueue": "/", "aiqueue-b": "/b"}
+    free, shared = {"shop": "/shop"}, {"aiqueue-up": "/", "aiqueue-up-b": "/b"}
     assert running.prefix_for("aiqueue", HttpConfig(), free) == "/"
-    assert running.prefix_for("aiqueue-c", HttpConfig(), shared) == "/aiqueue-c"
+    assert running.prefix_for("c", HttpConfig(), shared) == "/aiqueue-c"
     assert running.prefix_for("aiqueue", HttpConfig(), shared) == "/"
-    assert running.prefix_for("aiqueue-b", HttpConfig(), shared) == "/b"
-    assert running.prefix_for("aiqueue-b", HttpConfig(route_prefix="/mine"), shared) == "/mine"
-    with pytest.raises(StartError, match="'aiqueue' at / already"):
-        running.prefix_for("aiqueue-c", HttpConfig(route_prefix="/"), shared)
+    assert running.prefix_for("b", HttpConfig(), shared) == "/b"
+    assert running.prefix_for("b", HttpConfig(route_prefix="/mine"), shared) == "/mine"
+    with pytest.raises(StartError, match="'aiqueue-up' at / already"):
+        running.prefix_for("c", HttpConfig(route_prefix="/"), shared)
 
 
-def test_names_of_applications_differ_as_their_namespaces_do() -> None:
-    namespaces = ["aiqueue", "a b", "a-b", "a/b", "aiqueue-a", "demo", "a--b", "-a"]
-    names = [running.app_name(namespace) for namespace in namespaces]
-    assert len(set(names)) == len(names)
-    for name in names:
-        assert HttpConfig(route_prefix=f"/{name}").route_prefix
+def test_names_of_applications_and_their_paths_differ_as_their_namespaces_do() -> None:
+    namespaces = ["aiqueue", "a b", "a-b", "a/b", "aiqueue-a", "demo", "a--b", "-a", "up", "aiqueue-up"]
+    for made in ([running.app_name(namespace) for namespace in namespaces], list(map(running.own_path, namespaces))):
+        assert len(set(made)) == len(namespaces)
+        assert all(HttpConfig(route_prefix=f"/{name.strip('/')}").route_prefix for name in made)
+
+
+@pytest.mark.parametrize(
+    ("application", "ours"),
+    [
+        *((name, True) for name in ("aiqueue", "aiqueue-up", "aiqueue-team", "aiqueue#b")),
+        *((name, False) for name in ("aiqueues", "shop", "my-aiqueue")),
+    ],
+)
+def test_haproxy_and_replicas_agree_on_which_applications_are_ours(application: str, *, ours: bool) -> None:
+    section = f"backend {HAProxyManager.get_safe_name(f'http-{application}')}"
+    text = changed(f"global\nstats socket /s\nfrontend http_frontend\nbind *:1\n{section}\n", secret="s", folder=Path())
+    assert (SECRET_HEADER in text) is is_ours(application) is ours
+
+
+# --- beside applications of configuration files ---
+
+
+def declared(status: str = "DEPLOYING", *, path: str = "/", built: bool = False, **args: Any) -> dict[str, Any]:
+    """Return what Serve says of our application of a configuration file."""
+    file = {"name": "aiqueue", "import_path": running.BUILDER, "route_prefix": path, "args": args}
+    return {
+        "route_prefix": path if built else None,
+        "source": "declarative",
+        "status": status,
+        "deployments": {},
+        "deployed_app_config": file,
+    }
+
+
+def beside(*programs: str, name: str = "aiqueue", of: dict[str, Any]) -> running.RunningServe:
+    """Return a Serve with the front of `aiqueue up`, if asked for, and an application of a file."""
+    found = details(**dict.fromkeys(programs, "/"))
+    found["applications"][name] = of
+    return running.describe(found)
+
+
+def test_a_file_does_not_take_over_the_path_of_what_a_program_serves() -> None:
+    taken = beside("aiqueue_up", of=declared())
+    with pytest.raises(RayServeException, match=r"'aiqueue-up' is served at / already: .*`aiqueue up --no-http`"):
+        running.check_taken({}, taken)
+    running.check_taken({"namespace": "another application of the file"}, taken)
+    running.check_taken({}, beside("aiqueue_up", of=declared(path="/second")))
+    running.check_taken({}, beside(of=declared("RUNNING", built=True)))
+
+
+def test_a_file_does_not_take_over_the_name_of_what_up_serves() -> None:
+    with pytest.raises(RayServeException, match="'aiqueue-up' are those of `aiqueue up`"):
+        running.check_taken({}, beside(name="aiqueue-up", of=declared(path="/second")))
+
+
+@pytest.mark.parametrize(
+    ("application", "is_there"),
+    [
+        (declared(namespace="team"), True),
+        (declared("RUNNING", namespace="team", built=True), True),
+        (declared("DEPLOY_FAILED", namespace="team", built=True), True),  # by a second file; the first one's serves on
+        (declared("DEPLOY_FAILED", namespace="team"), False),
+        (declared("DELETING", namespace="team", built=True), False),
+        (declared("RUNNING", built=True), False),
+        ({**declared(namespace="team"), "deployed_app_config": None}, False),
+    ],
+)
+def test_up_finds_the_front_that_a_file_has_put_before_its_namespace(
+    application: dict[str, Any], *, is_there: bool
+) -> None:
+    found = running.declared_front("team", beside(of=application))
+    assert found == (("aiqueue", "http://127.0.0.1:8123") if is_there else None)
+
+
+def test_the_path_of_a_file_is_taken_for_other_systems_before_it_is_built() -> None:
+    assert running.prefix_for("b", HttpConfig(), beside(of=declared()).prefixes) == "/aiqueue-b"
 
 
 def test_another_address_than_serves_own_is_refused() -> None:

@@ -119,7 +119,7 @@ def test_the_wait_for_requests_in_flight_ends_with_its_limit(folder: Path) -> No
 
 def test_the_limit_is_the_one_of_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     waited: list[float] = []
-    one = type("Status", (), {"applications": {"aiqueue": None}})
+    one = type("Status", (), {"applications": {"aiqueue-up": None}})
     monkeypatch.setattr(deployment.ray_serve, "status", lambda: one)
     monkeypatch.setattr(deployment.ray_serve, "shutdown", lambda: None)
     monkeypatch.setattr(deployment, "running_serve", lambda: None)

@@ -31,7 +31,7 @@ def test_a_second_system_is_served_beside_the_first_and_leaves_it_as_it_was(
     with httpx.Client(timeout=LIMIT_S, trust_env=False) as http:
         before = http.get(f"{first}/ai/stats").json()["adapter"]["totalJobs"]
         with launch.start(settings(tmp_path, port=0)) as second:
-            assert second.url == f"{first}/{app_name('tests-second')}"
+            assert second.url == f"{first}/aiqueue-tests-second"
             submitted = http.post(f"{second.url}/ai/jobs", json={"payload": chat()})
             assert submitted.status_code == 202
             location = submitted.headers["location"]

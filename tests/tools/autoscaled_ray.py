@@ -38,7 +38,7 @@ def autoscaled_ray(node_types: NodeTypes) -> Iterator[dict[str, str]]:
     ``node_types``: resources and max_workers by name, as in a cluster file.
     """
     folder = Path(tempfile.mkdtemp(prefix="aiqa"))  # short: sockets lie below it
-    port, address = _free_port(), get_node_ip_address()
+    port, address = free_port(), get_node_ip_address()
     environment = {
         **os.environ,
         "RAY_TMPDIR": str(folder),
@@ -50,22 +50,20 @@ def autoscaled_ray(node_types: NodeTypes) -> Iterator[dict[str, str]]:
     config.write_text(json.dumps(_config(node_types, f"{address}:{port}")))
     options = ("--num-cpus=0", "--include-dashboard=false", f"--autoscaling-config={config}")
     head = subprocess.Popen(
-        [_ray(), "start", "--head", "--block", f"--port={port}", *options],
+        [ray_command(), "start", "--head", "--block", f"--port={port}", *options],
         env={**environment, **_head_environment()},
         stdout=(folder / "head.log").open("w"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     try:
-        _wait_for_port(address, port, head, folder)
+        wait_for_port(address, port, head, folder)
         yield {**environment, "RAY_ADDRESS": f"{address}:{port}"}
     finally:
         head.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             head.wait(10)
-        for pid in processes_of(str(folder)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_processes_of(str(folder))
         head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -80,6 +78,13 @@ def processes_of(mark: str, name: str = "") -> list[int]:
                 if mark.encode() in environ and name.encode() in command:
                     found.append(int(entry.name))
     return found
+
+
+def kill_processes_of(mark: str) -> None:
+    """End the processes with ``mark`` in their environment."""
+    for pid in processes_of(mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _config(node_types: NodeTypes, gcs_address: str) -> dict[str, Any]:
@@ -123,17 +128,20 @@ def _head_environment() -> dict[str, str]:
     }
 
 
-def _ray() -> str:
+def ray_command() -> str:
+    """Return the path of Ray's command."""
     return str(Path(sys.executable).with_name("ray"))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing has."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
 
 
-def _wait_for_port(address: str, port: int, head: subprocess.Popen[bytes], folder: Path) -> None:
+def wait_for_port(address: str, port: int, head: subprocess.Popen[bytes], folder: Path) -> None:
+    """Return when the head, whose log is in the folder, has started."""
     give_up_at = time.monotonic() + _START_LIMIT_S
     while True:
         with socket.socket() as probe:
