@@ -205,8 +205,10 @@ def _connected(namespace: str) -> AIQueueAdapter:
 
 def _start_http(settings: Settings, ports: HeldPorts) -> str:
     from serve.deployment import adapter_over_ray, run
+    from serve.ending import end_what_was_left
     from serve.running import running_serve
 
+    end_what_was_left()
     folder, namespace = _http_folder(), settings.namespace
     if front := declared_front(namespace):
         _log.warning(

@@ -29,6 +29,7 @@ from aiqueue.http_config import HttpConfig
 from aiqueue.ports import HeldPorts
 from serve.app import create_app
 from serve.draining import drain
+from serve.ending import ending
 from serve.environment import http_environment, is_loopback
 from serve.haproxy_config import is_ours
 from serve.island import prepare_node, replica_secret
@@ -152,10 +153,11 @@ def shutdown(namespace: str = NAMESPACE, private_dir: Path | None = None, *, dra
         if name in applications and len(applications) > 1:
             ray_serve.delete(name)
         elif name in applications:
-            if private_dir is not None and private_dir.exists():
-                running = running_serve()
-                drain(private_dir, drain_s, running.prefixes.get(name, "") if running else "")
-            ray_serve.shutdown()  # type: ignore[no-untyped-call]
+            with ending(drain_s):
+                if private_dir is not None and private_dir.exists():
+                    running = running_serve()
+                    drain(private_dir, drain_s, running.prefixes.get(name, "") if running else "")
+                ray_serve.shutdown()  # type: ignore[no-untyped-call]
             return True
     except RayActorError:
         logger.info("Serve was stopped by someone else")

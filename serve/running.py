@@ -60,6 +60,12 @@ def running_serve() -> RunningServe | None:
         return None
 
 
+def controller_id() -> str:
+    """Return what tells the Serve that runs on this Ray from an earlier one; empty if none runs."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return "" if client is None else str(client._controller._actor_id.hex())
+
+
 def describe(details: Mapping[str, Any]) -> RunningServe:
     """Return what matters of Serve's own details."""
     http, applications = details["http_options"], details["applications"]

@@ -1,0 +1,62 @@
+"""A stop of the front that was cut off: the next start ends what it has left, which would refuse requests for ever.
+
+Ray's own store knows that a stop is under way, and until when.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from ray import serve as ray_serve
+from ray.experimental import internal_kv
+
+from serve.running import controller_id
+
+_KEY = b"aiqueue http ends"
+_LIMIT_S = 60.0  # for Serve to end, beyond its requests in flight
+_LOOK_S = 0.2
+
+
+class _Mark(NamedTuple):
+    until: float  #: when the stop will have ended, in seconds since the epoch
+    controller: str  #: of the Serve that ends
+
+
+@contextmanager
+def ending(drain_s: float) -> Iterator[None]:
+    """Tell others, while the block lasts, that the front of this Ray is being ended; it has ended then."""
+    mark = f"{time.time() + drain_s + _LIMIT_S} {controller_id()}"
+    internal_kv._internal_kv_put(_KEY, mark.encode(), overwrite=True)
+    try:
+        yield
+    except Exception:
+        _forget()
+        raise
+    _forget()
+
+
+def end_what_was_left(sleep: Callable[[float], None] = time.sleep) -> None:
+    """Return when nobody is ending the front; if who did was cut off, end it. Raises RayError."""
+    while (mark := _mark()) is not None and mark.controller == controller_id():
+        if mark.until < time.time():
+            ray_serve.shutdown()  # type: ignore[no-untyped-call]
+            break
+        sleep(_LOOK_S)
+    if mark is not None:
+        _forget()
+
+
+def _mark() -> _Mark | None:
+    found = internal_kv._internal_kv_get(_KEY)
+    try:
+        until, controller = found.decode().split(" ")
+        return _Mark(float(until), controller)
+    except (AttributeError, ValueError):  # there is none, or none that can be read
+        return None
+
+
+def _forget() -> None:
+    internal_kv._internal_kv_del(_KEY)

@@ -1,0 +1,87 @@
+"""A stop of the front that is cut off is ended by the next start."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from ray.exceptions import RayActorError
+
+from serve import ending
+
+
+class Front:
+    """Serve and Ray's store, as far as the end of a front needs them."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, bytes] = {}
+        self.controller = "one"
+        self.shutdowns = 0
+
+    def shutdown(self) -> None:
+        self.shutdowns += 1
+        self.controller = ""
+
+
+@pytest.fixture
+def front(monkeypatch: pytest.MonkeyPatch) -> Front:
+    found = Front()
+    monkeypatch.setattr(ending, "controller_id", lambda: found.controller)
+    monkeypatch.setattr("ray.serve.shutdown", found.shutdown)
+    store = "serve.ending.internal_kv._internal_kv_"
+    monkeypatch.setattr(f"{store}put", lambda key, value, overwrite: found.kept.__setitem__(key, value))
+    monkeypatch.setattr(f"{store}get", found.kept.get)
+    monkeypatch.setattr(f"{store}del", lambda key: found.kept.pop(key, None))
+    return found
+
+
+def test_where_nothing_was_being_ended_nothing_is(front: Front) -> None:
+    ending.end_what_was_left()
+    assert front.shutdowns == 0
+
+
+def test_a_front_whose_end_was_cut_off_is_ended_when_its_time_is_over(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt), ending.ending(3_600.0):
+        raise KeyboardInterrupt  # killed, in effect: the mark stays
+    waits: list[float] = []
+
+    def sleep(wait_s: float) -> None:
+        waits.append(wait_s)
+        later = time.time() + 4_000.0
+        monkeypatch.setattr("serve.ending.time.time", lambda: later)
+
+    ending.end_what_was_left(sleep)
+    assert (front.shutdowns, len(waits), front.kept) == (1, 1, {})
+
+
+def test_a_front_that_is_just_being_ended_is_waited_for(front: Front) -> None:
+    with ending.ending(3_600.0):
+
+        def sleep(_: float) -> None:
+            front.controller = ""
+
+        ending.end_what_was_left(sleep)
+    assert (front.shutdowns, front.kept) == (0, {})
+
+
+def test_a_front_that_another_one_has_followed_is_no_reason_to_end_that(front: Front) -> None:
+    with pytest.raises(KeyboardInterrupt), ending.ending(-3_600.0):
+        raise KeyboardInterrupt
+    front.controller = "two"
+    ending.end_what_was_left()
+    assert (front.shutdowns, front.kept) == (0, {})
+
+
+def test_an_end_that_failed_is_not_waited_for(front: Front) -> None:
+    with pytest.raises(RayActorError), ending.ending(3_600.0):
+        raise RayActorError
+    assert front.kept == {}
+
+
+@pytest.mark.parametrize("kept", [b"", b"soon", b"\xff", b"x one"])
+def test_a_mark_that_can_not_be_read_is_none(front: Front, kept: bytes) -> None:
+    front.kept[b"aiqueue http ends"] = kept
+    ending.end_what_was_left()
+    assert front.shutdowns == 0
