@@ -10,6 +10,8 @@ import time
 
 import ray
 
+from actors import cluster
+from actors.orphans import wait_until_orphaned
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import SentSettings
 from aiqueue.ids import new_id
@@ -87,6 +89,7 @@ class WorkerActor:
         """Work until ``stop``. Called again (by a pool manager that restarted) it joins the work under way."""
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
+            self._orphaned = asyncio.create_task(self._end_orphaned())
         await asyncio.shield(self._serving)
 
     async def stop(self, grace_s: float) -> None:
@@ -100,6 +103,10 @@ class WorkerActor:
         await self._loop.stop(grace_s=grace_s)
         if first:
             await self._providers.close()
+
+    async def _end_orphaned(self) -> None:
+        await wait_until_orphaned(self._settings.namespace)
+        cluster.end_actor(ray.get_runtime_context().current_actor)
 
     async def _serve(self) -> None:
         await self._warm_up()

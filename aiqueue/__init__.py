@@ -10,15 +10,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aiqueue.config import Settings
 from aiqueue.levels import AIJobPriority
-from aiqueue.models import AIJobType, JobOptions
 
 if TYPE_CHECKING:
     from aiqueue.client.adapter import AsyncAIQueueAdapter
     from aiqueue.client.sync_adapter import AIQueueAdapter
+    from aiqueue.config import Settings
     from aiqueue.launch import System, connect, connect_async, start
-    from aiqueue.orchestrator import AIJobOrchestrator, AsyncAIJobOrchestrator
+    from aiqueue.models import AIJobType, JobOptions
+    from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
+    from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
     from aiqueue.results import JobResult
     from aiqueue.validation import validate_job_payload
 
@@ -41,13 +42,17 @@ __all__ = [
     "validate_job_payload",
 ]
 
-#: Loaded when first used: what needs Ray takes seconds to import, and most modules of this package do not need it.
+#: Loaded when first used. What needs Ray takes seconds to import; and a process that Ray starts for a task, as for a
+#: fan-in, imports what it needs while somebody waits.
 _LAZY = {
-    "AIJobOrchestrator": "aiqueue.orchestrator",
-    "AsyncAIJobOrchestrator": "aiqueue.orchestrator",
+    "AIJobOrchestrator": "aiqueue.orchestrator.sync_orchestrator",
+    "AIJobType": "aiqueue.models",
+    "AsyncAIJobOrchestrator": "aiqueue.orchestrator.orchestrator",
     "AIQueueAdapter": "aiqueue.client.sync_adapter",
     "AsyncAIQueueAdapter": "aiqueue.client.adapter",
+    "JobOptions": "aiqueue.models",
     "JobResult": "aiqueue.results",
+    "Settings": "aiqueue.config",
     "System": "aiqueue.launch",
     "connect": "aiqueue.launch",
     "connect_async": "aiqueue.launch",
@@ -60,3 +65,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.launch import System
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from benchmarks.harness import PAYLOAD, Figure, at, client, system, timed_ms
 
 _ACCEPTED, _LIMITED, _CHAINS, _FANNED_IN = 100_000, 20_000, 1_000, 10_000

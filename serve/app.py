@@ -19,7 +19,7 @@ from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.schedule_models import ScheduleBody, ScheduleInfo
 from aiqueue.http_config import HttpConfig
 from aiqueue.models import BatchBody, ChainBody, FanInBody, GraphBody, SubmitBody
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.views import Cancellation, JobInfo, Stats
 from serve.hosts import HostGuard
 from serve.http_errors import handle_error

@@ -15,8 +15,8 @@ from aiqueue.cli.batch_progress import follow, line_of
 from aiqueue.cli.joining import Address, AsJson, Namespace, joined
 from aiqueue.cli.output import print_json
 from aiqueue.levels import AIJobPriority
-from aiqueue.orchestrator import AIJobOrchestrator
 from aiqueue.orchestrator.rows import json_lines
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 
 commands = typer.Typer()
 _group = typer.Typer(help="Many jobs at once: submit, status, results, cancel, retry-failed.", no_args_is_help=True)

@@ -15,7 +15,7 @@ from aiqueue.cli.batch_progress import follow
 from aiqueue.cli.joining import Address, AsJson, Namespace, joined
 from aiqueue.cli.output import console, print_json
 from aiqueue.errors import FieldError, ValidationError
-from aiqueue.orchestrator import AIJobOrchestrator
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 
 commands = typer.Typer()
 _group = typer.Typer(help="Jobs that follow one another: submit, status, cancel, retry-failed.", no_args_is_help=True)

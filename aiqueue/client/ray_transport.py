@@ -21,6 +21,7 @@ class RayTransport(QueueCalls):
         super().__init__(poll_limit_s=poll_limit_s)
         self._namespace = namespace
         self._actor: Any = None
+        self._search: asyncio.Future[Any] | None = None
 
     @property
     def namespace(self) -> str:
@@ -29,9 +30,8 @@ class RayTransport(QueueCalls):
 
     async def _carry(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         try:
-            answer = self._sent(method, args)
             async with asyncio.timeout(limit_s):
-                return await answer
+                return await self._sent(await self._found(), method, args)
         except RayTaskError as error:  # first: Ray makes it an instance of its cause's class too, TimeoutError say
             if isinstance(error.cause, AIQueueError):
                 raise error.cause from None
@@ -49,8 +49,8 @@ class RayTransport(QueueCalls):
             self._actor = None  # unless Ray says that the actor is still there, another may have its name
             raise QueueUnavailable(f"Ray could not carry the call {method}: {type(error).__name__}") from error
 
-    def _sent(self, method: str, args: tuple[object, ...]) -> Any:
-        actor = self._found()
+    @staticmethod
+    def _sent(actor: Any, method: str, args: tuple[object, ...]) -> Any:
         try:
             return getattr(actor, method).remote(*args)
         except (AttributeError, TypeError) as error:  # Ray compares a call with the actor's class before it sends it
@@ -59,12 +59,27 @@ class RayTransport(QueueCalls):
                 "Install the queue's release here, or upgrade the queue (`aiqueue down`, then `aiqueue up`)"
             ) from error
 
-    def _found(self) -> Any:
+    async def _found(self) -> Any:
+        """Return the actor's handle. Ray looks for it in a thread: while its control process is away, that takes long.
+
+        One search for all calls: those that wait no longer leave it to the next ones.
+        """
         if self._actor is None:
-            try:
-                self._actor = ray.get_actor(QUEUE_ACTOR_NAME, namespace=self._namespace)
-            except ValueError:
-                raise QueueNotRunning(
-                    f"no queue is running in the Ray namespace {self._namespace!r}; start one with `aiqueue up`"
-                ) from None
+            if self._search is None:
+                self._search = asyncio.ensure_future(asyncio.to_thread(self._look_up))
+                self._search.add_done_callback(self._searched)
+            self._actor = await asyncio.shield(self._search)
         return self._actor
+
+    def _searched(self, search: asyncio.Future[Any]) -> None:
+        self._search = None
+        if not search.cancelled():
+            search.exception()  # seen: all who asked may have gone
+
+    def _look_up(self) -> Any:
+        try:
+            return ray.get_actor(QUEUE_ACTOR_NAME, namespace=self._namespace)
+        except ValueError:
+            raise QueueNotRunning(
+                f"no queue is running in the Ray namespace {self._namespace!r}; start one with `aiqueue up`"
+            ) from None

@@ -61,7 +61,7 @@ def made_at(journal_id: str) -> float:
     """Return when a journal was made, in seconds since the epoch; 0.0 for one of a release that did not note it.
 
     >>> made_at("01985a3000007000800000000000ff05"), made_at("2a7bd688c0794e308e081483d22b0a00")
-    (1753826131.968, 0.0)
+    (1753859751.936, 0.0)
     """
     return int(journal_id[:12], 16) / 1e3 if len(journal_id) == 32 and journal_id[12] == "7" else 0.0
 

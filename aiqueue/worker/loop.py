@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aiqueue.call_size import PART_BYTES, count_within, size_of_outcome
-from aiqueue.errors import IncompatibleVersion, QueueUnavailable, WorkerFault
+from aiqueue.errors import IncompatibleVersion, QueueNotRunning, QueueUnavailable, WorkerFault
 from aiqueue.protocol import ClaimedJob, ExchangeCall, ExchangeReply, Outcome, encode
 from aiqueue.versions import PROTOCOL
 from aiqueue.worker.runner import JobRunner
@@ -35,6 +35,7 @@ from aiqueue.worker.runner import JobRunner
 _log = logging.getLogger(__name__)
 _MAX_POLLS = 2
 _RETRY_S = 0.2
+_NO_QUEUE_S = 1.0
 _REFUSED_S = 5.0  # a queue of another release stays so until somebody upgrades it, or this worker
 _FULL_PAUSE_S = 0.01  # with no slot free a poll brings nothing but cancels; most often outcomes leave before it does
 _MOST_FAILURES = 5  # of the queue on one outcome, before a failure takes its place
@@ -92,6 +93,7 @@ class WorkerLoop:
         self._kick_due = False
         self._pause: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
+        self._unheard = ""  # why the queue could not be asked, the last time
         self.refused = ""  #: why the queue and this worker do not understand each other; empty: they do
 
     async def run(self) -> None:
@@ -209,8 +211,7 @@ class WorkerLoop:
             if isinstance(error, IncompatibleVersion):
                 await self._be_refused(str(error))
             else:
-                _log.warning("worker %s: %s", self._id, error, exc_info=not isinstance(error, QueueUnavailable))
-                await asyncio.sleep(_RETRY_S)
+                await self._be_unheard(error)
             if not isinstance(error, QueueUnavailable | IncompatibleVersion):
                 self._suspect(call.outcomes, error)
             self._outcomes = call.outcomes + self._outcomes
@@ -218,7 +219,7 @@ class WorkerLoop:
             return
         finally:
             self._undelivered.difference_update((outcome.job_id, outcome.attempt) for outcome in call.outcomes)
-        self.refused = ""
+        self.refused, self._unheard = "", ""
         if self._failures:  # of others: they are sent again while these are taken
             for outcome in call.outcomes:
                 self._failures.pop((outcome.job_id, outcome.attempt), None)
@@ -237,6 +238,13 @@ class WorkerLoop:
             _log.error("worker %s: %s", self._id, reason)
         self.refused = reason
         await asyncio.sleep(_REFUSED_S)
+
+    async def _be_unheard(self, error: Exception) -> None:
+        """Say once what is wrong, and try again; less often where there is no queue, which somebody has to start."""
+        if str(error) != self._unheard:
+            _log.warning("worker %s: %s", self._id, error, exc_info=not isinstance(error, QueueUnavailable))
+        self._unheard = str(error)
+        await asyncio.sleep(_NO_QUEUE_S if isinstance(error, QueueNotRunning) else _RETRY_S)
 
     def _suspect(self, outcomes: list[Outcome], error: Exception) -> None:
         """Let no outcome on which the queue fails keep the others from it: send each alone, and then its failure."""

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from aiqueue.batch_views import BatchInfo, BatchResult
 from aiqueue.errors import BatchNotFound, FieldError, ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.texts import BATCH_ID, is_number
 from serve.callers import RETRY_KEY_PARAMETER, caller_scope, idempotency_key
 from serve.openapi import JsonObject, Operation, answer

@@ -22,7 +22,7 @@ import ray
 from aiqueue import launch
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.errors import AggregationFailed, DependencyFailed, ValidationError
-from aiqueue.orchestrator import AIJobOrchestrator
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 from aiqueue.results import JobResult
 from aiqueue.views import JobInfo
 from tests.crash.test_kills import kill
@@ -36,7 +36,7 @@ _DRIVER = """
 import os, signal, sys
 import ray
 from aiqueue import launch
-from aiqueue.orchestrator import AIJobOrchestrator
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 
 def rows(die_at):
     for number in range(5_000):
@@ -59,7 +59,7 @@ print(done + 1)
 _WAITING_DRIVER = """
 import os, signal, sys, threading
 from aiqueue import launch
-from aiqueue.orchestrator import AIJobOrchestrator
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 
 def chat(text):
     messages = [{"role": "user", "content": text}]

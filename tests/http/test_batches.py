@@ -11,7 +11,7 @@ import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import InvalidRequest
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat, settings
 from tests.http.conftest import fields_of, is_problem, served

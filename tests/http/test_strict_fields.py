@@ -23,7 +23,7 @@ from aiqueue.models import (
     JobOptions,
     SubmitBody,
 )
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import chat
 from aiqueue.validation import validate_job_payload
 from serve.bodies import parse_body

@@ -14,7 +14,8 @@ from aiqueue.client import coalescer, event_feed
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import InvalidRequest, QueueUnavailable
 from aiqueue.journal import writer
-from aiqueue.orchestrator import AsyncAIJobOrchestrator, orchestrator
+from aiqueue.orchestrator import orchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from aiqueue.worker import loop

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import AIQueueError, ProviderServerError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.mapping import MapResult
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat
 from aiqueue.testing.jobs import settings as queue_settings

@@ -4,6 +4,7 @@ out."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -44,6 +45,7 @@ def a_value(kind: Any) -> st.SearchStrategy[Any]:
         float: st.floats(0, 2e9),
         bytes: st.binary(max_size=3),
         bool: st.booleans(),
+        datetime: st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),
         type(None): st.none(),
         Any: st.none(),
     }[kind]

@@ -15,7 +15,7 @@ from aiqueue import texts
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.config import Settings
 from aiqueue.errors import PayloadTooLarge, ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import AIQueueError, QueueUnavailable
 from aiqueue.models import BatchOptions
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.submitting import PartSender
 from aiqueue.testing.jobs import chat
 from aiqueue.testing.simulation.network import Network, RemoteFault, SimulatedTransport

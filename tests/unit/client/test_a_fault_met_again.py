@@ -10,7 +10,7 @@ import pytest
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.engine import AddSchedule, Submit
 from aiqueue.errors import QueueFault, QueueUnavailable
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import chat
 from tests.tools.turns import until
 from tests.unit.client.test_a_faulty_queue import FaultySystem

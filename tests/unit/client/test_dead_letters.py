@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from aiqueue.errors import JobNotFound, ProviderServerError, ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.protocol import DeadLettersCall
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat, failed

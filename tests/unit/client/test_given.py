@@ -12,7 +12,7 @@ import pytest
 from aiqueue.client import given
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
 from tests.tools.turns import turns

@@ -18,8 +18,9 @@ from aiqueue import protocol
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.errors import AIQueueError, ValidationError
-from aiqueue.orchestrator import AIJobOrchestrator, AsyncAIJobOrchestrator
 from aiqueue.orchestrator.handles import checked_inputs
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 from aiqueue.testing.in_process import InProcessTransport
 from aiqueue.testing.jobs import chat, completion
 from aiqueue.validation import validate_job_payload

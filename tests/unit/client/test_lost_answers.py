@@ -11,7 +11,7 @@ from aiqueue.client import calls
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.calls import CALL_S, QueueCalls
 from aiqueue.errors import JobNotFound, QueueNotRunning, QueueUnavailable
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.protocol import CancelReply
 from aiqueue.service.answering import AnsweredCalls
 from aiqueue.service.queue_service import QueueService

@@ -19,7 +19,8 @@ import pytest
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import AIQueueError, ValidationError
 from aiqueue.ids import new_job_ids
-from aiqueue.orchestrator import AIJobOrchestrator, AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 from aiqueue.testing.jobs import chat
 from aiqueue.views import JobInfo
 from tests.tools.client_harness import ClientHarness

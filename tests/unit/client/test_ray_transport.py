@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -139,3 +140,27 @@ async def test_a_limit_of_rays_own_that_passes_is_silence(monkeypatch: pytest.Mo
     Names(monkeypatch, Actor(GetTimeoutError("get timed out")))
     with pytest.raises(QueueSilent):
         await ask(RayTransport("ns"))
+
+
+async def test_a_ray_that_is_slow_to_find_the_queue_holds_up_nobody_else_and_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = threading.Event()
+    names = Names(monkeypatch, Actor(None))
+    quick = ray.get_actor
+
+    def slow(name: str, namespace: str) -> Actor:
+        found.wait()
+        handle: Actor = quick(name, namespace=namespace)
+        return handle
+
+    monkeypatch.setattr(ray, "get_actor", slow)
+    transport = RayTransport("ns")
+    try:
+        for _ in range(3):
+            with pytest.raises(QueueSilent, match="did not answer"):
+                await transport.commit_waits_s(limit_s=0.01)
+    finally:
+        found.set()
+    assert await ask(transport) == 1.5
+    assert names.asked == 1

@@ -19,7 +19,7 @@ import pytest
 from aiqueue.client import given
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import AIQueueError, ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.result_reader import ResultReader
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aiqueue.errors import RecordUnreadable
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.result_reader import ResultReader
 from aiqueue.orchestrator.waiting import wait_for
 from aiqueue.testing.jobs import chat, completed

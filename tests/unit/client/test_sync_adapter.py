@@ -16,7 +16,7 @@ import pytest
 from aiqueue.client.listeners import JobEvent
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.errors import AuthenticationFailed, JobNotFound, QueueUnavailable, StartError, ValidationError
-from aiqueue.orchestrator import AIJobOrchestrator
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 from aiqueue.protocol import Welcome
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat

@@ -13,7 +13,7 @@ import pytest
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.errors import ProviderServerError, RecordUnreadable, ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.protocol import JobView
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat

@@ -22,7 +22,7 @@ class Killed:
         self.path = path
         journal = open_unsealed(path)
         journal.commit(Rows(jobs=[(1, "job-1", b"header", b"payload")], counters=b"totals"))
-        self.id = journal._id
+        self.id = journal.id
         journal.close()
         self.content, self._head = path.read_bytes(), head_path(path).read_bytes()
 

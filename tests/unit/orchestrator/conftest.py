@@ -8,7 +8,7 @@ import pytest
 
 from aiqueue.client import coalescer, event_feed
 from aiqueue.client.adapter import AsyncAIQueueAdapter
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import settings
 from aiqueue.worker import loop
 from tests.tools.client_harness import ClientHarness

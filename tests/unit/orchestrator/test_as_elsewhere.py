@@ -12,9 +12,9 @@ import pytest
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import ValidationError
 from aiqueue.models import ChatMessage, GenerationConfig
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.handles import take_stop_flag
 from aiqueue.orchestrator.mapping import _hash
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import chat
 from tests.tools.client_harness import ClientHarness
 from tests.unit.client.test_odd_values import all_of

@@ -14,7 +14,8 @@ from aiqueue.batch_protocol import BatchCall, BatchView
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import BatchNotFound, InvalidRequest, ValidationError
 from aiqueue.models import BatchOptions
-from aiqueue.orchestrator import AsyncAIJobOrchestrator, submitting
+from aiqueue.orchestrator import submitting
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.submitting import PartSender
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat

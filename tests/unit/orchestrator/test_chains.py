@@ -8,7 +8,7 @@ import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import InvalidRequest, ProviderServerError, ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.providers.base import ProviderRequest
 from aiqueue.testing.jobs import chat, completion
 from tests.tools.client_harness import ClientHarness

@@ -11,8 +11,8 @@ import pytest
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import InvalidRequest, ProviderServerError, ValidationError
 from aiqueue.models import BatchOptions
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.mapping import Mapping, MapResult
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.orchestrator.submitting import PartSender
 from aiqueue.protocol import SubmitGroup, SubmitReply
 from aiqueue.providers.base import ProviderRequest

@@ -8,7 +8,7 @@ import pytest
 
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.errors import ScheduleNotFound, ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.testing.jobs import chat
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiqueue.errors import ValidationError
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from tests.tools.client_harness import ClientHarness
 from tests.tools.turns import turns, until
 from tests.unit.orchestrator.test_batches import fail_rows, rows

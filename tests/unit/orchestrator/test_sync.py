@@ -10,7 +10,7 @@ import pytest
 
 from aiqueue.client.sync_adapter import AIQueueAdapter
 from aiqueue.errors import ValidationError
-from aiqueue.orchestrator import AIJobOrchestrator
+from aiqueue.orchestrator.sync_orchestrator import AIJobOrchestrator
 from aiqueue.testing.jobs import chat
 from tests.unit.cli.conftest import Beside
 

@@ -16,7 +16,7 @@ from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.engine.effects import Effects, Rows
 from aiqueue.errors import DuplicateJob, InvalidRequest
 from aiqueue.journal.sqlite import SqliteJournal
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.protocol import SubmitGroup
 from aiqueue.testing.in_process import InProcessTransport, worker_beside
 from aiqueue.testing.jobs import chat, settings

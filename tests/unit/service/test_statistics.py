@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiqueue.config import DeadLetterConfig
-from aiqueue.orchestrator import AsyncAIJobOrchestrator
+from aiqueue.orchestrator.orchestrator import AsyncAIJobOrchestrator
 from aiqueue.protocol import Event
 from aiqueue.service.statistics import RecentTimes, percentile
 from aiqueue.testing.jobs import chat, settings

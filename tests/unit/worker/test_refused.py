@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from aiqueue.errors import IncompatibleVersion
+from aiqueue.errors import IncompatibleVersion, QueueNotRunning
 from aiqueue.protocol import ExchangeCall, ExchangeReply
 from aiqueue.scaling import Health
 from aiqueue.scaling.health import HealthLimits
@@ -30,12 +30,35 @@ class Upgraded(InProcessTransport):
     """A way to a queue that was replaced by one of another release: it is asked nothing."""
 
     refuses, refused = False, 0
+    why: Exception = IncompatibleVersion(WHY)
 
     async def exchange(self, call: ExchangeCall) -> ExchangeReply:
         if self.refuses:
             self.refused += 1
-            raise IncompatibleVersion(WHY)
+            raise self.why
         return await super().exchange(call)
+
+
+async def test_a_worker_whose_queue_is_gone_says_so_once_and_joins_the_next_one(
+    system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loop_module, "_NO_QUEUE_S", 0.0)
+    transport = system.transport = Upgraded(system.queue.service)
+    transport.why = QueueNotRunning("no queue is running")
+    system.provider.hold()
+    await system.queue.submit("a")
+    async with system.worker():
+        await until(lambda: system.provider.running)
+        transport.refuses = True
+        system.provider.release()
+        with caplog.at_level(logging.INFO, "aiqueue.worker.loop"):
+            await until(lambda: transport.refused > 20)
+        transport.refuses = False
+        assert await system.ended("a") == ["completed"]
+    said = [
+        (record.levelname, bool(record.exc_info)) for record in caplog.records if record.name == "aiqueue.worker.loop"
+    ]
+    assert said == [("WARNING", False)]
 
 
 async def test_a_worker_of_another_release_says_so_once_and_keeps_what_is_done_until_the_queue_understands_it(
