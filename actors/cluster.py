@@ -42,9 +42,9 @@ def is_one_small_machine() -> bool:
     return len(cpus) == 1 and 0 < cpus[0] < _SMALL_CPUS
 
 
-def count_nodes() -> int:
-    """Return how many nodes are there."""
-    return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+def addresses() -> list[str]:
+    """Return the addresses of the nodes that are there."""
+    return [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def has_resource(name: str) -> bool:

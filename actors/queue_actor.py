@@ -7,16 +7,20 @@ import gc
 import logging
 import os
 import sys
+from functools import partial
 
 import ray
 
 from actors import cluster
 from actors.loading import load, load_again
 from actors.metrics import QueueMetrics
+from aiqueue.background import until_done
 from aiqueue.config import SentSettings
 from aiqueue.service.answering import AnsweredCalls
 from aiqueue.service.clock import SteadyClock
 from aiqueue.service.queue_service import QueueService
+
+_LOOK_S = 5.0
 
 
 class QueueActor(AnsweredCalls):
@@ -51,6 +55,7 @@ class QueueActor(AnsweredCalls):
         """Commit what is pending, close the journal and end this process, whether or not the caller is still there."""
         service = self._open()
         self._metrics.cancel()
+        self._looking.cancel()
         try:
             await service.close()
         finally:
@@ -70,8 +75,17 @@ class QueueActor(AnsweredCalls):
                 restarted=self._again,
                 end=_end_process,
             )
+            self._looking = asyncio.create_task(
+                until_done(partial(_look_at_pools, self._service), "looking at the pools", retry_s=_LOOK_S)
+            )
             self._metrics = asyncio.create_task(QueueMetrics(self._service, tuple(self._settings.pools)).run())
         return self._service
+
+
+async def _look_at_pools(service: QueueService) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        await service.look_at_pools()
 
 
 def _end_process() -> None:

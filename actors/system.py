@@ -110,7 +110,7 @@ def _remember(remembered: RememberedJournals, settings: Settings) -> None:
 
 def warning() -> str:
     """Return what is wrong with where the queue is placed; empty if nothing is."""
-    count = cluster.count_nodes()
+    count = len(cluster.addresses())
     if count < 2 or cluster.has_resource(JOURNAL_RESOURCE):
         return ""
     return (

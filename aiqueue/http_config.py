@@ -24,7 +24,9 @@ class HttpConfig(_Section):
         pattern=r"^(/|(/[A-Za-z0-9._-]+)+)?$",
         description="path below which it is served; empty: /, or one of its own if another application has that",
     )
-    replicas: int = Field(1, ge=1)
+    replicas: int | None = Field(
+        None, ge=1, description="default: 1, and 2 on several nodes where the host is not a loopback address"
+    )
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
     hosts: tuple[HostName, ...] = Field(
         (), description="names it answers to, besides loopback names and addresses; *.example.com: all below; *: any"

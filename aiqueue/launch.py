@@ -73,6 +73,14 @@ class System:
             ray.shutdown()
         self._ports.release()
 
+    def elsewhere(self) -> str:
+        """Return where programs on other machines reach HTTP; empty where nothing needs to be said."""
+        from actors.cluster import addresses
+        from serve.running import from_elsewhere, running_serve
+
+        serving = running_serve() if self.url else None
+        return from_elsewhere(serving.host, self.url, addresses()) if serving and self.url else ""
+
     def warning(self) -> str:
         """Return what is wrong with where the queue is placed; empty if nothing is."""
         from actors.system import warning

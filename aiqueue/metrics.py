@@ -27,6 +27,7 @@ SLA = Metric("aiqueue_sla_compliance", "Share of all completed jobs that met the
 LATENCY = Metric("aiqueue_latency_seconds", "From submit to result, of recent jobs.", ("level", "quantile"))
 POOL_QUEUED = Metric("aiqueue_pool_queued_jobs", "Jobs that wait for a worker of this pool.", ("pool",))
 POOL_PROCESSING = Metric("aiqueue_pool_processing_jobs", "Jobs that workers of this pool hold.", ("pool",))
+POOL_WORKERS = Metric("aiqueue_pool_workers", "Workers of this pool that the queue hears from.", ("pool",))
 SCHEDULED = Metric("aiqueue_scheduled_jobs", "Jobs whose time has not come: delayed, or about to be retried.")
 BLOCKED = Metric("aiqueue_blocked_jobs", "Jobs that wait for other jobs.")
 OLDEST = Metric("aiqueue_oldest_waiting_seconds", "Age of the job that waits longest.")
@@ -45,6 +46,7 @@ GAUGES = (
     LATENCY,
     POOL_QUEUED,
     POOL_PROCESSING,
+    POOL_WORKERS,
     SCHEDULED,
     BLOCKED,
     OLDEST,
@@ -92,12 +94,14 @@ def _of_levels(queue: QueueStats) -> Iterator[Reading]:
 def _of_pools(queue: QueueStats, pools: Collection[str]) -> Iterator[Reading]:
     queued: Counter[str] = Counter()
     processing: Counter[str] = Counter()
+    workers = {found.pool: found.workers for found in queue.pools}
     for lane in queue.lanes:
         queued[lane.pool] += lane.queued
         processing[lane.pool] += lane.processing
     for pool in pools:
         yield POOL_QUEUED, queued[pool], {"pool": pool}
         yield POOL_PROCESSING, processing[pool], {"pool": pool}
+        yield POOL_WORKERS, workers.get(pool, 0), {"pool": pool}
 
 
 def ended(queue: QueueStats) -> Counter[str]:

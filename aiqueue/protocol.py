@@ -211,9 +211,8 @@ class Event(Wire):
 
 RESTARTED = "queue:restarted"  #: announced by the queue itself, with the reason as its data
 #: Events that others than the engine may announce.
-ANNOUNCED = frozenset(
-    f"worker-pool:{what}" for what in ("scaled-up", "scaled-down", "worker-unhealthy", "worker-replaced")
-)
+_OF_POOLS = ("scaled-up", "scaled-down", "worker-unhealthy", "worker-replaced", "without-workers")
+ANNOUNCED = frozenset(f"worker-pool:{what}" for what in _OF_POOLS)
 END_EVENTS = frozenset({"job:completed", "job:failed", "job:dead-letter", "job:cancelled", "job:expired"})
 END_STATES = frozenset({"completed", "failed", "dead_letter", "cancelled", "expired"})
 
@@ -321,6 +320,7 @@ class Welcome(Wire):
     max_metadata_bytes: int = 16 * 2**10
     version: Version = Version()  #: what the queue runs
     journal: JournalInfo | None = None
+    pools_without_workers: tuple[str, ...] = ()  #: that should have some
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -140,6 +140,14 @@ class Rates(_View):
     last_15_min: float = 0.0
 
 
+class PoolStats(_View):
+    """The workers of one pool that the queue hears from."""
+
+    pool: str
+    workers: int
+    without_workers: bool = False  #: it should have some, and has had none for a minute
+
+
 class QueueStats(_View):
     """The queue's own state (``adapter`` in the HTTP answer)."""
 
@@ -163,6 +171,7 @@ class QueueStats(_View):
     closed_gates: int = 0  #: providers' models that are not asked just now
     dead_letter_queue: str = "ai-jobs-dlq"  #: what the dead letters are called together
     dead_letter_queue_depth: int = 0  #: those that are there now; ``dead_letter_jobs``: all there ever were
+    pools: list[PoolStats] = []
     restarts: int = 0  #: of the queue's process, over the life of its journal, that nobody asked for
     restarted_at: datetime | None = None  #: the last of them
     restart_reason: str = ""  #: of that one

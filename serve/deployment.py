@@ -117,7 +117,8 @@ def run(
             check_address(http, running)
             port, prefix = running.port, prefix_for(namespace, http, running.prefixes)
             environment = running.environment
-        application = front(http.replicas, environment).bind(make_adapter, http.model_copy(update={"host": host}))
+        replicas = http.replicas or (2 if len(_nodes()) > 1 and not is_loopback(host) else 1)
+        application = front(replicas, environment).bind(make_adapter, http.model_copy(update={"host": host}))
         ray_serve.run(application, name=app_name(namespace), route_prefix=prefix)
     except StartError:
         raise
@@ -130,7 +131,7 @@ def _prepare_nodes(folder: Path) -> None:
     """Put what Serve starts as HAProxy on the nodes there are; on those that join later a replica does so."""
     here = ray.get_runtime_context().get_node_id()
     prepare_node(folder)
-    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # type: ignore[no-untyped-call]
+    others = [node for node in _nodes() if node != here]
     task = ray.remote(num_cpus=0)(prepare_node)
     ray.get(
         [
@@ -139,6 +140,10 @@ def _prepare_nodes(folder: Path) -> None:
         ],
         timeout=START_TIMEOUT_S,
     )
+
+
+def _nodes() -> list[str]:
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def shutdown(namespace: str = NAMESPACE, private_dir: Path | None = None, *, drain_s: float = _DRAIN_S) -> bool:

@@ -21,6 +21,7 @@ from serve.environment import is_loopback
 NAMESPACE = "aiqueue"
 BUILDER = "serve.declared:build"  #: as configuration files name it
 _UP = "aiqueue-up"
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses of a machine, and one by which it reaches itself
 _MODE = "RAY_SERVE_ENABLE_HA_PROXY"
 _UNUSABLE = re.compile(r"[^A-Za-z0-9._-]+")  # in a path and in HAProxy's names
 
@@ -165,8 +166,26 @@ def prefix_for(namespace: str, http: HttpConfig, prefixes: Mapping[str, str]) ->
 
 def url_of(host: str, port: int) -> str:
     """Return where to reach what listens on ``host``."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    reachable = _ANY.get(host, host)
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def from_elsewhere(host: str, url: str, addresses: Sequence[str]) -> str:
+    """Return where programs on other machines reach what listens on ``host``; empty where nothing needs to be said.
+
+    ``url`` is where this machine reaches it, ``addresses`` are those of the cluster's nodes.
+
+    >>> from_elsewhere("0.0.0.0", "http://127.0.0.1:8000/team", ["10.0.0.1", "10.0.0.2"])
+    'from elsewhere, at each node that has a replica: http://10.0.0.1:8000/team http://10.0.0.2:8000/team'
+    """
+    if is_loopback(host):
+        said = "from programs on its own node only, unless http.host says otherwise (docs/cluster.md)"
+        return said if len(addresses) > 1 else ""
+    if host not in _ANY:
+        return ""
+    rest = url.rpartition(":")[2]
+    at = [f"http://[{address}]:{rest}" if ":" in address else f"http://{address}:{rest}" for address in addresses]
+    return f"from elsewhere{', at each node that has a replica' if len(at) > 1 else ''}: {' '.join(at)}"
 
 
 def check_address(http: HttpConfig, running: RunningServe) -> None:

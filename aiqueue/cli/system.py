@@ -123,12 +123,12 @@ def up(
     if system.differing:
         out.print(_differs_in(system.differing), soft_wrap=True)
     if detach:
-        out.print(describe(system, system.adapter.ping(), ends_by="`aiqueue down`"), soft_wrap=True)
+        out.print(describe(system, system.adapter.ping().journal, ends_by="`aiqueue down`"), soft_wrap=True)
         system.adapter.stop()
         return
     stopped, gone = _stop_signal(), False
     try:
-        out.print(describe(system, system.adapter.ping()), soft_wrap=True)
+        out.print(describe(system, system.adapter.ping().journal), soft_wrap=True)
         gone = not _serve_until(stopped, system, partial(out.print, soft_wrap=True))
         out.print("The system was stopped." if gone else "Stopping ...")
     finally:
@@ -162,6 +162,8 @@ def describe(system: System, journal: JournalInfo | None, *, ends_by: str = "Ctr
     settings, url, address = system.settings, system.url, system.address
     tokens = " RAY_AUTH_MODE=token" if os.environ.get("RAY_AUTH_MODE") == "token" else ""
     lines = [f"aiqueue is up; {ends_by} stops it.", f"  HTTP       {f'{url}  (API: {url}/docs)' if url else 'off'}"]
+    if elsewhere := system.elsewhere():
+        lines.append(f"             {elsewhere}")
     lines.append(f"  Ray        {address}, namespace {settings.namespace}")
     lines.append(f"             where several Rays run: export RAY_ADDRESS={address}{tokens}")
     for name, provider in settings.providers.items():

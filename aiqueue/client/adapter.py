@@ -19,9 +19,8 @@ from aiqueue.client.schedules import ScheduleClient
 from aiqueue.client.transport import QueueTransport
 from aiqueue.errors import FieldError, JobError, JobNotFound, PartlySubmitted, StartError, ValidationError
 from aiqueue.ids import ids_from, new_id, new_job_ids
-from aiqueue.journal_info import JournalInfo
 from aiqueue.models import JobOptions
-from aiqueue.protocol import SubmitGroup
+from aiqueue.protocol import SubmitGroup, Welcome
 from aiqueue.results import JobResult
 from aiqueue.validation import CheckedPayload, Payload, PayloadChecker, validate_options
 from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats, readable_info
@@ -240,15 +239,15 @@ class AsyncAIQueueAdapter:
         """Return the queue's statistics and the orchestrator's, as ``GET /ai/stats`` does."""
         return await self._transport.stats()
 
-    async def ping(self) -> JournalInfo | None:
-        """Return which journal the queue has open, if it answers; raises QueueUnavailable."""
-        return (await self._transport.hello()).journal
+    async def ping(self) -> Welcome:
+        """Return what the queue says of itself, if it answers; raises QueueUnavailable."""
+        return await self._transport.hello()
 
     def on(self, name: str, listener: Listener | None = None) -> Any:
         """Call ``listener`` (a function or a coroutine function) on every event called ``name``, of any client's job.
 
         Names are ``job:submitted processing retried completed failed dead-letter cancelled expired``, ``gate:closed
-        opened``, ``worker-pool:scaled-up scaled-down worker-unhealthy worker-replaced``, ``batch:submitted ended`` and
+        opened``, ``worker-pool:scaled-up scaled-down worker-unhealthy worker-replaced …``, ``batch:submitted ended``,
         ``queue:restarted``; wildcards ``job:*`` and so on, and ``*``. Also a decorator: ``@adapter.on("job:failed")``.
         """
         if listener is None:

@@ -19,7 +19,7 @@ from aiqueue.client.listeners import AnyEvent, Listener
 from aiqueue.client.loop_thread import LoopThread
 from aiqueue.client.schedules import SyncScheduleClient
 from aiqueue.client.transport import QueueTransport
-from aiqueue.journal_info import JournalInfo
+from aiqueue.protocol import Welcome
 from aiqueue.results import JobResult
 from aiqueue.validation import PayloadChecker
 from aiqueue.views import Cancellation, JobInfo, QueueStats, Stats
@@ -160,8 +160,8 @@ class AIQueueAdapter:
         """Return the queue's statistics and the orchestrator's, as ``GET /ai/stats`` does."""
         return self._run(self._async.get_system_stats())
 
-    def ping(self) -> JournalInfo | None:
-        """Return which journal the queue has open, if it answers; raises QueueUnavailable."""
+    def ping(self) -> Welcome:
+        """Return what the queue says of itself, if it answers; raises QueueUnavailable."""
         return self._run(self._async.ping())
 
     def on(self, name: str, listener: Listener | None = None) -> Any:

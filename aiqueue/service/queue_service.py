@@ -25,6 +25,7 @@ from aiqueue.journal.base import Journal
 from aiqueue.journal.writer import GroupCommitWriter, WriterMaker
 from aiqueue.journal_info import JournalInfo
 from aiqueue.own_version import own_version
+from aiqueue.pools import scaling_rule
 from aiqueue.protocol import (
     ANNOUNCED,
     RESTARTED,
@@ -49,6 +50,7 @@ from aiqueue.service.clock import Clock, SteadyClock
 from aiqueue.service.commits import CommitPipeline, Committed
 from aiqueue.service.dead_letters import DeadLetters
 from aiqueue.service.drops import Drops
+from aiqueue.service.empty_pools import WITHOUT_WORKERS, EmptyPools
 from aiqueue.service.event_log import EventLog
 from aiqueue.service.faults import FaultBook, hash_of
 from aiqueue.service.holds import Holds
@@ -65,7 +67,7 @@ from aiqueue.service.steps import Steps
 from aiqueue.service.successors import Successors
 from aiqueue.service.ticking import Ticker
 from aiqueue.service.worker_desk import WorkerDesk
-from aiqueue.views import Stats, moment
+from aiqueue.views import PoolStats, Stats, moment
 
 _PAUSE_S = 5.0  # no tick for that long: this process was suspended, and its workers could not be heard
 _WAKE = hash_of("wake")
@@ -118,6 +120,9 @@ class QueueService:
         self._workers = WorkerDesk(
             self._apply, self._step, self._engine, journal, self._clock, payloads, commits, park_s=settings.lease.poll_s
         )
+        self._empty_pools = EmptyPools(
+            [pool for pool in settings.pools if scaling_rule(settings, pool).min_workers > 0]
+        )
         self._ticker = Ticker(self._engine, self._clock, self._faults, self._tick)
         self._begin()
 
@@ -155,7 +160,7 @@ class QueueService:
         welcome = Welcome(self._log.last, providers, limits.max_payload_bytes, slas)
         welcome.max_retries = self._settings.dead_letter.max_retries
         welcome.max_metadata_bytes = limits.max_metadata_bytes
-        welcome.journal = self._info
+        welcome.journal, welcome.pools_without_workers = self._info, self._empty_pools.names
         welcome.version = own_version()
         return welcome
 
@@ -243,7 +248,11 @@ class QueueService:
         )
         restarts, at, reason = self._faults.restarts
         found.adapter.restarts, found.adapter.restarted_at, found.adapter.restart_reason = restarts, moment(at), reason
-        found.journal = self._info
+        found.journal, without = self._info, self._empty_pools.names
+        found.adapter.pools = [
+            PoolStats(pool=pool, workers=len(load.held), without_workers=pool in without)
+            for pool, load in self.pool_loads().items()
+        ]
         return found
 
     def pool_loads(self) -> dict[str, PoolLoad]:
@@ -251,6 +260,12 @@ class QueueService:
         settings = self._settings
         core, now = self._engine.core, self._clock.now()
         return collect_loads(core, self._recent, settings.pools, settings.pool_of, now=now)
+
+    async def look_at_pools(self) -> None:
+        """Tell of each pool that should have workers and has had none for a minute. To be called every few seconds."""
+        loads = self.pool_loads()
+        for pool in self._empty_pools.look(loads, now=self._clock.now()):
+            await self.announce(WITHOUT_WORKERS, {"pool": pool, "queued_jobs": sum(loads[pool].queued)})
 
     async def close(self) -> None:
         """Send all waiting polls home, commit what is pending and close the journal. What is asked later is refused."""

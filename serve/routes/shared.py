@@ -17,8 +17,8 @@ from aiqueue.client.event_stream import EventStream
 from aiqueue.client.headers import DEFAULT_SCOPE
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.errors import JobNotFound
-from aiqueue.journal_info import JournalInfo
 from aiqueue.models import ChatPayload, CompletionPayload, EmbeddingPayload, JobOptions
+from aiqueue.protocol import Welcome
 from aiqueue.views import Cancellation, JobInfo, Stats, encode_json
 from serve.joining import adapter_in
 from serve.openapi import Operation
@@ -73,8 +73,8 @@ class QueueAdapter(Protocol):
     def events(self, after: int | None = None, names: Collection[str] = (), job_id: str | None = None) -> EventStream:
         """Return the events after a cursor, one after another."""
 
-    async def ping(self) -> JournalInfo | None:
-        """Return which journal the queue has open, if it answers. Raises QueueUnavailable."""
+    async def ping(self) -> Welcome:
+        """Return what the queue says of itself, if it answers. Raises QueueUnavailable."""
 
 
 class RawRoute(APIRoute):

@@ -19,11 +19,12 @@ HEALTH_TIMEOUT_S = 2.0
 
 
 class Health(msgspec.Struct, rename="camel"):
-    """The queue answers, took so many milliseconds for it, and has this journal open."""
+    """The queue answers, took so many milliseconds for it, has this journal open, and no worker for these pools."""
 
     status: str
     queue_ms: float
     journal: JournalInfo | None = None
+    pools_without_workers: tuple[str, ...] = ()
 
 
 class Alive(msgspec.Struct, rename="camel"):
@@ -42,12 +43,13 @@ async def get_health(request: Request) -> Response:
     asked_at = time.perf_counter()
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_S):
-            journal = await adapter_of(request).ping()
+            queue = await adapter_of(request).ping()
     except TimeoutError:
         raise QueueUnavailable(f"the queue did not answer within {HEALTH_TIMEOUT_S:g} s") from None
     except AIQueueError as error:
         raise QueueUnavailable(f"the queue is not well: {error}") from error
-    return json_response(Health("ok", round((time.perf_counter() - asked_at) * 1e3, 3), journal))
+    took_ms = round((time.perf_counter() - asked_at) * 1e3, 3)
+    return json_response(Health("ok", took_ms, queue.journal, queue.pools_without_workers))
 
 
 async def get_liveness(_: Request) -> Response:

@@ -41,10 +41,10 @@ def test_a_system_that_is_started_without_its_journal_is_refused_unless_a_new_on
     path = tmp_path / "journal.db"
     settings = Settings(namespace="tests-identity", journal={"path": path}, **SIMULATED)
     with launch.start(settings, http=False) as first:
-        before = first.adapter.ping()
+        before = first.adapter.ping().journal
         first.adapter.wait(first.adapter.submit_job(chat()))
     with launch.start(settings, http=False) as second:
-        again = second.adapter.ping()
+        again = second.adapter.ping().journal
         stats = second.adapter.get_system_stats()
     assert before is not None
     assert again is not None
@@ -57,6 +57,6 @@ def test_a_system_that_is_started_without_its_journal_is_refused_unless_a_new_on
     assert list(tmp_path.iterdir()) == []
     meant = settings.model_copy(update={"journal": settings.journal.model_copy(update={"new": True})})
     with launch.start(meant, http=False) as third:
-        begun = third.adapter.ping()
+        begun = third.adapter.ping().journal
     assert begun is not None
     assert (begun.id == before.id, begun.jobs) == (False, 0)

@@ -93,8 +93,9 @@ class DictAdapter:
         )
         return Stats(adapter=queue, orchestrator=OrchestratorStats())
 
-    async def ping(self) -> None:
+    async def ping(self) -> Welcome:
         await self._answer()
+        return Welcome(0, [], MAX_PAYLOAD_BYTES, ())
 
     async def _answer(self) -> None:
         if self.hang:

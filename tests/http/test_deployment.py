@@ -80,6 +80,27 @@ def test_only_loopback_addresses_count_as_such(host: str, expected: bool) -> Non
     assert is_loopback(host) is expected
 
 
+@pytest.mark.parametrize(
+    ("host", "addresses", "said"),
+    [
+        ("127.0.0.1", ["10.0.0.1"], ""),
+        ("127.0.0.1", ["10.0.0.1", "10.0.0.2"], "from programs on its own node only, unless http.host says otherwise"),
+        ("10.0.0.1", ["10.0.0.1", "10.0.0.2"], ""),
+        ("0.0.0.0", ["10.0.0.1"], "from elsewhere: http://10.0.0.1:8000/team"),
+        (
+            "0.0.0.0",
+            ["10.0.0.1", "10.0.0.2"],
+            "that has a replica: http://10.0.0.1:8000/team http://10.0.0.2:8000/team",
+        ),
+        ("::", ["fd00::1"], "from elsewhere: http://[fd00::1]:8000/team"),
+    ],
+)
+def test_what_is_said_of_the_address_is_true_for_other_machines(host: str, addresses: list[str], said: str) -> None:
+    found = running.from_elsewhere(host, f"{running.url_of(host, 8000)}/team", addresses)
+    assert said in found
+    assert bool(found) == bool(said)
+
+
 # --- beside other applications ---
 
 

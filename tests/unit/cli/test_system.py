@@ -22,7 +22,9 @@ from tests.unit.cli.conftest import Terminal
 def test_what_came_up_is_described(url: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     made = settings(models=("model-a",)).model_copy(update={"namespace": "mine"})
-    running: Any = SimpleNamespace(settings=made, url=url, address="127.0.0.1:6399", warning=lambda: "two nodes")
+    running: Any = SimpleNamespace(
+        settings=made, url=url, address="127.0.0.1:6399", warning=lambda: "two nodes", elsewhere=lambda: "from X"
+    )
     journal = JournalInfo(
         id="01985a3000007000800000000000ff05",
         path="/data/journal.db",
@@ -41,6 +43,7 @@ def test_what_came_up_is_described(url: str | None, expected: str, monkeypatch: 
         "pool: 1 x 4 jobs at once for sim",
         "/data/journal.db on h1 (10.0.0.1): id 0000ff05, made 2026-01-02 03:04 UTC, 12,345 jobs found, 7 of them not",
         "warning    two nodes",
+        "             from X",
         "aiqueue submit",
     ):
         assert part in described
