@@ -120,12 +120,12 @@ def trouble_of(namespace: str) -> str:
 
 
 def tell_settings(namespace: str, json: str) -> None:
-    """Keep the settings that the system in ``namespace`` was started with."""
+    """Keep the settings that the queue of ``namespace`` runs with."""
     internal_kv._internal_kv_put(_settings_key(namespace), json.encode(), overwrite=True)
 
 
 def settings_of(namespace: str) -> str:
-    """Return the settings that the system in ``namespace`` was started with, empty if nothing is known."""
+    """Return the settings that the queue of ``namespace`` runs with, empty if nothing is known."""
     return (internal_kv._internal_kv_get(_settings_key(namespace)) or b"").decode()
 
 

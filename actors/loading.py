@@ -49,6 +49,7 @@ def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded
         engine = load_engine(settings, journal, clock)
         opened = KnownJournal(journal.id, journal.epoch, str(journal.path), node, time.time())
         cluster.tell_journal(namespace, opened)  # before anything is acknowledged
+        cluster.tell_settings(namespace, settings.model_dump_json())
         return Loaded(journal, engine, _info(opened, journal.count_jobs(), len(engine.core.live)))
     except BaseException:
         journal.close()  # its lock, above all: the next try needs it

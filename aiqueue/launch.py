@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from ray._private import services
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.client.sync_adapter import AIQueueAdapter
-from aiqueue.config import Settings
+from aiqueue.config import SentSettings, Settings
 from aiqueue.errors import StartError
 from aiqueue.http_config import HttpConfig
 from aiqueue.journal.lock import wait_until_free
@@ -144,7 +145,7 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
         elif not found:  # what ran before this call goes on
             stop_actors(settings.namespace, grace_s=0.0)
         raise
-    differing = _differing(settings, running=found)
+    differing = _differing(settings)
     return System(settings, adapter, url, owns_ray=owns_ray, ports=ports, differing=differing)
 
 
@@ -183,14 +184,15 @@ def stop(namespace: str, *, http: bool = True, address: str | None = None, drain
     return stop_actors(namespace, grace_s=_GRACE_S)
 
 
-def _differing(settings: Settings, *, running: bool) -> list[str]:
-    """Return which settings a system that was ``running`` has others of; note those of one that was not."""
-    from actors.cluster import settings_of, tell_settings
+def _differing(settings: Settings) -> list[str]:
+    """Return which settings the system that runs has others of."""
+    from actors.cluster import settings_of
 
     given = settings.model_dump_json()
-    if not running:
-        tell_settings(settings.namespace, given)
-    return differing_settings(json.loads(settings_of(settings.namespace) or given), json.loads(given))
+    running = settings_of(settings.namespace) or given
+    with suppress(StartError):  # of a newer release: compared as they are
+        running = SentSettings.received(running).model_dump_json()  # with the settings that this release has added
+    return differing_settings(json.loads(running), json.loads(given))
 
 
 def declared_front(namespace: str) -> Front | None:

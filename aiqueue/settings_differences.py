@@ -1,12 +1,12 @@
-"""Which settings of a system that runs are others than those that it is asked to start with."""
+"""Settings in which a running system differs from those that it is asked to start with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: Each `up` brings its own to the HTTP front.
-_NOT_OF_ACTORS = {"http"}
+#: Each `up` brings its own to the HTTP front; the others are for one start.
+_NOT_COMPARED = ("http.", "journal.new", "journal.accept_loss")
 
 
 def differing_settings(running: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -15,7 +15,7 @@ def differing_settings(running: Mapping[str, Any], given: Mapping[str, Any]) -> 
     >>> differing_settings({"pools": {"gpu": {"workers": 1}}}, {"pools": {"gpu": {"workers": 2}, "remote": {}}})
     ['pools.gpu.workers', 'pools.remote']
     """
-    return sorted(name for name in _differing(running, given) if name.split(".")[0] not in _NOT_OF_ACTORS)
+    return sorted(name for name in _differing(running, given) if not name.startswith(_NOT_COMPARED))
 
 
 def _differing(running: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -172,6 +172,7 @@ class QueueStats(_View):
     dead_letter_queue: str = "ai-jobs-dlq"  #: what the dead letters are called together
     dead_letter_queue_depth: int = 0  #: those that are there now; ``dead_letter_jobs``: all there ever were
     pools: list[PoolStats] = []
+    journal: JournalInfo | None = None
     restarts: int = 0  #: of the queue's process, over the life of its journal, that nobody asked for
     restarted_at: datetime | None = None  #: the last of them
     restart_reason: str = ""  #: of that one
@@ -192,7 +193,6 @@ class Stats(_View):
 
     adapter: QueueStats
     orchestrator: OrchestratorStats
-    journal: JournalInfo | None = None
 
 
 _FIRST_S = datetime(1, 1, 2, tzinfo=UTC).timestamp()

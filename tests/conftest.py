@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import pytest
 
 from tests.running_system import own_system, running_system, shared_ray
 from tests.tools.one_cluster import OneCluster, needs_cluster
+
+# A shell ignores Ctrl-C in what it starts in the background, and so would the programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["exact_gguf", "own_system", "running_system", "shared_ray", "tiny_gguf"]
 

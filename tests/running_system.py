@@ -81,9 +81,10 @@ def running_system(
 
 
 @pytest.fixture
-def own_system(shared_ray: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[launch.System]:
+def own_system(shared_ray: None, tmp_path: Path) -> Iterator[launch.System]:
     """A system of the test's own, without HTTP, whose actors it may kill."""
-    name = f"tests-{request.node.name}"[:60]
+    # Of its own: a namespace that had another journal is refused.
+    name = f"tests-{tmp_path.name}"
     journal = {"path": tmp_path / "journal.db"}
     with launch.start(Settings(namespace=name, journal=journal, **SIMULATED), http=False) as running:
         yield running

@@ -23,8 +23,8 @@ def stats(ctx: typer.Context, as_json: AsJson = False, address: Address = None, 
         return
     out = console()
     out.print(totals(found.adapter))
-    if found.journal:
-        out.print(f"journal  {found.journal}", soft_wrap=True)
+    if found.adapter.journal:
+        out.print(f"journal  {found.adapter.journal}", soft_wrap=True)
     out.print(stats_table(found.adapter))
     out.print(_lanes(found.adapter))
 

@@ -248,7 +248,7 @@ class QueueService:
         )
         restarts, at, reason = self._faults.restarts
         found.adapter.restarts, found.adapter.restarted_at, found.adapter.restart_reason = restarts, moment(at), reason
-        found.journal, without = self._info, self._empty_pools.names
+        found.adapter.journal, without = self._info, self._empty_pools.names
         found.adapter.pools = [
             PoolStats(pool=pool, workers=len(load.held), without_workers=pool in without)
             for pool, load in self.pool_loads().items()

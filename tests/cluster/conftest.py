@@ -21,13 +21,13 @@ Start = Callable[..., launch.System]
 
 
 @pytest.fixture
-def start(shared_ray: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
+def start(shared_ray: None, tmp_path: Path) -> Iterator[Start]:
     """Start a system with one pool of four slots a worker, whose jobs take 300 ms."""
     systems: list[launch.System] = []
 
     def with_pool(**pool: Any) -> launch.System:
         settings = Settings(
-            namespace=f"tests-{request.node.name}"[:60],
+            namespace=f"tests-{tmp_path.name}",
             providers={"slow": {"kind": "simulated", "latency_ms": 300}},
             pools={POOL: {"providers": ["slow"], "slots": 4, "health_check_interval_ms": 5_000, **pool}},
             journal={"path": tmp_path / "journal.db"},

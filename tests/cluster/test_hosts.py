@@ -81,12 +81,15 @@ def test_hosts_end_with_the_program_that_made_them_whatever_way(how: signal.Sign
     with subprocess.Popen(
         [sys.executable, "-c", _MAKE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     ) as program:
-        assert program.stdout is not None
-        folder, name = program.stdout.readline().split()
-        eventually(lambda: processes_of(folder), "something runs on a host", 20)
-        assert name in _links()
-        os.killpg(program.pid, how)  # as a terminal does it
-        _, said = program.communicate(timeout=60)
+        try:
+            assert program.stdout is not None
+            folder, name = program.stdout.readline().split()
+            eventually(lambda: processes_of(folder), "something runs on a host", 20)
+            assert name in _links()
+            os.killpg(program.pid, how)  # as a terminal does it
+            _, said = program.communicate(timeout=60)
+        finally:
+            program.kill()
 
     assert said.endswith("KeyboardInterrupt\n") or how is signal.SIGKILL
     assert Path(folder).exists() == (how is signal.SIGKILL)

@@ -30,11 +30,11 @@ class ToFetch(NamedTuple):
 
 
 @pytest.fixture
-def to_fetch(shared_ray: None, tiny_gguf: Path, tmp_path: Path, request: pytest.FixtureRequest) -> ToFetch:
+def to_fetch(shared_ray: None, tiny_gguf: Path, tmp_path: Path) -> ToFetch:
     """The worker may take ten seconds to begin."""
     checksum = hashlib.sha256(tiny_gguf.read_bytes()).hexdigest()
     settings = Settings(
-        namespace=f"tests-{request.node.name}"[:60],
+        namespace=f"tests-{tmp_path.name}",
         providers={"local": {"kind": "llama_cpp", "models": ["m"], "context_tokens": 512}},
         models={
             "folder": tmp_path / "models",

@@ -49,7 +49,7 @@ def test_a_system_that_is_started_without_its_journal_is_refused_unless_a_new_on
     assert before is not None
     assert again is not None
     assert (again.id, again.jobs, again.open_jobs) == (before.id, 1, 0)
-    assert stats.journal == again
+    assert stats.adapter.journal == again
     for file in tmp_path.iterdir():
         file.unlink()
     with pytest.raises(StartError, match=r"there is none\..*--new-journal"):

@@ -19,7 +19,7 @@ from tests.running_system import chat
 def system(shared_ray: None, tmp_path: Path) -> Iterator[launch.System]:
     """A system with a worker that runs one job at a time, one that runs many, and one that is not concerned."""
     settings = Settings(
-        namespace="tests-poison",
+        namespace=f"tests-poison-{tmp_path.name}",
         providers={
             "long": {"kind": "simulated", "latency_ms": 1_500},
             "shared": {"kind": "simulated", "latency_ms": 1_500},

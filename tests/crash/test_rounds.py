@@ -42,7 +42,7 @@ def system(shared_ray: None, provider: SimulatedServer, tmp_path: Path) -> Itera
     """A system with two workers that call the provider, and no breaker: the faults here are not the provider's."""
     entry = {"kind": "openai", "base_url": provider.openai_url, "gate": {"breaker_failures": 10_000, "adaptive": False}}
     settings = Settings(
-        namespace="tests-rounds",
+        namespace=f"tests-rounds-{tmp_path.name}",
         providers={"http": entry},
         pools={"http": {"providers": ["http"], "workers": len(_WORKERS), "slots": 16}},
         journal={"path": tmp_path / "journal.db"},

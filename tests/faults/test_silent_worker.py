@@ -31,7 +31,7 @@ def provider() -> Iterator[SimulatedServer]:
 def system(shared_ray: None, provider: SimulatedServer, tmp_path: Path) -> Iterator[launch.System]:
     """A system whose leases last for ten seconds, and whose pool manager looks at its workers once a minute."""
     settings = Settings(
-        namespace="tests-silent",
+        namespace=f"tests-silent-{tmp_path.name}",
         providers={"http": {"kind": "openai", "base_url": provider.openai_url}},
         pools={"http": {"providers": ["http"], "workers": 2, "slots": 4, "health_check_interval_ms": 60_000}},
         journal={"path": tmp_path / "journal.db"},

@@ -50,8 +50,8 @@ def test_a_second_system_that_asks_for_an_address_of_its_own_is_refused_and_leav
     running_system: launch.System, tmp_path: Path
 ) -> None:
     with pytest.raises(StartError, match=r"one HTTP address: set http.port to 0"):
-        launch.start(settings(tmp_path, port=1))
+        launch.start(settings(tmp_path, port=1).model_copy(update={"namespace": "tests-third"}))
     with pytest.raises(QueueUnavailable, match="no queue is running"):
-        launch.connect("tests-second")
+        launch.connect("tests-third")
     with httpx.Client(base_url=running_system.url or "", timeout=LIMIT_S, trust_env=False) as http:
         assert http.get("/ai/health").status_code == 200

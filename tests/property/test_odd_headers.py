@@ -61,8 +61,10 @@ async def check(group: SubmitGroup, *, prepared: bool) -> None:
     assert refusal is None or isinstance(refusal, Refusal)
     live = queue.service._engine.core.live
     assert refusal is None or live.keys() == {"earlier", "before", "behind"}, "refused, and accepted"
+    await queue.service._tick(0.0)  # what is due at once has happened, here and there
     was = queue.service._engine.fingerprint()
     after = await queue.crashed()
+    await after.service._tick(0.0)
     found = after.service._engine.fingerprint()
     await after.service.close()
     assert {key: (was[key], found[key]) for key in was if was[key] != found[key]} == {}

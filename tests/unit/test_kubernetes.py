@@ -150,7 +150,7 @@ def test_the_journals_pod_brings_the_system_up_beside_ray() -> None:
     up = re.search(r"until (.*?); do", script)
     assert up
     assert shlex.split(up[1]) == ["python", "-m", "aiqueue", "up", "--detach", "--no-http"]
-    assert container["readinessProbe"]["httpGet"]["path"] == "/api/healthz", "nothing of Serve runs here"
+    assert "readinessProbe" not in container, "KubeRay's own keeps a service from a pod that runs nothing of Serve"
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def test_settings_that_are_the_same_do_not_differ() -> None:
         ({"providers": {"sim": {"kind": "simulated", "latency_ms": 5}}}, ["providers.sim.latency_ms"]),
         ({"providers": {"other": {"kind": "simulated"}}}, ["providers.other", "providers.sim"]),
         ({"scaling_interval_ms": 500, "retention": {"max_jobs": 7}}, ["retention.max_jobs", "scaling_interval_ms"]),
+        ({"journal": {"new": True, "accept_loss": 3}}, []),  # permissions for one start
         ({"http": {"port": 9000}}, []),  # the front takes those of the newest `up`
     ],
 )

@@ -22,6 +22,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, KnownJournal]:
     kept: dict[str, KnownJournal] = {}
     monkeypatch.setattr(cluster, "journal_of", kept.get)
     monkeypatch.setattr(cluster, "tell_journal", kept.__setitem__)
+    monkeypatch.setattr(cluster, "tell_settings", lambda *_: None)
     return kept
 
 
