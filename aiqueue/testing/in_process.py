@@ -164,6 +164,7 @@ class InProcessTransport:
         self.calls[method] += 1
         # The queue carries a call out by itself; whoever made it may go away meanwhile.
         call = asyncio.ensure_future(answer)
+        call.add_done_callback(_seen)
         if self._lost_calls[method]:
             self._lost_calls[method] -= 1
             call.cancel()
@@ -182,6 +183,12 @@ class InProcessTransport:
             self._lost_answers[method] -= 1
             raise QueueUnavailable(f"the answer of {method} was lost")
         return given
+
+
+def _seen(call: asyncio.Future[Any]) -> None:
+    """Take an answer, or an error, for which its caller no longer waits: as over a network, nobody hears of it."""
+    if not call.cancelled():
+        call.exception()
 
 
 @asynccontextmanager
