@@ -48,7 +48,7 @@ def addresses() -> list[str]:
 
 
 def has_resource(name: str) -> bool:
-    """Tell whether a node has this resource."""
+    """Return True if a node has this resource."""
     return name in ray.cluster_resources()  # type: ignore[no-untyped-call]
 
 

@@ -1,4 +1,4 @@
-"""Workers of a system that is gone: with nobody left to end them, they would keep their GPUs for ever."""
+"""Workers whose system is gone end by themselves: no manager is left to end them, and they would keep their GPUs."""
 
 from __future__ import annotations
 

@@ -17,28 +17,6 @@ from tests.tools.hosts.ray_cluster import Client, Node, RayCluster
 
 HEAD, QUEUE, ONE, OTHER, SPARE = range(5)  #: the hosts: the spare one has a GPU in name, or Redis
 WORKERS, SLOTS = 3, 4
-_SETTINGS = """
-[providers.outside]
-kind = "openai"
-base_url = "{url}"
-gate = {{ breaker_failures = 10000, adaptive = false }}
-[pools.outside]
-providers = ["outside"]
-workers = {workers}
-slots = {slots}
-num_cpus = 1
-"""
-_GPU_SETTINGS = """
-[providers.gpu]
-kind = "openai"
-base_url = "{url}"
-gate = {{ breaker_failures = 10000, adaptive = false }}
-[pools.gpu]
-providers = ["gpu"]
-workers = 1
-slots = {slots}
-num_gpus = 1
-"""
 # By default a raylet ends when the head was away for 60 s. KubeRay sets this too where the state is in Redis.
 _PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
 _LIMIT_S = 180.0
@@ -84,7 +62,7 @@ class Scene:
         self.raylets |= dict(zip(numbers, joined, strict=True))
 
     def called_by(self, number: int, moment: float) -> bool:
-        """Tell whether a host began a call after ``moment``."""
+        """Return True if a host began a call after ``moment``."""
         return any(c.began > moment and c.caller == self.hosts[number].address for c in self.provider.calls())
 
     def call_after(self, moment: float, caller: int | None = None, *, limit_s: float = _LIMIT_S) -> float | None:
@@ -135,10 +113,10 @@ def scene(
         cluster = RayCluster(made[HEAD], _PATIENT if redis else {}, redis=address)
         nodes = {QUEUE: Node(made[QUEUE], resources={"aiqueue_journal": 1})}
         nodes |= {number: Node(made[number], cpus=2) for number in (ONE, OTHER)}
-        settings = _SETTINGS.format(url=counting.url, workers=WORKERS, slots=SLOTS)
+        settings = counting.settings("outside", workers=WORKERS, slots=SLOTS, num_cpus=1)
         if gpu:
             nodes[SPARE] = Node(made[SPARE], gpus=1)
-            settings += _GPU_SETTINGS.format(url=counting.url, slots=SLOTS)
+            settings += counting.settings("gpu", workers=1, slots=SLOTS, num_gpus=1)
         cluster.start_head()
         raylets = dict(zip(nodes, cluster.join(*nodes.values()), strict=True))
         up = partial(cluster.up, made[at], settings)

@@ -39,7 +39,7 @@ def ending(drain_s: float) -> Iterator[None]:
 
 
 def end_what_was_left(sleep: Callable[[float], None] = time.sleep) -> None:
-    """Return when nobody is ending the front; if who did was cut off, end it. Raises RayError."""
+    """Wait until no process is ending the front; finish an end that was cut off. Raises RayError."""
     while (mark := _mark()) is not None and mark.controller == controller_id():
         if mark.until < time.time():
             ray_serve.shutdown()  # type: ignore[no-untyped-call]

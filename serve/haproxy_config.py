@@ -67,7 +67,7 @@ _TEXTS: Mapping[int, tuple[str, str, bool]] = {
 
 
 def is_ours(application: str) -> bool:
-    """Tell whether HAProxy, when it is of a system of ours, knows this application of Serve's as one of ours."""
+    """Return True if a HAProxy with our configuration treats this Serve application as one of ours."""
     return _OURS.fullmatch(f"backend http-{application.replace('#', '-')}") is not None
 
 

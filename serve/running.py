@@ -150,7 +150,7 @@ def own_path(namespace: str) -> str:
 def prefix_for(namespace: str, http: HttpConfig, prefixes: Mapping[str, str]) -> str:
     """Return the path below which the system in ``namespace`` is to be served.
 
-    The one configured, or else the one it has; else ``/`` where nobody has it, and its own path beside another one.
+    That is the configured path, else the current one, else ``/`` if it is free, else one of its own.
     Raises StartError if the one configured is another application's.
     """
     name = app_name(namespace)

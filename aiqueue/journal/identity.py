@@ -2,8 +2,8 @@
 
 A disk that is not mounted, and a queue that Ray starts again beside another disk, look like a journal that was never
 there. So what the last queue of a namespace had is kept where the next one finds it: in Ray's own store, and in a small
-file of whoever brought the system up (`aiqueue.journal.remembered`), since Ray's store ends with its head unless it is
-in Redis.
+file of the user who started the system (`aiqueue.journal.remembered`), since Ray's store ends with its head unless it
+is kept elsewhere.
 """
 
 from __future__ import annotations

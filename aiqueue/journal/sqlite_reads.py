@@ -115,7 +115,7 @@ class SqliteReads:
         return self._passed_over.old_keys(self._reader, self._reading, before, limit, stuck)
 
     def has_older(self, *, batches_before: float) -> bool:
-        """Tell whether there are ended batches for a commit with this time to forget."""
+        """Return True if a commit with this time would forget ended batches."""
         with self._reading:  # as a commit reads it: what that can't read, this can't either
             return bool(old_batches(self._reader, batches_before, self._passed_over.listed("batches")))
 

@@ -186,7 +186,7 @@ class InProcessTransport:
 
 
 def _seen(call: asyncio.Future[Any]) -> None:
-    """Take an answer, or an error, for which its caller no longer waits: as over a network, nobody hears of it."""
+    """Drop the answer or error of a call whose caller has gone, as a network does."""
     if not call.cancelled():
         call.exception()
 

@@ -24,17 +24,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_N
 _SLOTS, _LIMIT_S = 4, 120.0
 # Ray takes a silent node for dead after five checks that failed. By default each may take 13 s.
 _SOONER = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "4000"}
-_SETTINGS = """
-[providers.outside]
-kind = "openai"
-base_url = "{url}"
-gate = {{ breaker_failures = 10000, adaptive = false }}
-[pools.outside]
-providers = ["outside"]
-workers = 3
-slots = {slots}
-num_cpus = 1
-"""
 _ASK = "import sys, urllib.request as web; print(web.urlopen(sys.argv[1], timeout=1).read().decode())"
 _MAKE = """
 import signal
@@ -123,7 +112,7 @@ def cluster(machines: tuple[list[Host], CountingProvider]) -> RayCluster:
     made = RayCluster(head, _SOONER)
     made.start_head()
     made.join(_queue_node(queue), *map(_worker_node, others))
-    made.up(head, _SETTINGS.format(url=provider.url, slots=_SLOTS))
+    made.up(head, provider.settings("outside", workers=3, slots=_SLOTS, num_cpus=1))
     return made
 
 

@@ -16,6 +16,16 @@ from typing import Any
 from aiqueue.testing import wire
 from aiqueue.testing.script import Behaviour
 
+# No breaker and no adapting gate: what is counted are calls that a host took with it.
+_SETTINGS = """
+[providers.{name}]
+kind = "openai"
+base_url = "{url}"
+gate = {{ breaker_failures = 10000, adaptive = false }}
+[pools.{name}]
+providers = ["{name}"]
+"""
+
 
 @dataclass(slots=True)
 class Call:
@@ -38,6 +48,10 @@ class CountingProvider:
         self._server = _Server((address, 0), _Handler)
         self._server.provider = self
         self.url = f"http://{address}:{self._server.server_address[1]}/v1"
+
+    def settings(self, name: str, **pool: int) -> str:
+        """Return the TOML of an entry for this provider, and of the pool that serves it."""
+        return _SETTINGS.format(name=name, url=self.url) + "".join(f"{key} = {value}\n" for key, value in pool.items())
 
     def serve(self) -> None:
         """Answer until ``stop``."""

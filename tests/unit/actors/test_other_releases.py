@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,8 @@ from aiqueue.errors import IncompatibleVersion, StartError
 from aiqueue.own_version import own_version
 from aiqueue.protocol import Welcome, encode
 from aiqueue.versions import Version
+from tests.tools.pool_bench import Bench
 from tests.tools.turns import until
-from tests.unit.actors.test_worker_pool import Bench
 
 OTHER = Version(9, 9, "9.0.0", "3.11.7", "2.60.0")
 
@@ -72,14 +72,6 @@ def test_settings_that_a_newer_release_sent_are_refused_with_the_fields_that_are
     sent["tenants"], sent["journal"]["replicas"] = {}, 2
     with pytest.raises(StartError, match=r"aiqueue .*journal\.replicas: .*; tenants: .*same release on every node"):
         SentSettings.received(json.dumps(sent))
-
-
-@pytest.fixture
-async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    bench = Bench(monkeypatch)
-    yield bench
-    for task in bench.pool._tasks:
-        task.cancel()
 
 
 async def test_a_worker_that_could_not_start_is_told_with_what_it_said(

@@ -2,116 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorUnavailableError, RpcError
+from ray.exceptions import RpcError
 
-from actors import cluster, worker_pool
+from actors import cluster
 from actors.worker_pool import WorkerPool
 from aiqueue.config import Settings
-from aiqueue.errors import AIQueueError, QueueUnavailable
-from aiqueue.protocol import encode
-from aiqueue.scaling import GiveBack, WorkerReport
+from aiqueue.scaling import GiveBack
+from tests.tools.pool_bench import NAME, Bench, FakeWorker
 from tests.tools.turns import until
-
-_NAME = "aiqueue-worker-p-0"
-
-
-class FakeWorker:
-    """An actor handle: ``report.remote()`` and so on answer as the test says."""
-
-    def __init__(self, worker_id: str = "w0", node: str = "n0") -> None:
-        self.said = WorkerReport(worker_id, 1, node)
-        self.hangs = False
-        self.state = cluster.ALIVE
-        self.died = asyncio.Event()
-        self.served = 0
-
-    def __getattr__(self, method: str) -> Any:
-        return type("Method", (), {"remote": staticmethod(getattr(self, f"_{method}"))})
-
-    async def _report(self) -> bytes:
-        if self.hangs:
-            await asyncio.Event().wait()
-        if self.state != cluster.ALIVE:
-            raise _unavailable()
-        return encode(self.said)
-
-    async def _stop(self, grace_s: float) -> None:
-        pass
-
-    async def _serve_jobs(self) -> None:
-        self.served += 1
-        await self.died.wait()
-        raise _unavailable()
-
-
-class FakeQueue:
-    """Notes what it is told, unless it is down."""
-
-    def __init__(self) -> None:
-        self.down = False
-        self.faults: dict[str, int] = {}  # how often a call for this worker or event fails, by a bug in the queue
-        self.lost: list[tuple[str, str, bool]] = []
-        self.events: list[str] = []
-
-    async def lose_worker(self, worker_id: str, reason: str, *, crashed: bool) -> None:
-        self._answer(worker_id)
-        self.lost.append((worker_id, reason, crashed))
-
-    async def announce(self, event: str, data: object) -> None:
-        self._answer(event)
-        self.events.append(event)
-
-    def _answer(self, about: str) -> None:
-        if self.down:
-            raise QueueUnavailable("down")
-        if self.faults.get(about, 0):
-            self.faults[about] -= 1
-            raise AIQueueError("the queue failed on lose_worker (KeyError)")
-
-
-class Bench:
-    """A pool of one worker that an earlier manager started."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.queue, self.worker = FakeQueue(), FakeWorker()
-        self.ended: list[Any] = []
-        self.started: list[str] = []
-        settings = Settings(
-            providers={"a": {"kind": "simulated"}},
-            pools={"p": {"providers": ["a"], "workers": 1, "health_check_interval_ms": 100}},
-        )
-        monkeypatch.setattr(cluster, "find", lambda name, namespace: self.worker)
-        monkeypatch.setattr(cluster, "is_gone", lambda name, namespace: False)
-        monkeypatch.setattr(cluster, "state_of", lambda actor: actor.state)
-        monkeypatch.setattr(cluster, "end_actor", self.ended.append)
-        self.dead_nodes: set[str] = set()
-        monkeypatch.setattr(cluster, "nodes", lambda: cluster.Nodes(frozenset(self.dead_nodes), {}))
-        monkeypatch.setattr(WorkerPool, "_start", lambda pool, name: self.started.append(name))
-        monkeypatch.setattr(worker_pool, "_RETRY_S", 0.01)
-        self.pool = WorkerPool(settings, "p", self.queue)  # type: ignore[arg-type]  # all that it asks of it
-
-    def begin(self) -> None:
-        self.pool.begin([_NAME], again=True)
-
-    async def spoken(self) -> None:
-        await until(lambda: self.pool.roster.members[_NAME].worker_id)
-
-
-def _unavailable() -> ActorUnavailableError:
-    return ActorUnavailableError("gone for a moment", b"\0" * 16)
-
-
-@pytest.fixture
-async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    bench = Bench(monkeypatch)
-    yield bench
-    for task in bench.pool._tasks:
-        task.cancel()
 
 
 async def test_an_adopted_worker_that_hangs_is_ended_and_replaced(bench: Bench) -> None:
@@ -119,7 +21,7 @@ async def test_an_adopted_worker_that_hangs_is_ended_and_replaced(bench: Bench) 
     bench.begin()
     await until(lambda: bench.started)
     await until(lambda: bench.ended == [bench.worker])
-    assert _NAME not in bench.pool.roster.members
+    assert NAME not in bench.pool.roster.members
     assert bench.queue.events == ["worker-pool:worker-unhealthy"]
 
 
@@ -184,7 +86,7 @@ async def test_a_worker_on_a_node_that_is_newer_than_the_list_of_nodes_is_not_de
     bench.begin()
     await bench.spoken()
     bench.pool.look_at(cluster.Nodes(dead=frozenset({"n9"}), draining={}))
-    assert bench.pool.roster.members[_NAME].worker_id == "w0"
+    assert bench.pool.roster.members[NAME].worker_id == "w0"
     bench.pool.look_at(cluster.Nodes(dead=frozenset({"n0"}), draining={}))
     await until(lambda: bench.queue.lost == [("w0", "its node n0 died", False)])
 
@@ -256,9 +158,9 @@ async def test_a_worker_whose_end_fails_is_ended_by_the_next_try(bench: Bench, m
     bench.begin()
     await bench.spoken()
     monkeypatch.setattr(cluster, "end_actor", failing := Failing(cluster.end_actor, 3))
-    bench.pool._carry_out(bench.pool.roster.replace(_NAME, "its node is being drained", hard=False, limit_s=0.0))
+    bench.pool._carry_out(bench.pool.roster.replace(NAME, "its node is being drained", hard=False, limit_s=0.0))
     await until(lambda: bench.ended == [bench.worker])
-    await until(lambda: _NAME not in bench.pool.roster.members)
+    await until(lambda: NAME not in bench.pool.roster.members)
     assert failing.left == 0
 
 
