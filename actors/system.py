@@ -22,7 +22,7 @@ from aiqueue.errors import AIQueueError, QueueUnavailable, StartError
 from aiqueue.journal.remembered import RememberedJournals
 from aiqueue.own_version import own_version
 from aiqueue.scaling.roster import WORKER_PREFIX
-from aiqueue.versions import encode
+from aiqueue.versions import Version, encode
 
 T = TypeVar("T")
 
@@ -46,9 +46,25 @@ def start_actors(settings: Settings) -> list[str]:
     if (known := remembered.of(namespace, given.path)) and not given.new:
         cluster.tell_journal(namespace, known, overwrite=False)  # this Ray may know a newer one
     _let_stop_end(namespace)
-    _started(QueueActor, queue_actor_options(QUEUE_ACTOR_NAME, namespace), json, _say_hello, limit_s=_QUEUE_START_S)
+    _start_queue(settings)
     _remember(remembered, settings)
-    return _started(PoolManager, pool_manager_options(namespace), json, _start_pools, limit_s=_MANAGER_START_S)
+    names = _started(PoolManager, pool_manager_options(namespace), json, _start_pools, limit_s=_MANAGER_START_S)
+    _warn_of_another_release(_start_queue(settings))  # a stop that began after the first look has ended that one
+    return names
+
+
+def _start_queue(settings: Settings) -> Version:
+    options, json = queue_actor_options(QUEUE_ACTOR_NAME, settings.namespace), settings.model_dump_json()
+    return _started(QueueActor, options, json, _say_hello, limit_s=_QUEUE_START_S)
+
+
+def _warn_of_another_release(runs: Version) -> None:
+    if runs != own_version():
+        _log.warning(
+            "the queue that runs speaks protocol %s, this process %s; it keeps its release until it starts again",
+            runs,
+            own_version(),
+        )
 
 
 def _let_stop_end(namespace: str) -> None:
@@ -120,19 +136,13 @@ def warning() -> str:
     )
 
 
-def _say_hello(queue: Any, limit_s: float) -> None:
-    """Wait until the queue answers. Raises IncompatibleVersion for one that another release has started before."""
+def _say_hello(queue: Any, limit_s: float) -> Version:
+    """Return whose release answers. Raises IncompatibleVersion for one that another release has started before."""
     try:
         answer = _answer(queue.hello.remote(encode(own_version())), limit_s)
     except TypeError:  # said by Ray or by the queue: in protocol 0 it takes nothing
         answer = _answer(queue.hello.remote(), limit_s)
-    runs = understood(answer).version
-    if runs != own_version():
-        _log.warning(
-            "the queue that runs speaks protocol %s, this process %s; it keeps its release until it starts again",
-            runs,
-            own_version(),
-        )
+    return understood(answer).version
 
 
 def stop_actors(namespace: str, *, grace_s: float = 5.0) -> bool:

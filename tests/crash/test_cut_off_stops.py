@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors import cluster
+from actors import cluster, system
 from actors.options import POOL_MANAGER_NAME
-from actors.system import stop_later
+from actors.system import stop_actors, stop_later
 from aiqueue import launch
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
@@ -46,6 +46,18 @@ def test_after_a_stop_whose_caller_was_killed_the_next_start_has_a_system_that_w
             infos = second.adapter.wait_all([*ids, second.adapter.submit_job(chat())])
             assert {info.status for info in infos} == {"completed"}
             assert {info.attempt for info in infos} == {1}
+
+
+def test_a_start_that_a_whole_stop_overtakes_has_a_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = settings(tmp_path, "overtaken")
+
+    def stopped_meanwhile(*_: object) -> None:
+        assert stop_actors(made.namespace)
+
+    # What stands between the queue's start and the manager's.
+    monkeypatch.setattr(system, "_remember", stopped_meanwhile)
+    with launch.start(made, http=False) as started:
+        assert started.adapter.wait(started.adapter.submit_job(chat())).status == "completed"
 
 
 @pytest.mark.parametrize("name", [QUEUE_ACTOR_NAME, POOL_MANAGER_NAME])

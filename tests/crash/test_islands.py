@@ -26,7 +26,7 @@ from tests.tools.running_up import RunningUp, running_up
 _S = float(os.environ.get("AIQUEUE_ISLANDS_S", "20"))
 _KINDS = ("ray::ServeReplica", "ray::ProxyActor", "ray::HAProxyManager", "haproxy")
 _SYSTEM_EVERY_S = 25.0  # a whole system is killed; the first one after half of a short run
-_MOST_BROKEN = 50  # connections, one after the other
+_LIMIT_S = 60.0  # for an answer
 _SETTINGS = """
 namespace = "tests-{name}"
 [providers.{name}]
@@ -105,11 +105,17 @@ def island(name: str, folder: Path) -> Iterator[Island]:
 
 
 def _status(client: httpx.Client, job_id: str) -> int:
-    """Return what a system says of a job, however often it breaks the connection: it may still be coming up."""
-    for _ in range(_MOST_BROKEN):
-        with suppress(httpx.TransportError):
-            return client.get(f"/ai/jobs/{job_id}").status_code
-    raise AssertionError(f"{_MOST_BROKEN} connections broke one after the other")
+    """Return what a system says of a job; ask again where it breaks the connection or says 503: it comes up again."""
+    deadline = time.monotonic() + _LIMIT_S
+    while time.monotonic() < deadline:
+        try:
+            response = client.get(f"/ai/jobs/{job_id}")
+        except httpx.TransportError:
+            continue
+        if response.status_code != 503:
+            return response.status_code
+        threading.Event().wait(float(response.headers["retry-after"]))  # none is said without
+    raise AssertionError(f"{job_id}: no answer in {_LIMIT_S:g} s")
 
 
 def kill_for(seconds: float, islands: tuple[Island, ...], draw: random.Random) -> Counter[str]:

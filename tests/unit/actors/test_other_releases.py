@@ -41,14 +41,16 @@ class Queue:
 def test_up_beside_a_queue_of_protocol_0_joins_it_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    system._say_hello(Queue(monkeypatch, lambda: Version()), 60.0)  # a TypeError for an argument
+    system._warn_of_another_release(
+        system._say_hello(Queue(monkeypatch, lambda: Version()), 60.0)  # a TypeError for an argument
+    )
     assert "the queue that runs speaks protocol 0 (an aiqueue that does not say its version)" in caplog.text
 
 
 def test_up_beside_a_queue_of_this_release_says_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    system._say_hello(Queue(monkeypatch, lambda caller: own_version()), 60.0)
+    system._warn_of_another_release(system._say_hello(Queue(monkeypatch, lambda caller: own_version()), 60.0))
     assert not caplog.text
 
 
