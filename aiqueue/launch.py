@@ -218,8 +218,8 @@ def _start_http(settings: Settings, ports: HeldPorts) -> str:
     from serve.ending import end_what_was_left
     from serve.running import running_serve
 
-    end_what_was_left()
     folder, namespace = _http_folder(), settings.namespace
+    end_what_was_left(folder)
     if front := declared_front(namespace):
         _log.warning(
             "`serve deploy` has put the application %r in front of this system: its own http settings are not used",

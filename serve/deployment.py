@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 DEPLOYMENT_NAME = "http"
 START_TIMEOUT_S = 120.0
 _POLL_S = 0.1
+_PATIENCE_S = 2.0  # with a queue that is away: an HTTP client is told so, and comes again by itself
 _DRAIN_S = HttpConfig().drain_s
 
 AdapterFactory = Callable[[], QueueAdapter]
@@ -171,7 +172,7 @@ def shutdown(namespace: str = NAMESPACE, private_dir: Path | None = None, *, dra
 
 def adapter_over_ray(namespace: str) -> QueueAdapter:
     """Return an adapter of the system that runs in ``namespace`` of this Ray."""
-    return AsyncAIQueueAdapter(RayTransport(namespace))
+    return AsyncAIQueueAdapter(RayTransport(namespace, patience_s=_PATIENCE_S), patience_s=_PATIENCE_S)
 
 
 def _wait_until_live(url: str, timeout_s: float) -> str:

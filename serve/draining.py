@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from serve.haproxy_config import DRAIN_HEADER, DRAIN_PATH, DRAINING, drain_token
-from serve.haproxy_program import STOPPING, ask, read_secret
+from serve.haproxy_program import ask, leave_unguarded, read_secret
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,7 @@ def drain(private_dir: Path, limit_s: float, prefix: str = "") -> None:
         time.sleep(_LOOK_S)  # HAProxy tells nobody when a stream ends
     if left:
         logger.info("%d requests and streams were still open %g s after the front began to close", left, limit_s)
-    if private_dir.exists():
-        (private_dir / STOPPING).touch()
+    leave_unguarded(private_dir)
 
 
 def _tell_replicas(private_dir: Path, sockets: list[Path], path: str) -> None:

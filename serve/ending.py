@@ -1,6 +1,6 @@
 """A stop of the front that was cut off: the next start ends what it has left, which would refuse requests for ever.
 
-Ray's own store knows that a stop is under way, and until when.
+Ray's own store knows that a stop is under way, whose it is and until when.
 """
 
 from __future__ import annotations
@@ -8,11 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
+import ray
 from ray import serve as ray_serve
+from ray._private.state import state as cluster_state
 from ray.experimental import internal_kv
 
+from serve.haproxy_program import leave_unguarded
 from serve.running import controller_id
 
 _KEY = b"aiqueue http ends"
@@ -23,12 +27,14 @@ _LOOK_S = 0.2
 class _Mark(NamedTuple):
     until: float  #: when the stop will have ended, in seconds since the epoch
     controller: str  #: of the Serve that ends
+    job: str  #: Ray's name for the program that ends it
 
 
 @contextmanager
 def ending(drain_s: float) -> Iterator[None]:
     """Tell others, while the block lasts, that the front of this Ray is being ended; it has ended then."""
-    mark = f"{time.time() + drain_s + _LIMIT_S} {controller_id()}"
+    job = ray.get_runtime_context().get_job_id()
+    mark = f"{time.time() + drain_s + _LIMIT_S} {controller_id()} {job}"
     internal_kv._internal_kv_put(_KEY, mark.encode(), overwrite=True)
     try:
         yield
@@ -38,10 +44,14 @@ def ending(drain_s: float) -> Iterator[None]:
     _forget()
 
 
-def end_what_was_left(sleep: Callable[[float], None] = time.sleep) -> None:
-    """Wait until no process is ending the front; finish an end that was cut off. Raises RayError."""
+def end_what_was_left(private_dir: Path, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until no process is ending the front; finish an end that was cut off. Raises RayError.
+
+    ``private_dir`` is the folder of HAProxy's files.
+    """
     while (mark := _mark()) is not None and mark.controller == controller_id():
-        if mark.until < time.time():
+        if mark.until < time.time() or _has_ended(mark.job):
+            leave_unguarded(private_dir)
             ray_serve.shutdown()  # type: ignore[no-untyped-call]
             break
         sleep(_LOOK_S)
@@ -52,10 +62,14 @@ def end_what_was_left(sleep: Callable[[float], None] = time.sleep) -> None:
 def _mark() -> _Mark | None:
     found = internal_kv._internal_kv_get(_KEY)
     try:
-        until, controller = found.decode().split(" ")
-        return _Mark(float(until), controller)
+        until, controller, job = found.decode().split(" ")
+        return _Mark(float(until), controller, job)
     except (AttributeError, ValueError):  # there is none, or none that can be read
         return None
+
+
+def _has_ended(job: str) -> bool:
+    return any(each["JobID"] == job and each["IsDead"] for each in cluster_state.job_table())  # type: ignore[no-untyped-call]
 
 
 def _forget() -> None:

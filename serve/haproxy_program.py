@@ -19,7 +19,7 @@ from pathlib import Path
 
 from serve import haproxy_config
 
-STOPPING = "stopping"  #: a file in the system's folder: HAProxy is about to be ended on purpose
+_STOPPING = "stopping"  # a file in the system's folder: HAProxy is about to be ended on purpose
 PROGRAM = "haproxy"  #: of the system's folder
 _SECRET = "secret"
 _ENTERED = "AIQUEUE_HAPROXY"  # a variable that this program's children inherit
@@ -45,6 +45,12 @@ def install(folder: Path, secret: str, haproxy: str) -> Path:
 def read_secret(folder: Path) -> str:
     """Return the secret of the system whose private folder this is."""
     return (folder / _SECRET).read_text()
+
+
+def leave_unguarded(folder: Path) -> None:
+    """Let HAProxy, whose end is meant, be ended: nothing on this node starts it again."""
+    if folder.exists():
+        (folder / _STOPPING).touch()
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
@@ -139,7 +145,7 @@ class Guard:
         return (knows or not ready) and bool(pids) and pids[0] != str(self._proxy_pid)
 
     def _is_stopping(self) -> bool:
-        return not self._here.exists() or (self._folder / STOPPING).exists()
+        return not self._here.exists() or (self._folder / _STOPPING).exists()
 
     def _stop_softly(self) -> None:
         self._signal(signal.SIGUSR1)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from aiqueue.client import given, paging
+from aiqueue.client.calls import PATIENCE_S
 from aiqueue.client.coalescer import SubmitCoalescer
 from aiqueue.client.dead_letters import DeadLetterClient
 from aiqueue.client.event_feed import EventFeed
@@ -49,12 +50,12 @@ class AsyncAIQueueAdapter:
     """Submits jobs to a running system, waits for them and listens to it. Use it inside one event loop.
 
     Usable as an async context manager. ``aiqueue.connect_async()`` makes one that is started.
+    ``patience_s``: how long a submit waits for a queue that restarts.
     """
 
-    def __init__(self, transport: QueueTransport) -> None:
-        self._transport = transport
-        self._client_id = new_id("client")
-        self._listeners = Listeners(self._listen)
+    def __init__(self, transport: QueueTransport, *, patience_s: float = PATIENCE_S) -> None:
+        self._transport, self._patience_s = transport, patience_s
+        self._client_id, self._listeners = new_id("client"), Listeners(self._listen)
         self._coalescer: SubmitCoalescer | None = None
         self._feed: EventFeed | None = None
         self._checker: PayloadChecker | None = None
@@ -66,7 +67,7 @@ class AsyncAIQueueAdapter:
         self._checker = PayloadChecker(welcome)
         self._default_retries = welcome.max_retries
         self._feed = EventFeed(self._transport, self._client_id, after=welcome.last_event)
-        self._coalescer = SubmitCoalescer(self._transport, self._feed.resolve)
+        self._coalescer = SubmitCoalescer(self._transport, self._feed.resolve, give_up_s=self._patience_s)
         self._listen()
 
     async def stop(self) -> None:

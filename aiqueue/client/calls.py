@@ -34,7 +34,8 @@ from aiqueue.submit_format import encode_groups
 from aiqueue.views import Stats, decode_stats
 
 CALL_S = 10.0  #: a call that does not wait for anything has long been answered by then
-_ASK_S, _FIRST_WAIT_S = 60.0, 0.1  # a restart that loads a million jobs takes ten seconds
+PATIENCE_S = 60.0  #: with a queue that restarts; to load a million jobs takes ten seconds
+_FIRST_WAIT_S = 0.1
 _BATCH_S = 60.0  # to seal, or to retry, a hundred thousand jobs takes seconds
 _POLL_MARGIN_S = 15.0  # beyond a long poll's own limit: a queue that hangs must not hang its callers
 
@@ -50,8 +51,8 @@ def understood(answer: bytes) -> Welcome:
 class QueueCalls(ABC):
     """All calls to a queue; a subclass carries them."""
 
-    def __init__(self, *, poll_limit_s: float = 60.0) -> None:
-        self._poll_limit_s = poll_limit_s
+    def __init__(self, *, poll_limit_s: float = 60.0, patience_s: float = PATIENCE_S) -> None:
+        self._poll_limit_s, self._patience_s = poll_limit_s, patience_s
         self._met = False  # the queue: since then all calls were answered, so it is no other one
 
     @abstractmethod
@@ -61,7 +62,7 @@ class QueueCalls(ABC):
     async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         """As ``_carry``, with a queue that has been met. Raises IncompatibleVersion."""
         if not self._met:
-            await self.hello(limit_s=min(limit_s, CALL_S))
+            await self.hello(limit_s=min(limit_s, CALL_S, self._patience_s))
         try:
             return await self._carry(method, *args, limit_s=limit_s)
         except QueueUnavailable:
@@ -184,7 +185,7 @@ class QueueCalls(ABC):
     async def _ask(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         """As ``_call``, for what may be asked twice: goes on asking while the queue restarts."""
         loop = asyncio.get_running_loop()
-        give_up_at, wait = loop.time() + _ASK_S, _FIRST_WAIT_S
+        give_up_at, wait = loop.time() + self._patience_s, _FIRST_WAIT_S
         while True:
             try:
                 return await self._call(method, *args, limit_s=limit_s)

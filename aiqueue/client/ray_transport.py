@@ -8,17 +8,20 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
-from aiqueue.client.calls import CALL_S, QueueCalls
+from aiqueue.client.calls import CALL_S, PATIENCE_S, QueueCalls
 from aiqueue.errors import AIQueueError, IncompatibleVersion, QueueNotRunning, QueueSilent, QueueUnavailable
 
 QUEUE_ACTOR_NAME = "aiqueue-queue-0"  #: the number is the shard
 
 
 class RayTransport(QueueCalls):
-    """The queue actor of ``namespace``. Needs an initialised Ray; finds the actor anew if it was replaced."""
+    """The queue actor of ``namespace``. Needs an initialised Ray; finds the actor anew if it was replaced.
 
-    def __init__(self, namespace: str, *, poll_limit_s: float = 60.0) -> None:
-        super().__init__(poll_limit_s=poll_limit_s)
+    ``patience_s``: for how long what is harmless twice is asked while there is no queue, or one that restarts.
+    """
+
+    def __init__(self, namespace: str, *, poll_limit_s: float = 60.0, patience_s: float = PATIENCE_S) -> None:
+        super().__init__(poll_limit_s=poll_limit_s, patience_s=patience_s)
         self._namespace = namespace
         self._actor: Any = None
         self._search: asyncio.Future[Any] | None = None

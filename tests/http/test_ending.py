@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RayActorError
 
 from serve import ending
+
+FOLDER = Path("/nowhere")
 
 
 class Front:
@@ -17,6 +21,10 @@ class Front:
         self.kept: dict[bytes, bytes] = {}
         self.controller = "one"
         self.shutdowns = 0
+        self.ended_jobs: set[str] = set()
+
+    def jobs(self) -> list[dict[str, object]]:
+        return [{"JobID": job, "IsDead": job in self.ended_jobs} for job in ("mine", "another")]
 
     def shutdown(self) -> None:
         self.shutdowns += 1
@@ -28,6 +36,8 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Front:
     found = Front()
     monkeypatch.setattr(ending, "controller_id", lambda: found.controller)
     monkeypatch.setattr("ray.serve.shutdown", found.shutdown)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "mine"))
+    monkeypatch.setattr("serve.ending.cluster_state.job_table", found.jobs)
     store = "serve.ending.internal_kv._internal_kv_"
     monkeypatch.setattr(f"{store}put", lambda key, value, overwrite: found.kept.__setitem__(key, value))
     monkeypatch.setattr(f"{store}get", found.kept.get)
@@ -36,7 +46,7 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Front:
 
 
 def test_where_nothing_was_being_ended_nothing_is(front: Front) -> None:
-    ending.end_what_was_left()
+    ending.end_what_was_left(FOLDER)
     assert front.shutdowns == 0
 
 
@@ -52,8 +62,24 @@ def test_a_front_whose_end_was_cut_off_is_ended_when_its_time_is_over(
         later = time.time() + 4_000.0
         monkeypatch.setattr("serve.ending.time.time", lambda: later)
 
-    ending.end_what_was_left(sleep)
+    ending.end_what_was_left(FOLDER, sleep)
     assert (front.shutdowns, len(waits), front.kept) == (1, 1, {})
+
+
+def test_a_front_is_ended_at_once_if_the_program_that_was_ending_it_is_dead(front: Front, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), ending.ending(3_600.0):
+        raise KeyboardInterrupt
+    front.ended_jobs = {"another"}
+    with pytest.raises(TimeoutError):
+        ending.end_what_was_left(tmp_path, _not_again)
+    front.ended_jobs = {"mine"}
+    ending.end_what_was_left(tmp_path, _not_again)
+    assert (front.shutdowns, front.kept) == (1, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["stopping"], "nothing on this node starts HAProxy again"
+
+
+def _not_again(_: float) -> None:
+    raise TimeoutError
 
 
 def test_a_front_that_is_just_being_ended_is_waited_for(front: Front) -> None:
@@ -62,7 +88,7 @@ def test_a_front_that_is_just_being_ended_is_waited_for(front: Front) -> None:
         def sleep(_: float) -> None:
             front.controller = ""
 
-        ending.end_what_was_left(sleep)
+        ending.end_what_was_left(FOLDER, sleep)
     assert (front.shutdowns, front.kept) == (0, {})
 
 
@@ -70,7 +96,7 @@ def test_a_front_that_another_one_has_followed_is_no_reason_to_end_that(front: F
     with pytest.raises(KeyboardInterrupt), ending.ending(-3_600.0):
         raise KeyboardInterrupt
     front.controller = "two"
-    ending.end_what_was_left()
+    ending.end_what_was_left(FOLDER)
     assert (front.shutdowns, front.kept) == (0, {})
 
 
@@ -83,5 +109,5 @@ def test_an_end_that_failed_is_not_waited_for(front: Front) -> None:
 @pytest.mark.parametrize("kept", [b"", b"soon", b"\xff", b"x one"])
 def test_a_mark_that_can_not_be_read_is_none(front: Front, kept: bytes) -> None:
     front.kept[b"aiqueue http ends"] = kept
-    ending.end_what_was_left()
+    ending.end_what_was_left(FOLDER)
     assert front.shutdowns == 0

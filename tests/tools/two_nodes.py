@@ -81,6 +81,10 @@ class TwoNodes:
         """Run one of Serve's commands, from a folder and in an environment that have nothing to do with ours."""
         return self._command(str(Path(sys.executable).with_name("serve")), *words)
 
+    def ray(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one of Ray's commands, as one of Serve's."""
+        return self._command(ray_command(), *words)
+
     def aiqueue(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run one of our commands."""
         return self._command(sys.executable, "-m", "aiqueue", *words, PYTHONPATH=str(_ROOT))

@@ -19,6 +19,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from aiqueue.client.calls import CALL_S
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.errors import AIQueueError, JobNotFound, QueueNotRunning, QueueSilent, QueueUnavailable
 from aiqueue.own_version import own_version
@@ -164,3 +165,32 @@ async def test_a_ray_that_is_slow_to_find_the_queue_holds_up_nobody_else_and_is_
         found.set()
     assert await ask(transport) == 1.5
     assert names.asked == 1
+
+
+async def test_who_has_little_patience_with_a_queue_that_is_away_is_told_so_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = Names(monkeypatch, Actor(ActorUnavailableError("restarting", b"\0" * 16)))
+    transport = RayTransport("ns", patience_s=0.0)
+    transport._met = True
+    with pytest.raises(QueueUnavailable, match="restarting"):
+        await transport.get_states(["a"])  # a call that others ask again for a minute
+    assert names.asked == 1
+
+
+async def test_a_queue_that_was_silent_is_given_no_more_than_the_callers_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transport = RayTransport("ns", patience_s=2.0)
+    limits: list[tuple[str, float]] = []
+
+    async def carry(method: str, *args: object, limit_s: float) -> object:
+        limits.append((method, limit_s))
+        raise QueueSilent("no answer")
+
+    monkeypatch.setattr(transport, "_carry", carry)
+    transport._met = True
+    for _ in range(2):
+        with pytest.raises(QueueSilent):
+            await transport.submit([])
+    assert limits == [("submit", CALL_S), ("hello", 2.0)], "the second submit is not even sent"
