@@ -127,6 +127,10 @@ class PayloadChecker:
     """Validates and encodes payloads for one running system."""
 
     def __init__(self, welcome: Welcome) -> None:
+        self.renew(welcome)
+
+    def renew(self, welcome: Welcome) -> None:
+        """Check from now on by what the queue says now: another one may have taken its place, with other settings."""
         self._providers = {entry.name: entry for entry in welcome.providers}
         self._max_bytes = welcome.max_payload_bytes
         self._max_metadata = welcome.max_metadata_bytes

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from msgspec.structs import replace
-
 from aiqueue.client import given, paging
 from aiqueue.client.calls import PATIENCE_S
 from aiqueue.client.coalescer import SubmitCoalescer
@@ -16,9 +14,10 @@ from aiqueue.client.event_feed import EventFeed
 from aiqueue.client.event_stream import EventStream
 from aiqueue.client.headers import DEFAULT_SCOPE, batch_spec, checked_options, group_of, header_fields, scoped_key
 from aiqueue.client.listeners import Listener, Listeners
+from aiqueue.client.long_lists import accept_in_parts
 from aiqueue.client.schedules import ScheduleClient
 from aiqueue.client.transport import QueueTransport
-from aiqueue.errors import FieldError, JobError, JobNotFound, PartlySubmitted, StartError, ValidationError
+from aiqueue.errors import FieldError, JobError, JobNotFound, StartError, ValidationError
 from aiqueue.ids import ids_from, new_id, new_job_ids
 from aiqueue.models import JobOptions
 from aiqueue.protocol import SubmitGroup, Welcome
@@ -43,8 +42,6 @@ class Session(NamedTuple):
 AnyPayload = Mapping[str, Any] | Payload
 AnyOptions = Mapping[str, Any] | JobOptions | None
 
-_FIRST_PART = 256  # of a longer list: workers begin on it before the rest is sent
-
 
 class AsyncAIQueueAdapter:
     """Submits jobs to a running system, waits for them and listens to it. Use it inside one event loop.
@@ -64,11 +61,16 @@ class AsyncAIQueueAdapter:
     async def start(self) -> None:
         """Find the queue and learn what it can run. Raises QueueUnavailable if there is none."""
         welcome = await self._transport.hello()
-        self._checker = PayloadChecker(welcome)
-        self._default_retries = welcome.max_retries
+        self._checker, self._default_retries = PayloadChecker(welcome), welcome.max_retries
+        self._transport.on_welcome = self._welcomed
         self._feed = EventFeed(self._transport, self._client_id, after=welcome.last_event)
         self._coalescer = SubmitCoalescer(self._transport, self._feed.resolve, give_up_s=self._patience_s)
         self._listen()
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        if self._checker:
+            self._checker.renew(welcome)
+        self._default_retries = welcome.max_retries
 
     async def stop(self) -> None:
         """Send what is still to be sent and let go. Jobs go on without this client."""
@@ -115,21 +117,9 @@ class AsyncAIQueueAdapter:
         if checked.job_id is None and (batch_id or checked.idempotency_key):
             return await self._accept_once(bodies, checked, batch_id=batch_id)
         group = self._prepare(bodies, checked, batch_id)
-        jobs = group.jobs
-        if group.batch and jobs:
-            return [await self._accept(group) or jobs[0].id]
-        parts = paging.parts_of(jobs)
-        first = min(_FIRST_PART, len(parts[0])) if len(parts) > 1 else len(jobs)
-        if first:
-            await self._accept(replace(group, jobs=jobs[:first]))
-        parts = paging.parts_of(jobs[first:])
-        ends = await asyncio.gather(
-            *(self._accept(replace(group, jobs=part)) for part in parts), return_exceptions=True
-        )
-        if refusals := [end for end in ends if isinstance(end, BaseException)]:
-            later = [job for part, end in zip(parts, ends, strict=True) if end not in refusals for job in part]
-            raise PartlySubmitted([job.id for job in jobs[:first] + later], len(jobs)) from refusals[0]
-        return [job.id for job in jobs]
+        if group.batch and group.jobs:
+            return [await self._accept(group) or group.jobs[0].id]
+        return await accept_in_parts(group, self._accept)
 
     async def submit_batch(
         self,

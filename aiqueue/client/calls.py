@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiqueue import batch_protocol, protocol, versions
@@ -53,6 +53,7 @@ class QueueCalls(ABC):
 
     def __init__(self, *, poll_limit_s: float = 60.0, patience_s: float = PATIENCE_S) -> None:
         self._poll_limit_s, self._patience_s = poll_limit_s, patience_s
+        self.on_welcome: Callable[[Welcome], None] = lambda welcome: None
         self._met = False  # the queue: since then all calls were answered, so it is no other one
 
     @abstractmethod
@@ -62,11 +63,18 @@ class QueueCalls(ABC):
     async def _call(self, method: str, *args: object, limit_s: float = CALL_S) -> Any:
         """As ``_carry``, with a queue that has been met. Raises IncompatibleVersion."""
         if not self._met:
-            await self.hello(limit_s=min(limit_s, CALL_S, self._patience_s))
+            await self._meet(min(limit_s, CALL_S, self._patience_s))
         try:
             return await self._carry(method, *args, limit_s=limit_s)
         except QueueUnavailable:
             self._met = False  # what answers next may be of another release
+            raise
+
+    async def _meet(self, limit_s: float) -> None:
+        try:
+            await self.hello(limit_s=limit_s)
+        except QueueUnavailable as error:
+            error.was_sent = False
             raise
 
     async def hello(self, *, limit_s: float = CALL_S) -> Welcome:
@@ -79,6 +87,7 @@ class QueueCalls(ABC):
             answer = await self._carry("hello", limit_s=limit_s)  # in protocol 0 it takes nothing
         welcome = understood(answer)
         self._met = True
+        self.on_welcome(welcome)
         return welcome
 
     async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:

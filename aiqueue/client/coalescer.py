@@ -45,6 +45,7 @@ _WORTH_A_CALL = 250  # jobs that leave beside a call under way; fewer wait for i
 _MAX_JOBS = 1_000  # of one call, unless a single group has more
 _MAX_BYTES = 24 * 2**20  # the same
 _RETRY_S = (0.1, 2.0)  # first and longest wait between tries
+_UNSURE_S = 60.0  # for what may be on disk
 
 _LINGER_S = 0.025  # how long an answer may wait for the result of a job whose submitter waits for it anyway
 
@@ -54,6 +55,7 @@ class _Entry(NamedTuple):
     size: int  #: measured before it joins the line: what can't be measured must not stand at its head
     accepted: asyncio.Future[str | None]
     linger: bool
+    since: float  #: by the loop's clock
 
 
 class SubmitCoalescer:
@@ -75,13 +77,14 @@ class SubmitCoalescer:
     async def submit(self, group: SubmitGroup, *, linger: bool = False) -> str | None:
         """Return when ``group`` is on disk; raise what refused it, or QueueUnavailable after ``give_up_s``.
 
+        One whose call got no answer is sent again for a minute: it may be on disk, and that is worth knowing.
         The answer is None, or the id of the job that was accepted before under the group's idempotency key.
 
         ``linger``: the caller waits for the result anyway, so the answer may come a moment later and bring it.
         """
         size = _measured(group)
         loop = asyncio.get_running_loop()
-        entry = _Entry(group, size, loop.create_future(), linger)
+        entry = _Entry(group, size, loop.create_future(), linger, loop.time())
         self._pending.append(entry)
         if not self._flush_due:
             self._flush_due = True
@@ -147,18 +150,26 @@ class SubmitCoalescer:
 
     async def _submit_until_answered(self, groups: list[SubmitGroup], linger_s: float) -> SubmitReply:
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._give_up_s
+        began, patience_s = loop.time(), self._give_up_s
         wait, longest = _RETRY_S
         while True:
             try:
                 return await self._transport.submit(groups, linger_s=linger_s)
-            except QueueUnavailable:
-                if loop.time() + wait > give_up_at:
+            except QueueUnavailable as error:
+                self._give_up_waiting(error, loop.time() + wait)
+                if error.was_sent:
+                    patience_s = max(patience_s, _UNSURE_S)
+                    for group in groups:
+                        group.maybe_known = True
+                if loop.time() + wait > began + patience_s:
                     raise
-            for group in groups:
-                group.maybe_known = True
             await asyncio.sleep(wait * (0.5 + random.random() / 2))
             wait = min(longest, wait * 2)
+
+    def _give_up_waiting(self, error: QueueUnavailable, until: float) -> None:
+        """Fail those that will have waited for too long by then behind a call without an answer."""
+        while self._pending and self._pending[0].since + self._give_up_s < until:
+            _fail([self._pending.popleft()], error)
 
 
 def _measured(group: SubmitGroup) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from aiqueue.batch_protocol import BatchCall, BatchView, ResultsCall, ResultsReply
@@ -23,6 +23,8 @@ from aiqueue.views import Stats
 
 class QueueTransport(Protocol):
     """All calls raise QueueUnavailable when there was no answer; a mutation may then have happened or not."""
+
+    on_welcome: Callable[[Welcome], None]  #: gets each answer to hello, also to one that the transport says by itself
 
     async def hello(self) -> Welcome:
         """Return what a client must know to begin."""

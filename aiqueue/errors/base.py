@@ -216,6 +216,7 @@ class QueueUnavailable(_Unavailable):
 
     kind = "queue_unavailable"
     http_status = 503
+    was_sent = True  #: False if the queue was missed before the call was made, so that it can't have been carried out
 
 
 class QueueNotRunning(QueueUnavailable):

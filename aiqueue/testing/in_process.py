@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -47,6 +47,7 @@ class InProcessTransport:
 
     def __init__(self, service: QueueService) -> None:
         self._service = service
+        self.on_welcome: Callable[[Welcome], None] = lambda welcome: None
         self._under_way: dict[asyncio.Future[Any], str] = {}  # with the method each calls
         self._lost_calls: Counter[str] = Counter()
         self._lost_answers: Counter[str] = Counter()
@@ -77,7 +78,9 @@ class InProcessTransport:
 
     async def hello(self) -> Welcome:
         """Return what a client must know to begin."""
-        return understood(protocol.encode(await self._call("hello", self._welcome())))
+        welcome = understood(protocol.encode(await self._call("hello", self._welcome())))
+        self.on_welcome(welcome)
+        return welcome
 
     async def submit(self, groups: Sequence[SubmitGroup], *, linger_s: float = 0.0) -> SubmitReply:
         """Accept groups, each whole or not at all."""

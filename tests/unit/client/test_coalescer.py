@@ -130,11 +130,44 @@ async def test_a_call_without_an_answer_is_made_again_with_the_same_ids_and_says
     assert queue.known == [[False, False], [True, True], [True, True]]
 
 
-async def test_a_call_that_is_never_answered_is_given_up(queue: FakeQueue) -> None:
+def not_sent() -> QueueUnavailable:
+    """The queue was missed before the call was made."""
+    error = QueueUnavailable("nobody there")
+    error.was_sent = False
+    return error
+
+
+async def test_what_may_be_on_disk_is_sent_again_whatever_the_patience_and_what_waits_behind_it_is_given_up(
+    queue: FakeQueue,
+) -> None:
     coalescer = SubmitCoalescer(queue, lambda events: None, give_up_s=-1.0)  # type: ignore[arg-type]
-    queue.answers = [QueueUnavailable("lost")]
+    queue.answers = [QueueUnavailable("lost"), not_sent()]
+    queue.gate.clear()
+    (sent,) = submits(coalescer, "a")
+    await until(lambda: bool(queue.calls))
+    (behind,) = submits(coalescer, "b")
+    await turns()
+    queue.gate.set()
+    with pytest.raises(QueueUnavailable, match="lost"):
+        await behind
+    assert await sent is None
+    assert queue.calls == [[["a"]]] * 3
+    assert queue.known == [[False], [True], [True]]
+
+
+async def test_a_call_for_which_nobody_was_there_is_made_again_as_it_was(
+    queue: FakeQueue, coalescer: SubmitCoalescer
+) -> None:
+    queue.answers = [not_sent(), not_sent()]
+    await asyncio.gather(*submits(coalescer, "a"))
+    assert queue.known == [[False]] * 3
+
+
+async def test_a_call_for_which_nobody_is_there_is_given_up(queue: FakeQueue) -> None:
+    coalescer = SubmitCoalescer(queue, lambda events: None, give_up_s=-1.0)  # type: ignore[arg-type]
+    queue.answers = [not_sent()]
     found = await asyncio.gather(*submits(coalescer, "a", "b"), return_exceptions=True)
-    assert [str(error) for error in found] == ["lost", "lost"]
+    assert [str(error) for error in found] == ["nobody there"] * 2
     await coalescer.submit(group("c"))
     assert queue.calls[-1] == [["c"]]
 

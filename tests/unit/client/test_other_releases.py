@@ -16,7 +16,7 @@ from aiqueue.client import event_feed
 from aiqueue.client.adapter import AsyncAIQueueAdapter
 from aiqueue.client.calls import CALL_S, QueueCalls
 from aiqueue.client.ray_transport import RayTransport
-from aiqueue.errors import AIQueueError, IncompatibleVersion, QueueUnavailable, StartError
+from aiqueue.errors import AIQueueError, IncompatibleVersion, PayloadTooLarge, QueueUnavailable, StartError
 from aiqueue.own_version import own_version
 from aiqueue.protocol import ExchangeCall, Welcome
 from aiqueue.service.answering import AnsweredCalls
@@ -130,6 +130,17 @@ async def test_the_queue_that_comes_after_a_restart_is_met_anew(service: QueueSe
     with pytest.raises(IncompatibleVersion):
         await calls.exchange(ExchangeCall("w", "pool", 0, running=[]))
     assert calls.made == ["hello", "exchange", "exchange", "hello"]
+
+
+async def test_what_a_client_may_submit_is_what_the_queue_that_it_met_last_says(service: QueueService) -> None:
+    calls, other = Calls(Answers(service)), ServiceHarness(settings(max_payload_bytes=1_000)).service
+    async with AsyncAIQueueAdapter(calls) as client:
+        await client.submit_job(chat("x" * 2_000))
+        calls.queue, calls.lost = Answers(other), 1
+        await client.get_job_status("a")  # the first call after a restart, whatever it is
+        with pytest.raises(PayloadTooLarge, match="over the limit of 1000"):
+            await client.submit_job(chat("x" * 2_000))
+    await other.close()
 
 
 async def test_who_waits_for_a_job_or_an_event_is_told_when_another_queue_comes(

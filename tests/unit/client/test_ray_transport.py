@@ -190,7 +190,8 @@ async def test_a_queue_that_was_silent_is_given_no_more_than_the_callers_patienc
 
     monkeypatch.setattr(transport, "_carry", carry)
     transport._met = True
-    for _ in range(2):
-        with pytest.raises(QueueSilent):
+    for was_sent in (True, False):
+        with pytest.raises(QueueSilent) as raised:
             await transport.submit([])
-    assert limits == [("submit", CALL_S), ("hello", 2.0)], "the second submit is not even sent"
+        assert raised.value.was_sent is was_sent
+    assert limits == [("submit", CALL_S), ("hello", 2.0)]
