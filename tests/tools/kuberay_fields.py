@@ -31,12 +31,12 @@ def used_fields(value: Any, schema: dict[str, Any]) -> Any:
     if schema.get("x-kubernetes-int-or-string"):
         return "int-or-string"
     if isinstance(value, list):
-        return [_merged([used_fields(each, schema["items"]) for each in value])]
+        return [merged([used_fields(each, schema["items"]) for each in value])]
     if not isinstance(value, dict):
         return schema["type"]
     if "properties" in schema:
         return {name: used_fields(each, schema["properties"][name]) for name, each in value.items()}
-    return {ANY: _merged([used_fields(each, schema["additionalProperties"]) for each in value.values()] or ["string"])}
+    return {ANY: merged([used_fields(each, schema["additionalProperties"]) for each in value.values()] or ["string"])}
 
 
 def unknown_fields(value: Any, known: Any, where: str = "spec") -> list[str]:
@@ -55,13 +55,14 @@ def unknown_fields(value: Any, known: Any, where: str = "spec") -> list[str]:
     ]
 
 
-def _merged(found: list[Any]) -> Any:
+def merged(found: list[Any]) -> Any:
+    """Return the fields of several values together."""
     if isinstance(found[0], list):
-        return [_merged([each for several in found for each in several])]
+        return [merged([each for several in found for each in several])]
     if not isinstance(found[0], dict):
         return found[0]
     names = dict.fromkeys(name for each in found for name in each)
-    return {name: _merged([each[name] for each in found if name in each]) for name in names}
+    return {name: merged([each[name] for each in found if name in each]) for name in names}
 
 
 def _spec_of(definition: Path) -> dict[str, Any]:

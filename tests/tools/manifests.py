@@ -43,7 +43,8 @@ def pods() -> dict[str, dict[str, Any]]:
     """The specification of every kind of pod that docs/deploy starts, by a name to find it by."""
     redis = named("redis.yaml", "aiqueue-redis", "StatefulSet")["spec"]["template"]["spec"]
     backup = named("backup.yaml", "aiqueue-backup", "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    restore = named("restore.yaml", "aiqueue-restore", "Job")["spec"]["template"]["spec"]
     return {
         **{name: group["template"]["spec"] for name, group in groups("raycluster.yaml").items()},
-        **{"redis": redis, "backup": backup},
+        **{"redis": redis, "backup": backup, "restore": restore},
     }

@@ -105,7 +105,7 @@ def test_the_kubernetes_manifests_describe_the_same_kinds_of_nodes(name: str) ->
     assert {each: group.get("minReplicas") for each, group in found.items()} == {
         "head": None,
         "journal": 1,
-        "cpu-worker": 1,
+        "cpu-worker": 2 if name == "rayservice.yaml" else 1,
         "gpu-worker": 0,
     }
     assert found["journal"]["maxReplicas"] == 1, "each of two would have a journal of its own"
@@ -150,6 +150,13 @@ def test_the_token_reaches_the_autoscaler_and_the_operator_too(name: str) -> Non
         assert not any(name.startswith("RAY_AUTH") for name in names), "the operator sets these"
 
 
+@pytest.mark.parametrize("group", ["head", "journal"])
+def test_a_pod_whose_work_can_not_go_elsewhere_drains_nothing_and_is_back_the_sooner(group: str) -> None:
+    (container,) = groups("raycluster.yaml")[group]["template"]["spec"]["containers"]
+    (script,) = container["args"]
+    assert script.endswith(f"export {_DRAIN_TIMEOUT}=0"), "this comes after the container's variables"
+
+
 @pytest.mark.parametrize("group", ["cpu-worker", "gpu-worker"])
 def test_a_pod_that_ends_drains_its_node_first_and_waits_for_that(group: str) -> None:
     pod = groups("raycluster.yaml")[group]["template"]["spec"]
@@ -172,7 +179,12 @@ def test_the_drain_of_a_machine_uses_options_that_ray_has() -> None:
 
 
 def test_the_service_runs_on_the_cluster_of_the_other_manifest() -> None:
-    assert cluster_spec("rayservice.yaml") == cluster_spec("raycluster.yaml")
+    specs = [cluster_spec(name) for name in RAY_MANIFESTS]
+    sizes = [
+        (group.pop("replicas"), group.pop("minReplicas")) for spec in specs for group in [spec["workerGroupSpecs"][1]]
+    ]
+    assert specs[0] == specs[1]
+    assert sizes == [(1, 1), (2, 2)], "one pod for each replica of the front"
 
 
 def test_the_service_serves_what_serve_deploy_would() -> None:
@@ -182,6 +194,7 @@ def test_the_service_serves_what_serve_deploy_would() -> None:
     names = served["applications"][0]["args"].pop("hosts")
     assert "aiqueue-serve-svc" in names  # of the service that KubeRay makes
     deployed["applications"][0]["args"].pop("hosts")
+    assert served["applications"][0]["deployments"][0].pop("max_replicas_per_node") == 1
     assert served == {**deployed, "http_options": {**deployed["http_options"], "host": "0.0.0.0"}}
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.tools.manifests import DEPLOY, RAY_MANIFESTS, cluster_spec, documents, groups, named, pods
+from aiqueue.journal.lock import lock
+from tests.tools.kuberay_fields import unknown_fields
+from tests.tools.kubernetes_fields import FILES
+from tests.tools.manifests import DEPLOY, RAY_MANIFESTS, ROOT, cluster_spec, documents, groups, named, pods
 
 _FILES = sorted(path.name for path in DEPLOY.glob("*.yaml"))
 
@@ -47,6 +50,13 @@ def mentioned(value: Any, key: str) -> Iterator[Any]:
             yield from mentioned(each, key)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_the_manifests_have_only_fields_that_kubernetes_knows(name: str) -> None:
+    known = yaml.safe_load((ROOT / "tests" / "unit" / "kubernetes_fields.yaml").read_text())
+    for resource in documents(name):
+        assert unknown_fields(resource, known[resource["kind"]], resource["kind"]) == []
+
+
 def test_every_claim_and_secret_that_is_used_is_made() -> None:
     everything = [document for name in _FILES for document in documents(name)]
     claims = {document["metadata"]["name"] for document in documents("storage.yaml")}
@@ -56,7 +66,7 @@ def test_every_claim_and_secret_that_is_used_is_made() -> None:
     refs = [*mentioned(everything, "secretRef"), *mentioned(everything, "secretKeyRef")]
     names = {ref["name"] for ref in refs} | set(mentioned(everything, "secretName"))
     assert names | {config["name"] for config in mentioned(everything, "configMap")} == made
-    assert {name for name in _FILES if f"-f docs/deploy/{name}" in steps} == set(_FILES) - {"rayservice.yaml"}
+    assert {name for name in _FILES if f"-f docs/deploy/{name}" not in steps} == {"rayservice.yaml", "restore.yaml"}
 
 
 @pytest.mark.parametrize("name", _FILES)
@@ -81,13 +91,13 @@ def test_only_the_pod_that_runs_the_queue_has_the_journal() -> None:
         for volume in pod["volumes"]
         if volume.get("persistentVolumeClaim") == {"claimName": "aiqueue-journal"}
     }
-    assert where == {"journal", "backup"}
+    assert where == {"journal", "backup", "restore"}
     journal = groups("raycluster.yaml")["journal"]["template"]["spec"]["containers"][0]
     (path,) = [entry["value"] for entry in journal["env"] if entry["name"] == "AIQUEUE_JOURNAL__PATH"]
     assert str(Path(path).parent) in {mount["mountPath"] for mount in journal["volumeMounts"]}
 
 
-@pytest.mark.parametrize("name", ["head", "journal", "cpu-worker", "gpu-worker", "redis", "backup"])
+@pytest.mark.parametrize("name", ["head", "journal", "cpu-worker", "gpu-worker", "redis", "backup", "restore"])
 def test_every_pod_runs_as_a_user_without_privileges_and_says_what_it_needs(name: str) -> None:
     pod = pods()[name]
     own = pod["securityContext"]
@@ -140,37 +150,52 @@ def test_rays_ports_are_closed_to_all_but_the_cluster_and_the_operator() -> None
     assert not matches(client["podSelector"], labels_of("journal"))
 
 
-def test_the_journals_pod_brings_the_system_up_beside_ray() -> None:
+def test_the_journals_pod_brings_the_system_up_beside_ray(tmp_path: Path) -> None:
     (container,) = groups("raycluster.yaml")["journal"]["template"]["spec"]["containers"]
     (script,) = container["args"]
     assert "ray start" not in script, "KubeRay would then start no Ray"
-    # This is how KubeRay puts it before its own; bash only reads it.
-    subprocess.run(["bash", "-n", "-c", f" {script}  && ulimit -n 65536; ray start --block"], check=True)
-    assert script.endswith("export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0"), "what drains keeps the disk for longer"
-    up = re.search(r"until (.*?); do", script)
-    assert up
-    assert shlex.split(up[1]) == ["python", "-m", "aiqueue", "up", "--detach", "--no-http"]
+    commands = {
+        "python": 'echo "$@" >>calls; [ $(wc -l <calls) -ge 3 ]',
+        "sleep": "true",
+        "ray": "until [ -e calls ] && [ $(wc -l <calls) -ge 3 ]; do /bin/sleep 0.01; done",
+    }
+    for name, does in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    # This is how KubeRay puts it before its own.
+    line = f" {script}  && ulimit -n 1024; ray start --block"
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environ, check=True, timeout=60)
+    assert (tmp_path / "calls").read_text().splitlines() == ["-m aiqueue up --detach --no-http"] * 3
     assert "readinessProbe" not in container, "KubeRay's own keeps a service from a pod that runs nothing of Serve"
 
 
-@pytest.fixture
-def backup(tmp_path: Path) -> tuple[Path, Any]:
-    """The folder of backups, and the backup as the container would run it beside a journal."""
-    (container,) = pods()["backup"]["containers"]
-    program, *arguments = container["command"]
-    assert program == "python"
-    folder = tmp_path / "backups"
-    folder.mkdir()
-    environ = {**os.environ, "JOURNAL": str(tmp_path / "journal.db"), "BACKUPS": str(folder)}
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
-    def run() -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of backups."""
+    made = tmp_path / "backups"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def run(tmp_path: Path, folder: Path) -> Run:
+    """What runs the command of a pod's container beside a journal and the folder of backups."""
+
+    def command(pod: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        (container,) = pods()[pod]["containers"]
+        program, *arguments = container["command"]
+        assert program == "python"
+        environ = {**os.environ, "JOURNAL": str(tmp_path / "journal.db"), "BACKUPS": str(folder), **variables}
         return subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, text=True, check=False)
 
-    return folder, run
+    return command
 
 
-def test_a_backup_beside_a_queue_that_writes_has_every_commit(backup: tuple[Path, Any], tmp_path: Path) -> None:
-    folder, run = backup
+def test_a_backup_beside_a_queue_that_writes_has_every_commit(run: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "unfinished").write_text("of a pod that was ended")
     for day in range(1, 30):
         (folder / f"journal-202601{day:02}T000000Z.db").touch()
@@ -180,7 +205,7 @@ def test_a_backup_beside_a_queue_that_writes_has_every_commit(backup: tuple[Path
         queue.execute("INSERT INTO jobs VALUES ('committed')")
         queue.commit()
         queue.execute("INSERT INTO jobs VALUES ('not yet')")
-        done = run()
+        done = run("backup")
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "journal.db-wal").stat().st_size, "the queue's own files are as they were"
     copies = sorted(path.name for path in folder.iterdir())
@@ -192,19 +217,51 @@ def test_a_backup_beside_a_queue_that_writes_has_every_commit(backup: tuple[Path
         assert copy.execute("SELECT id FROM jobs").fetchall() == [("committed",)]
 
 
-def test_a_backup_of_a_journal_that_is_not_there_fails_and_makes_none(backup: tuple[Path, Any], tmp_path: Path) -> None:
-    folder, run = backup
-    assert run().returncode != 0
+def test_a_backup_of_a_journal_that_is_not_there_fails_and_makes_none(run: Run, folder: Path, tmp_path: Path) -> None:
+    assert run("backup").returncode != 0
     assert not list(folder.iterdir())
     assert not (tmp_path / "journal.db").exists()
 
 
-def test_the_backup_runs_where_the_journals_disk_is() -> None:
-    affinity = pods()["backup"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+def test_a_restore_puts_the_newest_backup_in_the_journals_place_and_keeps_what_was_there(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "journal-20260101T000000Z.db").write_text("older")
+    (folder / "journal-20260102T000000Z.db").write_text("newest")
+    for end in ("", "-wal", "-shm", ".head"):
+        (tmp_path / f"journal.db{end}").write_text(f"broken{end}")
+    done = run("restore")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "journal.db").read_text() == "newest"
+    assert (tmp_path / "journal.db.head").read_text() == "broken.head", "the start is to say what the backup lacks"
+    (kept,) = tmp_path.glob("replaced-*")
+    assert {path.name: path.read_text() for path in kept.iterdir()} == {
+        "journal.db": "broken",
+        "journal.db-wal": "broken-wal",
+        "journal.db-shm": "broken-shm",
+    }
+    assert not list(tmp_path.glob("journal.db-*"))
+
+
+def test_a_restore_beside_a_queue_or_of_no_backup_changes_nothing(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "journal.db").write_text("good")
+    assert "there is no backup ''; there are: none" in run("restore").stderr
+    (folder / "journal-20260101T000000Z.db").write_text("a backup")
+    assert "there are: journal-20260101T000000Z.db" in run("restore", BACKUP="journal-2025.db").stderr
+    with lock(tmp_path / "journal.db"):
+        done = run("restore")
+    assert (done.returncode, "is in use by another queue" in done.stderr) == (1, True), done.stderr
+    assert (tmp_path / "journal.db").read_text() == "good"
+    assert {path.name for path in tmp_path.iterdir()} == {"journal.db", "journal.db.lock", "backups"}
+
+
+@pytest.mark.parametrize("pod", ["backup", "restore"])
+def test_backup_and_restore_run_where_the_journals_disk_is(pod: str) -> None:
+    affinity = pods()[pod]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (term,) = affinity
     assert term["topologyKey"] == "kubernetes.io/hostname"
     assert [g for g in groups("raycluster.yaml") if matches(term["labelSelector"], labels_of(g))] == ["journal"]
     image = groups("raycluster.yaml")["journal"]["template"]["spec"]["containers"][0]["image"]
-    assert pods()["backup"]["containers"][0]["image"] == image
-    users = {pods()[name]["securityContext"]["runAsUser"] for name in ("journal", "backup")}
+    assert pods()[pod]["containers"][0]["image"] == image
+    users = {pods()[name]["securityContext"]["runAsUser"] for name in ("journal", pod)}
     assert len(users) == 1, "the journal is readable by its owner alone"
