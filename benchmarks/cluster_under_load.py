@@ -13,7 +13,7 @@ from typing import TypeVar
 from tests.tools.hosts import Host, hosts
 from tests.tools.hosts.host import Process
 from tests.tools.hosts.provider import Call, CountingProvider, counting_provider
-from tests.tools.hosts.ray_cluster import Client, Node, RayCluster
+from tests.tools.hosts.ray_cluster import Client, Node, RayCluster, in_redis
 
 HEAD, QUEUE, ONE, OTHER, SPARE = range(5)  #: the hosts: the spare one has a GPU in name, or Redis
 WORKERS, SLOTS = 3, 4
@@ -109,8 +109,8 @@ def scene(
 ) -> Iterator[Scene]:
     """Yield a cluster that has accepted all jobs and completed some. `up` and the client run on host ``at``."""
     with hosts(5) as (made, network), counting_provider(network.address, latency_s=latency_s) as counting:
-        address = _redis_on(made[SPARE]) if redis else ""
-        cluster = RayCluster(made[HEAD], _PATIENT if redis else {}, redis=address)
+        state = in_redis(_redis_on(made[SPARE])) if redis else None
+        cluster = RayCluster(made[HEAD], _PATIENT if redis else {}, state=state)
         nodes = {QUEUE: Node(made[QUEUE], resources={"aiqueue_journal": 1})}
         nodes |= {number: Node(made[number], cpus=2) for number in (ONE, OTHER)}
         settings = counting.settings("outside", workers=WORKERS, slots=SLOTS, num_cpus=1)

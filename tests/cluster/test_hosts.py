@@ -15,7 +15,7 @@ import pytest
 from tests.tools.autoscaled_ray import processes_of
 from tests.tools.hosts import Host, hosts, why_no_hosts
 from tests.tools.hosts.provider import CountingProvider, counting_provider
-from tests.tools.hosts.ray_cluster import Node, RayCluster
+from tests.tools.hosts.ray_cluster import Node, RayCluster, on_disk
 from tests.tools.pool_events import eventually
 
 _WHY_NOT = why_no_hosts()
@@ -24,6 +24,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_N
 _SLOTS, _LIMIT_S = 4, 120.0
 # Ray takes a silent node for dead after five checks that failed. By default each may take 13 s.
 _SOONER = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "4000"}
+_PATIENT = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600"
+}  # as cluster.yaml sets it: nodes wait for a head that is away
 _ASK = "import sys, urllib.request as web; print(web.urlopen(sys.argv[1], timeout=1).read().decode())"
 _MAKE = """
 import signal
@@ -107,12 +110,13 @@ def machines() -> Iterator[tuple[list[Host], CountingProvider]]:
 
 @pytest.fixture(scope="module")
 def cluster(machines: tuple[list[Host], CountingProvider]) -> RayCluster:
-    """A head without work, the queue on a host of its own, and two hosts with three workers."""
-    (head, queue, *others), provider = machines
-    made = RayCluster(head, _SOONER)
+    """A head without work, the queue on a host of its own, and two hosts with three workers; one has a GPU in name."""
+    (head, queue, one, other), provider = machines
+    made = RayCluster(head, {**_SOONER, **_PATIENT}, state=on_disk(head))
     made.start_head()
-    made.join(_queue_node(queue), *map(_worker_node, others))
-    made.up(head, provider.settings("outside", workers=3, slots=_SLOTS, num_cpus=1))
+    made.join(_queue_node(queue), _worker_node(one), _gpu_node(other))
+    outside = provider.settings("outside", workers=3, slots=_SLOTS, num_cpus=1)
+    made.up(head, outside + provider.settings("gpu", workers=1, slots=_SLOTS, num_cpus=0, num_gpus=1))
     return made
 
 
@@ -124,6 +128,10 @@ def _worker_node(host: Host) -> Node:
     return Node(host, cpus=2)
 
 
+def _gpu_node(host: Host) -> Node:
+    return Node(host, cpus=2, gpus=1)
+
+
 @pytest.mark.timeout(900)
 def test_a_node_of_workers_that_loses_its_power_loses_no_job_and_only_its_own_calls_are_repeated(
     cluster: RayCluster, machines: tuple[list[Host], CountingProvider]
@@ -131,19 +139,18 @@ def test_a_node_of_workers_that_loses_its_power_loses_no_job_and_only_its_own_ca
     (head, _, one, other), provider = machines
     client = cluster.client(head, "outside", 100)
     eventually(lambda: all(provider.in_flight(host.address) for host in (one, other)), "both run jobs", _LIMIT_S)
-    victim = max((one, other), key=lambda host: len(provider.in_flight(host.address)))
 
-    victim.power_off()
-    running = provider.in_flight(victim.address)
+    one.power_off()
+    running = provider.in_flight(one.address)
     ended = client.finish(_LIMIT_S)
 
     assert ended == {"completed": 100}
     repeated = _repeated(provider, client.accepted())
-    print(f"{len(running)} calls were in flight on {victim.name}, {len(repeated)} jobs were called again")
+    print(f"{len(running)} calls were in flight on {one.name}, {len(repeated)} jobs were called again")
     assert len(repeated) <= 2 * _SLOTS
-    assert _called_first_by(provider, repeated) <= {victim.address}
-    victim.power_on()
-    cluster.join(_worker_node(victim))
+    assert _called_first_by(provider, repeated) <= {one.address}
+    one.power_on()
+    cluster.join(_worker_node(one))
 
 
 @pytest.mark.timeout(900)
@@ -161,6 +168,45 @@ def test_the_queues_node_loses_its_power_and_comes_back_with_its_disk_and_no_job
 
     assert ended == {"completed": 100}
     assert not _repeated(provider, client.accepted()), "the workers lived on, and knew how their calls had ended"
+
+
+@pytest.mark.timeout(900)
+def test_the_only_node_with_a_gpu_loses_its_power_and_its_pools_jobs_wait_for_it(
+    cluster: RayCluster, machines: tuple[list[Host], CountingProvider]
+) -> None:
+    (head, _, _, gpu), provider = machines
+    client = cluster.client(head, "gpu", 40)
+    eventually(lambda: client.states().get("completed", 0) > _SLOTS, "jobs complete", _LIMIT_S)
+
+    gpu.power_off()
+    gpu.power_on()
+    cluster.join(_gpu_node(gpu))
+    ended = client.finish(_LIMIT_S)
+
+    assert ended == {"completed": 40}
+    jobs = client.accepted()
+    assert len(_repeated(provider, jobs)) <= _SLOTS, "those that ran there"
+    assert {call.caller for call in provider.calls() if call.job in jobs} == {gpu.address}
+
+
+@pytest.mark.timeout(900)
+def test_the_head_loses_its_power_and_comes_back_with_its_disk_and_nothing_has_stopped(
+    cluster: RayCluster, machines: tuple[list[Host], CountingProvider]
+) -> None:
+    (head, queue, *_), provider = machines
+    client = cluster.client(queue, "outside", 200)
+    eventually(lambda: client.states().get("completed", 0) > 10, "jobs complete", _LIMIT_S)
+
+    head.power_off()
+    before = len(provider.calls())
+    eventually(lambda: len(provider.calls()) > before + 4 * _SLOTS, "jobs are begun without a head", _LIMIT_S)
+    head.power_on()
+    cluster.start_head()
+    ended = client.finish(_LIMIT_S)
+
+    assert ended == {"completed": 200}
+    assert not _repeated(provider, client.accepted())
+    assert cluster.client(queue, "gpu", 5).finish(_LIMIT_S) == {"completed": 5}, "Ray knows its actors again"
 
 
 def _repeated(provider: CountingProvider, jobs: list[str]) -> set[str]:

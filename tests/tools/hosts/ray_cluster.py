@@ -32,11 +32,16 @@ class Node:
 
 
 class RayCluster:
-    """The head is the first host's; the others join. ``environment`` is that of Ray and of drivers on all hosts."""
+    """The head is the first host's; the others join. ``environment`` is that of Ray and of drivers on all hosts.
 
-    def __init__(self, head: Host, environment: Mapping[str, str] | None = None, *, redis: str = "") -> None:
+    ``state`` are the head's own variables: where Ray keeps its state. By default it ends with the head.
+    """
+
+    def __init__(
+        self, head: Host, environment: Mapping[str, str] | None = None, *, state: Mapping[str, str] | None = None
+    ) -> None:
         self.head, self.address = head, f"{head.address}:{_PORT}"
-        self._redis = {"RAY_REDIS_ADDRESS": redis} if redis else {}
+        self._state = state or {}
         self._environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -47,7 +52,7 @@ class RayCluster:
     def start_head(self) -> Process:
         """Start the head, on which nothing else runs; return it when it is up."""
         options = ("--head", f"--port={_PORT}", "--include-dashboard=false")
-        return self._start(Node(self.head), options, self._redis)
+        return self._start(Node(self.head), options, self._state)
 
     def join(self, *nodes: Node) -> list[Process]:
         """Let nodes join; return them when they have. Each ends when its raylet does, as under a supervisor."""
@@ -89,6 +94,16 @@ class RayCluster:
                     raise
             else:
                 return started
+
+
+def in_redis(address: str) -> dict[str, str]:
+    """Return the variables that keep Ray's state in a Redis."""
+    return {"RAY_REDIS_ADDRESS": address}
+
+
+def on_disk(head: Host) -> dict[str, str]:
+    """Return the variables that keep Ray's state on the head's disk, as `cluster.yaml` does."""
+    return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(head.place / "ray-state")}
 
 
 class Client:
