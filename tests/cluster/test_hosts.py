@@ -209,6 +209,31 @@ def test_the_head_loses_its_power_and_comes_back_with_its_disk_and_nothing_has_s
     assert cluster.client(queue, "gpu", 5).finish(_LIMIT_S) == {"completed": 5}, "Ray knows its actors again"
 
 
+@pytest.mark.timeout(900)
+def test_a_queues_node_with_an_empty_disk_begins_no_journal_unless_one_is_meant_and_the_survivors_join_it(
+    cluster: RayCluster, machines: tuple[list[Host], CountingProvider]
+) -> None:
+    (head, queue, *_), _ = machines
+    client = cluster.client(head, "outside", 50)
+    eventually(lambda: len(client.accepted()) == 50, "the jobs are accepted", _LIMIT_S)
+
+    queue.replace()
+    queue.power_on()
+    cluster.join(_queue_node(queue))
+    file = f"--config={head.place}/aiqueue.toml"
+    refused = cluster.run_on(head, "-m", "aiqueue", "up", "--detach", "--no-http", file)
+    assert refused.wait(2 * _LIMIT_S) != 0
+    assert "begins no new one" in refused.said(), refused.said()
+    assert client.states().get("unknown", 0) == 0, "they are not there, but nobody said that they never were"
+
+    assert cluster.run_on(head, "-m", "aiqueue", "down").wait(2 * _LIMIT_S) == 0
+    meant = cluster.run_on(head, "-m", "aiqueue", "up", "--detach", "--no-http", "--new-journal", file)
+    assert meant.wait(2 * _LIMIT_S) == 0, meant.said()
+    assert cluster.client(queue, "outside", 20).finish(_LIMIT_S) == {"completed": 20}
+    eventually(lambda: client.states() == {"unknown": 50}, "a client of the old system asks the new one", _LIMIT_S)
+    client.stop()
+
+
 def _repeated(provider: CountingProvider, jobs: list[str]) -> set[str]:
     counts = provider.counts()
     return {job for job in jobs if counts[job] > 1}
