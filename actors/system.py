@@ -192,7 +192,7 @@ def stop_later(namespace: str, limit_s: float, grace_s: float) -> None:
     """Let the system end by itself after a time, should the process that is about to stop it be killed meanwhile."""
     manager = cluster.find(POOL_MANAGER_NAME, namespace)
     if manager is not None:
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(RayError, AttributeError):  # one of an earlier release has no such call
             ray.get(manager.stop_within.remote(limit_s, grace_s), timeout=_ASK_S)
 
 

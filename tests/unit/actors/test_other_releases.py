@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,13 @@ def test_up_that_the_queue_refuses_says_so_without_rays_traceback(monkeypatch: p
     with pytest.raises(IncompatibleVersion) as raised:
         system._say_hello(Queue(monkeypatch, refuse), 60.0)
     assert str(raised.value) == "install aiqueue 9.0.0 here"
+
+
+def test_a_stop_goes_on_beside_a_manager_of_a_release_that_can_not_stop_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "find", lambda name, namespace: SimpleNamespace(stop="of protocol 0"))
+    system.stop_later("namespace", 60.0, 5.0)
 
 
 def test_settings_that_a_newer_release_sent_are_refused_with_the_fields_that_are_unknown() -> None:
