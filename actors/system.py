@@ -183,9 +183,10 @@ def _end_workers(namespace: str) -> None:
             cluster.end_actor(worker)
 
 
-def has_queue(namespace: str) -> bool:
-    """Tell whether a system runs in ``namespace``."""
-    return cluster.find(QUEUE_ACTOR_NAME, namespace) is not None
+def queue_of(namespace: str) -> Any:
+    """Return Ray's id of the queue in ``namespace``, None if there is none; another process's has another Ray job."""
+    queue = cluster.find(QUEUE_ACTOR_NAME, namespace)
+    return None if queue is None else queue._actor_id
 
 
 def stop_later(namespace: str, limit_s: float, grace_s: float) -> None:

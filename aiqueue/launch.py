@@ -115,7 +115,7 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
     ends with the system. Settings without providers get those of `aiqueue.presets`. Raises StartError.
     """
     # The actors and Serve load only where a system is started.
-    from actors.system import has_queue, start_actors, stop_actors
+    from actors.system import queue_of, start_actors
 
     settings = complete(settings or Settings(), os.environ)
     if not settings.providers:
@@ -133,17 +133,19 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
     except BaseException:
         ports.release()
         raise
-    found = has_queue(settings.namespace)
+    before = queue_of(settings.namespace)
     try:
         start_actors(settings)
         url = _start_http(settings, ports) if http else None
+        if http:
+            start_actors(settings)  # a stop whose end of the front was waited for has ended the actors after it
         adapter = _connected(settings.namespace)
     except BaseException:
         ports.release()
         if owns_ray:
             ray.shutdown()
-        elif not found:  # what ran before this call goes on
-            stop_actors(settings.namespace, grace_s=0.0)
+        else:
+            _undo(settings.namespace, before, http=http)
         raise
     differing = _differing(settings)
     return System(settings, adapter, url, owns_ray=owns_ray, ports=ports, differing=differing)
@@ -230,6 +232,22 @@ def _start_http(settings: Settings, ports: HeldPorts) -> str:
         shutil.rmtree(folder, ignore_errors=True)
     make_adapter = partial(adapter_over_ray, namespace)
     return run(settings.http, make_adapter, private_dir=folder, ports=ports, namespace=namespace)
+
+
+def _undo(namespace: str, before: Any, *, http: bool) -> None:
+    """End what a start that failed has begun. A system that ran ``before``, or that another process began, goes on."""
+    from actors.system import queue_of, stop_actors
+
+    queue = queue_of(namespace)
+    if queue is not None and (queue == before or queue.job_id.hex() != ray.get_runtime_context().get_job_id()):
+        return
+    try:
+        if http:
+            _stop_http(namespace, 0.0)
+    except Exception as error:  # not in place of what the start has raised
+        _log.warning("the HTTP front could not be ended: %s", error)
+    finally:
+        stop_actors(namespace, grace_s=0.0)
 
 
 def _stop_http(namespace: str, drain_s: float) -> None:

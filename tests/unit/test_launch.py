@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray import ActorID
 from ray._private.utils import check_version_info
 
 from aiqueue import launch
@@ -113,3 +117,103 @@ def test_a_cluster_of_another_python_is_an_error_that_names_both(
     with pytest.raises(StartError, match=r"the cluster runs Ray 2\.60\.0 on Python 3\.99\.1, and this process Ray"):
         call()
     assert ended, "Ray looks at the versions when it has joined"
+
+
+# --- a start on a Ray that others use ---
+
+
+MINE, ANOTHERS = "01000000", "02000000"  # Ray's jobs
+
+
+class Cluster:
+    """A Ray that this process, whose job is ``MINE``, has joined. What is asked of it stands in ``asked``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.raised: dict[str, BaseException] = {}
+        self.queue: tuple[str, str] | None = None  #: its name, and the job that made it
+        self.beside: str | None = None  #: the job that makes the queue while this process is about to
+        monkeypatch.setattr(launch, "_join_ray", lambda *_, **__: False)
+        monkeypatch.setattr(launch, "_begins_ray", lambda _: False)
+        monkeypatch.setattr(launch, "_differing", lambda _: [])
+        monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: MINE))
+        monkeypatch.setattr("actors.cluster.find", self.find)
+        monkeypatch.setattr("actors.system.start_actors", self.start_actors)
+        monkeypatch.setattr("actors.system.stop_actors", partial(self.ask, "stop actors"))
+        monkeypatch.setattr(launch, "_start_http", partial(self.ask, "start HTTP"))
+        monkeypatch.setattr(launch, "_stop_http", partial(self.ask, "stop HTTP"))
+        monkeypatch.setattr(launch, "_connected", partial(self.ask, "connect"))
+
+    def ask(self, what: str, *_: object, **__: object) -> str:
+        self.asked.append(what)
+        if what in self.raised:
+            raise self.raised[what]
+        return what
+
+    def start_actors(self, _: Settings) -> None:
+        self.ask("start actors")
+        self.queue = self.queue or ("new", self.beside or MINE)
+
+    def find(self, *_: str) -> Any:
+        if self.queue is None:
+            return None
+        name, job = self.queue
+        return SimpleNamespace(_actor_id=ActorID(name.encode().ljust(12) + bytes.fromhex(job)))
+
+    def fails(self, *, http: bool = True) -> list[str]:
+        """Return what a start that fails has asked for, its own steps left out."""
+        with pytest.raises((StartError, KeyboardInterrupt)):
+            launch.start(Settings(providers={"sim": {"kind": "simulated"}}), http=http)
+        return [asked for asked in self.asked if asked.startswith("stop")]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [("start HTTP", KeyboardInterrupt()), ("connect", StartError("no")), ("start HTTP", StartError("no"))],
+)
+def test_a_start_that_fails_ends_the_front_that_it_has_begun(cluster: Cluster, step: str, error: BaseException) -> None:
+    cluster.raised[step] = error
+    assert cluster.fails() == ["stop HTTP", "stop actors"]
+
+
+def test_a_start_that_fails_ends_its_actors_also_where_its_front_can_not_be_ended(cluster: Cluster) -> None:
+    cluster.raised = {"connect": StartError("no"), "stop HTTP": RuntimeError("nor can it be stopped")}
+    assert cluster.fails() == ["stop HTTP", "stop actors"]
+
+
+def test_a_start_without_http_that_fails_ends_no_front(cluster: Cluster) -> None:
+    cluster.raised["connect"] = StartError("no")
+    assert cluster.fails(http=False) == ["stop actors"]
+
+
+def test_a_start_that_fails_leaves_a_system_that_ran_before(cluster: Cluster) -> None:
+    cluster.queue = ("before", MINE)  # of this very process
+    cluster.raised["connect"] = StartError("no")
+    assert not cluster.fails()
+
+
+def test_a_start_that_fails_leaves_a_system_that_another_start_has_made_meanwhile(cluster: Cluster) -> None:
+    cluster.beside = ANOTHERS
+    cluster.raised["start HTTP"] = StartError("the port is in use")
+    assert not cluster.fails()
+
+
+def test_what_a_stop_ends_while_the_front_starts_is_started_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped_meanwhile(*_: object) -> str:
+        cluster.queue = None
+        return "http://127.0.0.1:1"
+
+    def connected(_: str) -> None:
+        assert cluster.queue is not None, "no queue is running"
+
+    monkeypatch.setattr(launch, "_start_http", stopped_meanwhile)
+    monkeypatch.setattr(launch, "_connected", connected)
+    launch.start(Settings(providers={"sim": {"kind": "simulated"}}))
+    assert cluster.asked == ["start actors", "start actors"]
