@@ -31,7 +31,6 @@ _QUEUE_START_S = 120.0  # a journal of millions of jobs takes a while to load
 _MANAGER_START_S = 60.0  # its process, and a look at the cluster
 _STOP_S = 60.0  # its jobs in flight, its messages and a slow disk
 _RETRY_S = 0.2
-_ASK_S = 5.0
 _CALLED: dict[type, str] = {QueueActor: "queue actor", PoolManager: "pool manager"}
 
 
@@ -189,12 +188,15 @@ def queue_of(namespace: str) -> Any:
     return None if queue is None else queue._actor_id
 
 
-def stop_later(namespace: str, limit_s: float, grace_s: float) -> None:
-    """Let the system end by itself after a time, should the process that is about to stop it be killed meanwhile."""
+def stop_later(namespace: str, limit_s: float, grace_s: float, *, ask_s: float) -> None:
+    """Let the system end by itself after a time, should the process that is about to stop it be killed meanwhile.
+
+    Its manager has ``ask_s`` to say that it has heard; it hears also later.
+    """
     manager = cluster.find(POOL_MANAGER_NAME, namespace)
     if manager is not None:
         with contextlib.suppress(RayError, AttributeError):  # one of an earlier release has no such call
-            ray.get(manager.stop_within.remote(limit_s, grace_s), timeout=_ASK_S)
+            ray.get(manager.stop_within.remote(limit_s, grace_s), timeout=ask_s)
 
 
 def _cause(error: RayActorError) -> str:

@@ -40,6 +40,7 @@ _GRACE_S = 5.0  # for running jobs, when the system stops
 _FRONT_S = 60.0  # for Serve to end, beyond its requests in flight
 _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in the processes of `ray job submit`
 _JOB_DRAIN_S = 1.0  # Ray kills such a process 3 s after it is told to stop (RAY_JOB_STOP_WAIT_TIME_S)
+_ASK_S, _JOB_ASK_S = 5.0, 1.0  # for the pool manager to hear that it may have to stop the system alone
 
 
 class System:
@@ -68,8 +69,8 @@ class System:
         if self._stopped:
             return
         self._stopped = True
-        self.adapter.stop()
-        stop(self.settings.namespace, http=self.url is not None, drain_s=self.settings.http.drain_s)
+        namespace, drain_s = self.settings.namespace, self.settings.http.drain_s
+        _end(namespace, http=self.url is not None, drain_s=drain_s, adapter=self.adapter)
         if self._owns_ray:
             ray.shutdown()
         self._ports.release()
@@ -175,13 +176,22 @@ def stop(namespace: str, *, http: bool = True, address: str | None = None, drain
 
     HTTP takes no new requests, and those in flight have ``drain_s`` to end.
     """
+    return _end(namespace, http=http, address=address, drain_s=drain_s)
+
+
+def _end(
+    namespace: str, *, http: bool, drain_s: float, address: str | None = None, adapter: AIQueueAdapter | None = None
+) -> bool:
+    """As ``stop``. ``adapter`` is stopped once the system ends whatever becomes of this process."""
     from actors.system import stop_actors, stop_later
 
     _join_ray(namespace, address, begin=False)
+    is_job = _RAY_JOB in os.environ
+    drain_s, front_s = (min(drain_s, _JOB_DRAIN_S), _JOB_DRAIN_S) if is_job else (drain_s, _FRONT_S)
+    stop_later(namespace, drain_s + front_s, _GRACE_S, ask_s=_JOB_ASK_S if is_job else _ASK_S)
+    if adapter is not None:
+        adapter.stop()
     if http:
-        is_job = _RAY_JOB in os.environ
-        drain_s, front_s = (min(drain_s, _JOB_DRAIN_S), _JOB_DRAIN_S) if is_job else (drain_s, _FRONT_S)
-        stop_later(namespace, drain_s + front_s, _GRACE_S)
         _stop_http(namespace, drain_s)
     return stop_actors(namespace, grace_s=_GRACE_S)
 

@@ -19,7 +19,15 @@ from aiqueue.cli.joining import Address, Namespace, load_settings
 from aiqueue.cli.output import console
 from aiqueue.cli.quiet import quiet_start, stop_quietly
 from aiqueue.config import Settings
-from aiqueue.errors import FieldError, QueueNotRunning, QueueUnavailable, StartError, ValidationError
+from aiqueue.errors import (
+    AIQueueError,
+    FieldError,
+    IncompatibleVersion,
+    QueueNotRunning,
+    QueueUnavailable,
+    StartError,
+    ValidationError,
+)
 from aiqueue.journal.lock import wait_until_free
 from aiqueue.journal_info import JournalInfo
 from aiqueue.pools import scaling_rule, slots_of
@@ -28,6 +36,7 @@ from aiqueue.presets import complete
 from aiqueue.validation import field_errors
 
 if TYPE_CHECKING:
+    from aiqueue.client.sync_adapter import AIQueueAdapter
     from aiqueue.launch import System
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -35,6 +44,7 @@ Section = TypeVar("Section", bound=BaseModel)
 commands = typer.Typer()
 
 _POLL_S = 2.0
+_LOOK_S = 0.1  # Ray kills a job 3 s after it is told to stop
 # A queue that restarts loads its journal first, and its HTTP front goes on answering; one that was stopped has none.
 _GONE_AFTER_S = 3.0
 
@@ -226,21 +236,42 @@ def _stop_signal() -> threading.Event:
 def _serve_until(stopped: threading.Event, system: System, say: Callable[[str], None]) -> bool:
     """Wait for ``stopped`` (True), or until somebody else has ended the system (False): `aiqueue down` does.
 
-    A queue that restarts is still there, and what keeps it from coming back is said once.
+    A queue that restarts or fails is still there, and what is wrong with it is said once.
     """
     seen, told = time.monotonic(), ""
     while not stopped.wait(_POLL_S):
         trouble = ""
         try:
-            system.adapter.ping()
+            if not _answers(system.adapter, stopped):
+                return True
         except QueueNotRunning:
             if time.monotonic() - seen > _GONE_AFTER_S:
                 return False
             continue
         except QueueUnavailable:
-            trouble = system.trouble()
+            if cause := system.trouble():
+                trouble = f"The queue can't start again, and goes on trying: {cause}"
+        except IncompatibleVersion as error:
+            say(f"Another release's system has taken the place of this one: {error}")
+            return False
+        except AIQueueError as error:
+            trouble = f"The queue does not answer as it should: {error}"
         seen = time.monotonic()
         if trouble != told:
             told = trouble
-            say(f"The queue can't start again, and goes on trying: {trouble}" if trouble else "The queue is up again.")
+            say(trouble or "The queue is up again.")
+    return True
+
+
+def _answers(adapter: AIQueueAdapter, stopped: threading.Event) -> bool:
+    """Return True when the queue has answered, False if ``stopped`` comes first: a silent queue takes its time.
+
+    Raises what it answers, or what keeps it from that.
+    """
+    call = adapter.begin(adapter.asynchronous.ping())
+    while not call.done():
+        if stopped.wait(_LOOK_S):
+            call.cancel()
+            return False
+    call.result()
     return True

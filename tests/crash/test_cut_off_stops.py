@@ -73,7 +73,7 @@ def test_a_system_whose_stop_is_cut_off_while_http_drains_ends_by_itself(tmp_pat
     made = settings(tmp_path, "switch")
     with launch.start(made, http=False) as running:
         job = running.adapter.submit_job(chat("slow"))
-        stop_later(made.namespace, 0.1, 5.0)
+        stop_later(made.namespace, 0.1, 5.0, ask_s=60.0)
         until_gone(made.namespace)
     with launch.start(made, http=False) as again:
         assert again.adapter.wait(job).attempt == 1

@@ -18,7 +18,7 @@ from aiqueue import launch
 from aiqueue.config import Settings
 from aiqueue.errors import StartError
 from aiqueue.journal import lock as journal_lock
-from aiqueue.ports import check_free
+from aiqueue.ports import HeldPorts, check_free
 
 
 def test_a_port_in_use_is_named_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +140,7 @@ class Cluster:
         monkeypatch.setattr("actors.cluster.find", self.find)
         monkeypatch.setattr("actors.system.start_actors", self.start_actors)
         monkeypatch.setattr("actors.system.stop_actors", partial(self.ask, "stop actors"))
+        monkeypatch.setattr("actors.system.stop_later", partial(self.ask, "stop later"))
         monkeypatch.setattr(launch, "_start_http", partial(self.ask, "start HTTP"))
         monkeypatch.setattr(launch, "_stop_http", partial(self.ask, "stop HTTP"))
         monkeypatch.setattr(launch, "_connected", partial(self.ask, "connect"))
@@ -217,3 +218,11 @@ def test_what_a_stop_ends_while_the_front_starts_is_started_again(
     monkeypatch.setattr(launch, "_connected", connected)
     launch.start(Settings(providers={"sim": {"kind": "simulated"}}))
     assert cluster.asked == ["start actors", "start actors"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", None])
+def test_a_system_ends_by_itself_before_anything_that_may_hang_is_waited_for(cluster: Cluster, url: str | None) -> None:
+    adapter: Any = SimpleNamespace(stop=partial(cluster.ask, "stop adapter"))
+    system = launch.System(Settings(), adapter, url, owns_ray=False, ports=HeldPorts())
+    system.stop()
+    assert cluster.asked == ["stop later", "stop adapter", *(["stop HTTP"] if url else []), "stop actors"]

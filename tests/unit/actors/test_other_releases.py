@@ -74,7 +74,7 @@ def test_a_stop_goes_on_beside_a_manager_of_a_release_that_can_not_stop_by_itsel
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cluster, "find", lambda name, namespace: SimpleNamespace(stop="of protocol 0"))
-    system.stop_later("namespace", 60.0, 5.0)
+    system.stop_later("namespace", 60.0, 5.0, ask_s=1.0)
 
 
 def test_settings_that_a_newer_release_sent_are_refused_with_the_fields_that_are_unknown() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 from aiqueue.cli import system
 from aiqueue.cli.system import describe
 from aiqueue.config import Settings
-from aiqueue.errors import QueueNotRunning, QueueUnavailable, ValidationError
+from aiqueue.errors import AIQueueError, IncompatibleVersion, QueueNotRunning, QueueUnavailable, ValidationError
 from aiqueue.journal_info import JournalInfo
 from aiqueue.testing.jobs import settings
 from tests.unit.cli.conftest import Terminal
@@ -85,28 +88,36 @@ def test_options_stand_in_the_places_of_their_settings(monkeypatch: pytest.Monke
 
 
 class FakeSystem:
-    """Answers pings as a script says: "up", "down" with its trouble, "gone"."""
+    """Answers pings as a script says: "up", "down" with its trouble, "silent" or an error."""
 
-    def __init__(self, *script: str) -> None:
-        self.adapter = self
+    def __init__(self, script: Sequence[str | Exception]) -> None:
+        self.adapter = self.asynchronous = self
         self._script = iter(script)
-        self._now = ""
+        self._now: str | Exception = ""
 
     def ping(self) -> None:
+        """What is to be awaited; ``begin`` answers."""
+
+    def begin(self, _: None) -> Future[None]:
+        call = Future[None]()
         self._now = next(self._script)
-        if self._now == "gone":
-            raise QueueNotRunning("no queue")
-        if self._now != "up":
-            raise QueueUnavailable("restarting")
+        if self._now == "up":
+            call.set_result(None)
+        elif isinstance(self._now, Exception):
+            call.set_exception(self._now)
+        elif self._now != "silent":
+            call.set_exception(QueueUnavailable("restarting"))
+        return call
 
     def trouble(self) -> str:
+        assert isinstance(self._now, str)
         return self._now.removeprefix("down").strip()
 
 
-def served(*script: str) -> tuple[bool, list[str]]:
+def served(*script: str | Exception) -> tuple[bool, list[str]]:
     said: list[str] = []
-    stopped = iter([False] * len(script) + [True])
-    fake: Any = FakeSystem(*script)
+    stopped = chain([False] * len(script), repeat(True))
+    fake: Any = FakeSystem(script)
     event: Any = SimpleNamespace(wait=lambda _: next(stopped))
     return system._serve_until(event, fake, said.append), said
 
@@ -120,7 +131,31 @@ def test_what_keeps_a_queue_from_starting_again_is_said_once() -> None:
 
 def test_a_system_that_somebody_else_ended_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_GONE_AFTER_S", 0.0)
-    assert served("up", "gone") == (False, [])
+    assert served("up", QueueNotRunning("no queue")) == (False, [])
+
+
+def test_a_queue_that_answers_with_an_error_is_still_there_and_that_is_said_once() -> None:
+    broken = AIQueueError("the queue failed on hello (KeyError)")
+    assert served("up", broken, broken, "up") == (
+        True,
+        [
+            "The queue does not answer as it should: the queue failed on hello (KeyError)",
+            "The queue is up again.",
+        ],
+    )
+
+
+def test_a_system_of_another_release_in_its_place_is_not_stopped() -> None:
+    is_stopped, said = served("up", IncompatibleVersion("the queue protocol 9"))
+    assert not is_stopped
+    assert said == ["Another release's system has taken the place of this one: the queue protocol 9"]
+
+
+def test_a_stop_is_heard_while_the_queue_is_silent() -> None:
+    assert served("up", "down disk full", "silent") == (
+        True,
+        ["The queue can't start again, and goes on trying: disk full"],
+    )
 
 
 def test_only_a_ray_that_goes_on_may_keep_a_system(
