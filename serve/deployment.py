@@ -34,7 +34,7 @@ from serve.environment import http_environment, is_loopback
 from serve.haproxy_config import is_ours
 from serve.island import prepare_node, replica_secret
 from serve.routes.shared import QueueAdapter
-from serve.running import NAMESPACE, app_name, check_address, prefix_for, running_serve, url_of
+from serve.running import NAMESPACE, app_name, check_address, forget_ended_serve, prefix_for, running_serve, url_of
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ def shutdown(namespace: str = NAMESPACE, private_dir: Path | None = None, *, dra
     What a configuration file put in front of the system stays.
     """
     name = app_name(namespace)
+    forget_ended_serve()
     try:
         applications = ray_serve.status().applications
         if name in applications and len(applications) > 1:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import ray
 from ray import serve as ray_serve
 from ray._private.state import state as cluster_state
+from ray.exceptions import RayActorError
 from ray.experimental import internal_kv
 
 from serve.haproxy_program import leave_unguarded
-from serve.running import controller_id
+from serve.running import controller_id, forget_ended_serve
 
 _KEY = b"aiqueue http ends"
 _LIMIT_S = 60.0  # for Serve to end, beyond its requests in flight
@@ -52,8 +53,10 @@ def end_what_was_left(private_dir: Path, sleep: Callable[[float], None] = time.s
     while (mark := _mark()) is not None and mark.controller == controller_id():
         if mark.until < time.time() or _has_ended(mark.job):
             leave_unguarded(private_dir)
-            ray_serve.shutdown()  # type: ignore[no-untyped-call]
-            break
+            forget_ended_serve()
+            with suppress(RayActorError):  # it is just ending, and still has its name
+                ray_serve.shutdown()  # type: ignore[no-untyped-call]
+                break
         sleep(_LOOK_S)
     if mark is not None:
         _forget()

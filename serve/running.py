@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import ray
 from ray.exceptions import RayActorError
-from ray.serve.context import _get_global_client
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.context import _check_cached_client_alive, _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from aiqueue.errors import StartError
@@ -54,6 +56,7 @@ class RunningServe(NamedTuple):
 
 def running_serve() -> RunningServe | None:
     """Return the Serve of the Ray that this process has joined, if one runs."""
+    forget_ended_serve()
     try:
         client = _get_global_client(raise_if_no_controller_running=False)
         return None if client is None else describe(client.get_serve_details())
@@ -61,10 +64,18 @@ def running_serve() -> RunningServe | None:
         return None
 
 
+def forget_ended_serve() -> None:
+    """Let Serve's functions find the Serve that runs now: else they ask for good the one that they met first."""
+    _check_cached_client_alive()
+
+
 def controller_id() -> str:
-    """Return what tells the Serve that runs on this Ray from an earlier one; empty if none runs."""
-    client = _get_global_client(raise_if_no_controller_running=False)
-    return "" if client is None else str(client._controller._actor_id.hex())
+    """Return what tells the Serve that runs on this Ray from an earlier one; empty if none runs. It is not asked."""
+    try:
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return ""
+    return str(controller._actor_id.hex())
 
 
 def describe(details: Mapping[str, Any]) -> RunningServe:

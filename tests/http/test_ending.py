@@ -21,12 +21,15 @@ class Front:
         self.kept: dict[bytes, bytes] = {}
         self.controller = "one"
         self.shutdowns = 0
+        self.is_dying = False  #: its controller does not answer any more, and still has its name
         self.ended_jobs: set[str] = set()
 
     def jobs(self) -> list[dict[str, object]]:
         return [{"JobID": job, "IsDead": job in self.ended_jobs} for job in ("mine", "another")]
 
     def shutdown(self) -> None:
+        if self.is_dying:
+            raise RayActorError
         self.shutdowns += 1
         self.controller = ""
 
@@ -35,6 +38,7 @@ class Front:
 def front(monkeypatch: pytest.MonkeyPatch) -> Front:
     found = Front()
     monkeypatch.setattr(ending, "controller_id", lambda: found.controller)
+    monkeypatch.setattr(ending, "forget_ended_serve", lambda: None)
     monkeypatch.setattr("ray.serve.shutdown", found.shutdown)
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "mine"))
     monkeypatch.setattr("serve.ending.cluster_state.job_table", found.jobs)
@@ -90,6 +94,18 @@ def test_a_front_that_is_just_being_ended_is_waited_for(front: Front) -> None:
 
         ending.end_what_was_left(FOLDER, sleep)
     assert (front.shutdowns, front.kept) == (0, {})
+
+
+def test_a_front_that_is_dying_is_waited_for_until_it_is_gone(front: Front) -> None:
+    with pytest.raises(KeyboardInterrupt), ending.ending(-3_600.0):
+        raise KeyboardInterrupt
+    front.is_dying = True
+
+    def sleep(_: float) -> None:
+        front.controller = ""
+
+    ending.end_what_was_left(FOLDER, sleep)
+    assert front.kept == {}
 
 
 def test_a_front_that_another_one_has_followed_is_no_reason_to_end_that(front: Front) -> None:
