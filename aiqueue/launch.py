@@ -227,7 +227,7 @@ def _connected(namespace: str) -> AIQueueAdapter:
 
 def _start_http(settings: Settings, ports: HeldPorts) -> str:
     from serve.deployment import adapter_over_ray, run
-    from serve.ending import end_what_was_left
+    from serve.ending import end_if_empty, end_what_was_left
     from serve.running import running_serve
 
     folder, namespace = _http_folder(), settings.namespace
@@ -238,10 +238,16 @@ def _start_http(settings: Settings, ports: HeldPorts) -> str:
             front.name,
         )
         return front.url
-    if running_serve() is None:
-        shutil.rmtree(folder, ignore_errors=True)
     make_adapter = partial(adapter_over_ray, namespace)
-    return run(settings.http, make_adapter, private_dir=folder, ports=ports, namespace=namespace)
+    is_first = running_serve() is None
+    if is_first:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return run(settings.http, make_adapter, private_dir=folder, ports=ports, namespace=namespace)
+    except BaseException:
+        if is_first:
+            end_if_empty(folder)
+        raise
 
 
 def _undo(namespace: str, before: Any, *, http: bool) -> None:
@@ -263,8 +269,7 @@ def _undo(namespace: str, before: Any, *, http: bool) -> None:
 def _stop_http(namespace: str, drain_s: float) -> None:
     from serve.deployment import shutdown
 
-    if shutdown(namespace, _http_folder(), drain_s=drain_s):
-        shutil.rmtree(_http_folder(), ignore_errors=True)
+    shutdown(namespace, _http_folder(), drain_s=drain_s)
 
 
 def _http_folder() -> Path:

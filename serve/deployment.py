@@ -6,6 +6,7 @@ Every replica makes its own adapter, in its own process: one event long poll eac
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -150,8 +151,8 @@ def _nodes() -> list[str]:
 def shutdown(namespace: str = NAMESPACE, private_dir: Path | None = None, *, drain_s: float = _DRAIN_S) -> bool:
     """Stop serving: the application, and Serve with it unless others use it too. Tell whether Serve has ended.
 
-    With Serve goes HAProxy. In ``private_dir``, it first refuses new requests; those in flight have ``drain_s`` to end.
-    What a configuration file put in front of the system stays.
+    With Serve go HAProxy and the folder of its files, ``private_dir``. HAProxy first refuses new requests; those in
+    flight have ``drain_s`` to end. What a configuration file put in front of the system stays.
     """
     name = app_name(namespace)
     forget_ended_serve()
@@ -165,6 +166,8 @@ def shutdown(namespace: str = NAMESPACE, private_dir: Path | None = None, *, dra
                     running = running_serve()
                     drain(private_dir, drain_s, running.prefixes.get(name, "") if running else "")
                 ray_serve.shutdown()  # type: ignore[no-untyped-call]
+                if private_dir is not None:
+                    shutil.rmtree(private_dir, ignore_errors=True)  # a start that waits is about to use its place
             return True
     except RayActorError:
         logger.info("Serve was stopped by someone else")

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import ray
 from ray import serve as ray_serve
 from ray._private.state import state as cluster_state
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.experimental import internal_kv
+from ray.serve.exceptions import RayServeException
 
 from serve.haproxy_program import leave_unguarded
 from serve.running import controller_id, forget_ended_serve
@@ -60,6 +61,14 @@ def end_what_was_left(private_dir: Path, sleep: Callable[[float], None] = time.s
         sleep(_LOOK_S)
     if mark is not None:
         _forget()
+
+
+def end_if_empty(private_dir: Path) -> None:
+    """End a Serve that has no application: one that a start had begun before it failed. The next one would join it."""
+    with suppress(RayError, RayServeException):
+        if not ray_serve.status().applications:
+            leave_unguarded(private_dir)
+            ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _mark() -> _Mark | None:

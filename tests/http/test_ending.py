@@ -9,6 +9,9 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import RayActorError
 
+from aiqueue import launch
+from aiqueue.config import Settings
+from aiqueue.ports import HeldPorts
 from serve import ending
 
 FOLDER = Path("/nowhere")
@@ -127,3 +130,35 @@ def test_a_mark_that_can_not_be_read_is_none(front: Front, kept: bytes) -> None:
     front.kept[b"aiqueue http ends"] = kept
     ending.end_what_was_left(FOLDER)
     assert front.shutdowns == 0
+
+
+@pytest.mark.parametrize(("applications", "shutdowns"), [([], 1), (["aiqueue-up"], 0)])
+def test_a_serve_that_an_interrupted_start_has_left_without_an_application_is_ended(
+    front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, applications: list[str], shutdowns: int
+) -> None:
+    def interrupted(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications=applications))
+    monkeypatch.setattr("serve.running.running_serve", lambda: None)
+    monkeypatch.setattr("serve.deployment.run", interrupted)
+    monkeypatch.setattr(launch, "_http_folder", lambda: tmp_path / "front")
+    with pytest.raises(KeyboardInterrupt):
+        launch._start_http(Settings(), HeldPorts())
+    assert front.shutdowns == shutdowns
+
+
+def test_an_end_leaves_the_place_of_the_front_free_before_the_next_start_is_let_go(
+    front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, left = tmp_path / "front", list[bool]()
+    folder.mkdir()
+    monkeypatch.setattr("serve.ending.internal_kv._internal_kv_del", lambda _: left.append(folder.exists()))
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications=["aiqueue-up"]))
+    monkeypatch.setattr("serve.deployment.forget_ended_serve", lambda: None)
+    monkeypatch.setattr("serve.deployment.running_serve", lambda: None)
+    monkeypatch.setattr("serve.deployment.drain", lambda *_: None)
+    monkeypatch.setattr(launch, "_http_folder", lambda: folder)
+    launch._stop_http("aiqueue", 0.0)
+    assert not folder.exists()
+    assert left == [False]
