@@ -12,6 +12,7 @@ import ray
 
 from actors import cluster
 from actors.orphans import wait_until_orphaned
+from aiqueue.background import until_done
 from aiqueue.client.ray_transport import RayTransport
 from aiqueue.config import SentSettings
 from aiqueue.ids import new_id
@@ -23,6 +24,8 @@ from aiqueue.worker.loop import WorkerLoop
 from aiqueue.worker.name_look_ups import look_up_many_at_once
 from aiqueue.worker.runner import JobRunner, ProviderSet
 from aiqueue.worker.vitals import GarbageBetweenJobs, LoopLag, private_mb
+
+_RETRY_S = 1.0
 
 
 class WorkerActor:
@@ -58,6 +61,9 @@ class WorkerActor:
         self._serving: asyncio.Task[None] | None = None
         self._stopping = False
         self._trouble = ""
+        # A worker that gets its room, or its next process, after the manager has gone is called by nobody else.
+        self._myself = ray.get_runtime_context().current_actor
+        self._myself.end_orphaned.remote()
 
     async def report(self) -> bytes:
         """Return a WorkerReport: who and where this worker is, and how it is."""
@@ -89,7 +95,6 @@ class WorkerActor:
         """Work until ``stop``. Called again (by a pool manager that restarted) it joins the work under way."""
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
-            self._orphaned = asyncio.create_task(self._end_orphaned())
         await asyncio.shield(self._serving)
 
     async def stop(self, grace_s: float) -> None:
@@ -104,9 +109,13 @@ class WorkerActor:
         if first:
             await self._providers.close()
 
+    async def end_orphaned(self) -> None:
+        """End this worker when its system is gone, whether or not it was ever told to serve."""
+        await until_done(self._end_orphaned, "ending an orphan", retry_s=_RETRY_S)
+
     async def _end_orphaned(self) -> None:
         await wait_until_orphaned(self._settings.namespace)
-        cluster.end_actor(ray.get_runtime_context().current_actor)
+        await asyncio.to_thread(cluster.end_actor, self._myself)
 
     async def _serve(self) -> None:
         await self._warm_up()

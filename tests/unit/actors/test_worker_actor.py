@@ -1,24 +1,70 @@
-"""A worker that is told to stop, whatever it is doing."""
+"""A worker that is told to stop, whatever it is doing, and one that is told nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
+from ray.exceptions import RpcError
 
+from actors import cluster, worker_actor
 from actors.llama_worker_actor import LlamaWorkerActor
+from actors.worker_actor import WorkerActor
 from aiqueue.config import Settings
 from aiqueue.providers.llama_cpp import LlamaCppProvider
 from tests.tools.turns import until
 
 
+class Myself:
+    """A worker's handle to itself: notes its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, method: str) -> Any:
+        return SimpleNamespace(remote=lambda: self.calls.append(method))
+
+
+@pytest.fixture(autouse=True)
+def myself(monkeypatch: pytest.MonkeyPatch) -> Myself:
+    """Let workers be made in this process."""
+    myself = Myself()
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=myself))
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(gc, "set_threshold", lambda *numbers: None)
+    return myself
+
+
+async def test_a_worker_that_no_manager_calls_ends_when_its_system_is_gone(
+    monkeypatch: pytest.MonkeyPatch, myself: Myself
+) -> None:
+    ended: list[object] = []
+
+    async def gone(namespace: str) -> None:
+        pass
+
+    def end(actor: object) -> None:
+        ended.append(actor)
+        if len(ended) == 1:
+            raise RpcError("the control store does not answer")
+
+    monkeypatch.setattr(worker_actor, "wait_until_orphaned", gone)
+    monkeypatch.setattr(worker_actor, "_RETRY_S", 0.0)
+    monkeypatch.setattr(cluster, "end_actor", end)
+    settings = Settings(providers={"a": {"kind": "simulated"}}, pools={"p": {"providers": ["a"]}})
+    worker = WorkerActor(settings.model_dump_json(), "p")
+    await asyncio.gather(*(getattr(worker, call)() for call in myself.calls))
+    assert ended == [myself, myself], "also after a failure to end it"
+
+
 async def test_a_worker_that_still_loads_its_model_stops_at_once_and_claims_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gc, "freeze", lambda: None)
-    monkeypatch.setattr(gc, "set_threshold", lambda *numbers: None)
     loading, go_on = threading.Event(), threading.Event()
 
     def load(provider: LlamaCppProvider, name: str) -> None:
