@@ -70,9 +70,8 @@ class PoolManager:
                 mine = [found for found in existing if is_worker_of(name, found)]
                 pool.begin(mine, again=self._again, least_cpus=self._least_cpus)
             self._keep_room()
-            watchdog = Watchdog(self._queue, self._settings.namespace)
             self._loops = [
-                asyncio.create_task(watchdog.run()),
+                asyncio.create_task(self._watch_over_queue()),
                 asyncio.create_task(self._every(self._settings.scaling_interval_ms / 1e3, self._resize)),
                 asyncio.create_task(self._every(_NODES_S, self._look_at_nodes)),
             ]
@@ -144,6 +143,11 @@ class PoolManager:
         pools = self._settings.pools.values()
         wanted = [bundle(p, least_cpus=self._least_cpus) for p in pools for _ in range(p.prewarm_workers)]
         return [room for room in wanted if room]
+
+    async def _watch_over_queue(self) -> None:
+        await Watchdog(self._queue, self._settings.namespace).run()
+        _log.error("there has been no queue for ten minutes: ending this system")
+        await self.stop(0.0)
 
     async def _resize(self) -> None:
         for name, load in (await self._queue.pool_loads()).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import ray
 
 from actors import cluster, pool_manager
 from actors.pool_manager import PoolManager
+from actors.watchdog import Watchdog
 from aiqueue.config import Settings
 from aiqueue.errors import QueueUnavailable
 from tests.tools.turns import turns, until
@@ -48,14 +50,20 @@ def myself() -> Actor:
 
 
 @pytest.fixture
-async def manager(queue: Actor, myself: Actor, ended: list[object], monkeypatch: pytest.MonkeyPatch) -> PoolManager:
+async def manager(
+    queue: Actor, myself: Actor, ended: list[object], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[PoolManager]:
     context = SimpleNamespace(was_current_actor_reconstructed=False, current_actor=myself)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(cluster, "names_in", lambda _: [])
     monkeypatch.setattr(cluster, "find", lambda *_: queue)
     monkeypatch.setattr(cluster, "end_actor", ended.append)
+    monkeypatch.setattr(cluster, "nodes", lambda: cluster.Nodes(frozenset(), {}))
     monkeypatch.setattr(pool_manager, "least_cpus", lambda: 0.0)
-    return PoolManager(Settings().model_dump_json())
+    manager = PoolManager(Settings().model_dump_json())
+    yield manager
+    for loop in manager._loops:
+        loop.cancel()
 
 
 async def test_a_manager_that_is_told_to_stop_ends_the_queue_and_itself_though_its_caller_is_gone(
@@ -78,6 +86,17 @@ async def test_who_stops_a_system_and_is_killed_meanwhile_has_ended_it_all_the_s
     queue.answers.set()
     await manager.stop_within(0.0, 0.0)
     await until(lambda: ended == [queue, myself])
+
+
+async def test_a_manager_whose_queue_is_gone_for_good_ends_its_system(
+    manager: PoolManager, myself: Actor, ended: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(watchdog: Watchdog) -> None:
+        monkeypatch.setattr(cluster, "find", lambda *_: None)
+
+    monkeypatch.setattr(Watchdog, "run", gone)
+    await manager.start()
+    await until(lambda: ended == [myself])
 
 
 @pytest.mark.parametrize("again", ["start", "stop"])

@@ -85,6 +85,35 @@ async def test_a_queue_that_is_not_there_is_not_ended(monkeypatch: pytest.Monkey
     assert await ends(monkeypatch, [_NONE] * 20, state="") == 0
 
 
+@pytest.mark.parametrize(
+    ("found", "looks"),
+    [
+        ([None] * 300, 300),
+        ([None] * 299 + ["queue"] + [None] * 300, 600),
+        ([None] * 299 + [RpcError("the control store does not answer")] + [None] * 300, 600),
+    ],
+)
+async def test_a_queue_that_has_not_been_there_for_ten_minutes_is_gone(
+    monkeypatch: pytest.MonkeyPatch, found: list[object], looks: int
+) -> None:
+    answers = iter(found)
+
+    def find(name: str, namespace: str) -> object:
+        answer = next(answers, "queue")  # the watch that is not over by then never ends
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(module, "_EVERY_S", 0.0)
+    monkeypatch.setattr(module.cluster, "find", find)
+    monkeypatch.setattr(module.cluster, "state_of", lambda actor: RESTARTING)
+    queue = Queue([_NONE] * 1_000)
+    watching = asyncio.create_task(Watchdog(queue, "ns").run())  # type: ignore[arg-type]  # all of it that is asked
+    await until(lambda: watching.done() or queue.asked > looks)
+    watching.cancel()
+    assert queue.asked == looks
+
+
 async def test_a_queue_that_answers_with_an_error_is_watched_on_and_counts_as_answering(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
