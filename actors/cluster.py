@@ -17,6 +17,7 @@ from aiqueue.journal.identity import KnownJournal, decode, encode
 
 ALIVE, RESTARTING = "ALIVE", "RESTARTING"  #: of an actor's states: its process is there; it has died and will be again
 
+_ROOM = b"aiqueue:room"  # in Ray's store: the namespace of the system whose request for room counts
 _SMALL_CPUS = 4  # with fewer than that on its only node, a machine has no room to set aside
 
 
@@ -137,12 +138,18 @@ def _trouble_key(namespace: str) -> bytes:
     return f"aiqueue:trouble:{namespace}".encode()
 
 
-def keep_room(bundles: Sequence[dict[str, float]]) -> None:
+def keep_room(namespace: str, bundles: Sequence[dict[str, float]]) -> None:
     """Let Ray's autoscaler keep nodes for these demands, used or not.
 
-    Replaces what was asked before, by whatever system: Ray keeps one such request for the whole cluster.
+    Replaces what was asked before, by whatever system: Ray keeps one such request for the whole cluster, also when who
+    asked is gone. None takes back what the system in ``namespace`` asked last, and leaves another one's.
     """
-    autoscaler.request_resources(bundles=list(bundles))
+    if bundles:
+        internal_kv._internal_kv_put(_ROOM, namespace.encode(), overwrite=True)
+        autoscaler.request_resources(bundles=list(bundles))
+    elif internal_kv._internal_kv_get(_ROOM) == namespace.encode():
+        autoscaler.request_resources(bundles=[])
+        internal_kv._internal_kv_del(_ROOM)
 
 
 def end_actor(actor: Any) -> None:

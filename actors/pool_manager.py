@@ -69,7 +69,7 @@ class PoolManager:
             for name, pool in self._pools.items():
                 mine = [found for found in existing if is_worker_of(name, found)]
                 pool.begin(mine, again=self._again, least_cpus=self._least_cpus)
-            self._keep_room()
+            cluster.keep_room(self._settings.namespace, self._room())
             self._loops = [
                 asyncio.create_task(self._watch_over_queue()),
                 asyncio.create_task(self._every(self._settings.scaling_interval_ms / 1e3, self._resize)),
@@ -109,12 +109,11 @@ class PoolManager:
             loop.cancel()
         try:
             ends = await asyncio.gather(*(pool.stop(grace_s) for pool in self._pools.values()), return_exceptions=True)
-            if self._room():  # what this system never asked for is another one's
-                cluster.keep_room([])
             await self._close_queue()
             for error in ends:
                 if isinstance(error, BaseException):
                     _log.error("a pool could not be ended: %s", error)
+            cluster.keep_room(self._settings.namespace, [])
         finally:
             cluster.end_actor(self._myself)
 
@@ -134,10 +133,6 @@ class PoolManager:
     async def pid(self) -> int:
         """Return the process id, for those who test what happens when it dies."""
         return os.getpid()
-
-    def _keep_room(self) -> None:
-        if room := self._room():
-            cluster.keep_room(room)
 
     def _room(self) -> list[dict[str, float]]:
         pools = self._settings.pools.values()

@@ -155,6 +155,10 @@ def stop_actors(namespace: str, *, grace_s: float = 5.0) -> bool:
     _end_workers(namespace)
     if queue is not None:
         _last_call(queue, "close")
+    try:
+        cluster.keep_room(namespace, [])  # the manager does it too, if there is one and it can
+    except Exception:  # all has ended
+        _log.exception("the room that Ray keeps for workers could not be given back")
     return queue is not None
 
 

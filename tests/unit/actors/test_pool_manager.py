@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RpcError
 
 from actors import cluster, pool_manager
 from actors.pool_manager import PoolManager
@@ -56,6 +57,7 @@ async def manager(
     context = SimpleNamespace(was_current_actor_reconstructed=False, current_actor=myself)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(cluster, "names_in", lambda _: [])
+    monkeypatch.setattr(cluster, "keep_room", lambda namespace, bundles: None)
     monkeypatch.setattr(cluster, "find", lambda *_: queue)
     monkeypatch.setattr(cluster, "end_actor", ended.append)
     monkeypatch.setattr(cluster, "nodes", lambda: cluster.Nodes(frozenset(), {}))
@@ -97,6 +99,25 @@ async def test_a_manager_whose_queue_is_gone_for_good_ends_its_system(
     monkeypatch.setattr(Watchdog, "run", gone)
     await manager.start()
     await until(lambda: ended == [myself])
+
+
+async def test_a_manager_that_can_not_give_room_back_ends_the_queue_and_itself(
+    manager: PoolManager, queue: Actor, myself: Actor, ended: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms: list[object] = []
+
+    def fail(namespace: str, bundles: list[object]) -> None:
+        rooms.append(bundles)
+        if len(rooms) > 1:
+            raise RpcError("the control store does not answer")
+
+    monkeypatch.setattr(cluster, "keep_room", fail)
+    await manager.start()
+    assert rooms == [[]], "what an earlier system asked for here is taken back"
+    queue.answers.set()
+    with pytest.raises(RpcError):
+        await manager.stop(0.0)
+    assert ended == [queue, myself]
 
 
 @pytest.mark.parametrize("again", ["start", "stop"])

@@ -40,6 +40,7 @@ def test_a_manager_that_fails_to_stop_keeps_nothing_running(monkeypatch: pytest.
     monkeypatch.setattr(cluster, "find", lambda name, namespace: actors.get(name))
     monkeypatch.setattr(cluster, "names_in", lambda namespace: list(actors))
     monkeypatch.setattr(cluster, "end_actor", lambda actor: ended.append(actor.name))
+    monkeypatch.setattr(cluster, "keep_room", lambda namespace, bundles: None)
     assert system.stop_actors("namespace", grace_s=1.0)
     assert asked == [(POOL_MANAGER_NAME, "stop"), (QUEUE_ACTOR_NAME, "close")]
     assert ended == [POOL_MANAGER_NAME, _WORKER, QUEUE_ACTOR_NAME]
