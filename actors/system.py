@@ -89,9 +89,6 @@ def _started(
         actor: Any = ray.remote(cls).options(**options).remote(settings_json)
         try:
             return ask(actor, max(0.0, deadline - time.monotonic()))
-        except RayActorError as error:
-            if not was_there or time.monotonic() > deadline:
-                raise StartError(f"the {what} could not start: {_cause(error)}") from error
         except GetTimeoutError as error:
             raise StartError(
                 f"the {what} did not answer within {limit_s:g} s; see its log in Ray's session folder"
@@ -99,6 +96,9 @@ def _started(
         except QueueUnavailable as error:
             if time.monotonic() > deadline:
                 raise StartError(f"the {what} could not start: {error}") from error
+        except RayError as error:  # not only RayActorError: one that finds no node raises another
+            if not was_there or time.monotonic() > deadline:
+                raise StartError(f"the {what} could not start: {_cause(error)}") from error
         time.sleep(_RETRY_S)  # it is being stopped
 
 
@@ -203,7 +203,7 @@ def stop_later(namespace: str, limit_s: float, grace_s: float, *, ask_s: float) 
             ray.get(manager.stop_within.remote(limit_s, grace_s), timeout=ask_s)
 
 
-def _cause(error: RayActorError) -> str:
+def _cause(error: RayError) -> str:
     """Return the line of a remote traceback that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return cluster.start_error(error) or (lines[-1] if lines else "unknown")

@@ -1,16 +1,19 @@
-"""Stopping a system whose actors do not do as they are told."""
+"""Starting and stopping a system whose actors do not do as they are told."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayError, RayTaskError, RpcError, RuntimeEnvSetupError
 
 from actors import cluster, system
 from actors.options import POOL_MANAGER_NAME
+from actors.queue_actor import QueueActor
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
+from aiqueue.errors import StartError
 
 _WORKER = "aiqueue-worker-p-0"
 
@@ -44,3 +47,36 @@ def test_a_manager_that_fails_to_stop_keeps_nothing_running(monkeypatch: pytest.
     assert system.stop_actors("namespace", grace_s=1.0)
     assert asked == [(POOL_MANAGER_NAME, "stop"), (QUEUE_ACTOR_NAME, "close")]
     assert ended == [POOL_MANAGER_NAME, _WORKER, QUEUE_ACTOR_NAME]
+
+
+def start(monkeypatch: pytest.MonkeyPatch, answers: list[RayError | str], *, was_there: bool) -> str:
+    """Start a queue that answers so, one after the other, and return the first that is no error."""
+
+    def ask(actor: object, limit_s: float) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, RayError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(system, "_RETRY_S", 0.0)
+    monkeypatch.setattr(cluster, "find", lambda name, namespace: object() if was_there else None)
+    started = SimpleNamespace(remote=lambda settings_json: object())
+    monkeypatch.setattr(ray, "remote", lambda cls: SimpleNamespace(options=lambda **_: started))
+    options = {"name": QUEUE_ACTOR_NAME, "namespace": "ns"}
+    return system._started(QueueActor, options, "{}", ask, limit_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ActorUnschedulableError("its node is dead"), "its node is dead"),
+        (RuntimeEnvSetupError("no such package"), "no such package"),
+        (RpcError("the control store does not answer"), "the control store does not answer"),
+    ],
+)
+def test_whatever_ray_says_of_an_actor_that_can_not_start_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: RayError, said: str
+) -> None:
+    with pytest.raises(StartError, match=f"the queue actor could not start: .*{said}"):
+        start(monkeypatch, [error], was_there=False)
+    assert start(monkeypatch, [error, "well"], was_there=True) == "well"
