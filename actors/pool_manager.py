@@ -19,7 +19,7 @@ from actors.worker_pool import WorkerPool
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME, RayTransport
 from aiqueue.config import SentSettings
 from aiqueue.errors import IncompatibleVersion, QueueUnavailable
-from aiqueue.scaling.roster import is_worker_of
+from aiqueue.scaling.roster import WORKER_PREFIX, is_worker_of
 
 _log = logging.getLogger(__name__)
 _NODES_S = 1.0
@@ -36,8 +36,9 @@ class PoolManager:
     def __init__(self, settings_json: str) -> None:
         self._settings = SentSettings.received(settings_json)
         self._queue = RayTransport(self._settings.namespace)
-        self._pools: dict[str, WorkerPool] = {}
+        self._pools = {name: WorkerPool(self._settings, name, self._queue) for name in self._settings.pools}
         self._loops: list[asyncio.Task[None]] = []
+        self._starting = asyncio.Lock()
         self._stop: asyncio.Task[None] | None = None  #: of the whole system
         self._stop_later: asyncio.TimerHandle | None = None
         context = ray.get_runtime_context()
@@ -60,22 +61,33 @@ class PoolManager:
 
         Raises QueueUnavailable while the system is being stopped.
         """
-        await self.stay()
-        if not self._loops:
-            existing = cluster.names_in(self._settings.namespace)
-            self._least_cpus = least_cpus()
-            if not self._pools:
-                self._pools = {name: WorkerPool(self._settings, name, self._queue) for name in self._settings.pools}
-            for name, pool in self._pools.items():
-                mine = [found for found in existing if is_worker_of(name, found)]
-                pool.begin(mine, again=self._again, least_cpus=self._least_cpus)
-            cluster.keep_room(self._settings.namespace, self._room())
-            self._loops = [
-                asyncio.create_task(self._watch_over_queue()),
-                asyncio.create_task(self._every(self._settings.scaling_interval_ms / 1e3, self._resize)),
-                asyncio.create_task(self._every(_NODES_S, self._look_at_nodes)),
-            ]
+        async with self._starting:
+            await self.stay()
+            await self._begin()
+        await asyncio.gather(*(pool.started() for pool in self._pools.values()))
         return [name for pool in self._pools.values() for name in pool.roster.members]
+
+    async def _begin(self) -> None:
+        if self._loops:
+            return
+        found, self._least_cpus = await asyncio.to_thread(self._look_around)
+        await asyncio.to_thread(cluster.keep_room, self._settings.namespace, self._room())
+        for pool in self._pools.values():
+            pool.begin(found, again=self._again, least_cpus=self._least_cpus)
+        self._loops = [
+            asyncio.create_task(self._watch_over_queue()),
+            asyncio.create_task(self._every(self._settings.scaling_interval_ms / 1e3, self._resize)),
+            asyncio.create_task(self._every(_NODES_S, self._look_at_nodes)),
+        ]
+
+    def _look_around(self) -> tuple[dict[str, Any], float]:
+        """Find the pools' workers, and end those of pools that are no longer configured. Blocks for some calls."""
+        names = [name for name in cluster.names_in(self._settings.namespace) if name.startswith(WORKER_PREFIX)]
+        found = {name: actor for name in names if (actor := cluster.find(name, self._settings.namespace)) is not None}
+        for name in [name for name in found if not any(is_worker_of(pool, name) for pool in self._settings.pools)]:
+            _log.warning("%s belongs to no pool of this system: ending it", name)
+            cluster.end_actor(found.pop(name))
+        return found, least_cpus()
 
     async def stay(self) -> None:
         """Do not stop as ``stop_within`` said. Raises QueueUnavailable if the system is being stopped already."""
@@ -85,9 +97,10 @@ class PoolManager:
 
     async def stop(self, grace_s: float) -> None:
         """Drain all workers and end them, then the queue, then this process, also if the caller is gone by then."""
-        if self._stop is None:
-            await self.start()  # a manager that was just restarted has yet to find them
-            self._stop = asyncio.create_task(self._end_all(grace_s))
+        async with self._starting:
+            if self._stop is None:
+                await self._begin()  # a manager that was just restarted has yet to find them
+                self._stop = asyncio.create_task(self._end_all(grace_s))
         await asyncio.shield(self._stop)
 
     async def stop_within(self, limit_s: float, grace_s: float) -> None:
@@ -113,17 +126,17 @@ class PoolManager:
             for error in ends:
                 if isinstance(error, BaseException):
                     _log.error("a pool could not be ended: %s", error)
-            cluster.keep_room(self._settings.namespace, [])
+            await asyncio.to_thread(cluster.keep_room, self._settings.namespace, [])
         finally:
             cluster.end_actor(self._myself)
 
     async def _close_queue(self) -> None:
-        queue = cluster.find(QUEUE_ACTOR_NAME, self._settings.namespace)
+        queue = await asyncio.to_thread(cluster.find, QUEUE_ACTOR_NAME, self._settings.namespace)
         if queue is not None:
             with contextlib.suppress(RayError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
                     await queue.close.remote()
-            cluster.end_actor(queue)
+            await asyncio.to_thread(cluster.end_actor, queue)
 
     async def workers(self) -> dict[str, str]:
         """Return the ids of all workers that have spoken, by their names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,7 @@ _NODE_MARGIN_S = 5.0  # before a node is gone its workers are to have handed bac
 
 
 class WorkerPool:
-    """The workers of ``pool``. All methods but ``stop`` return at once; what takes time goes on by itself."""
+    """The workers of ``pool``. Methods that are no coroutines return at once; what takes time goes on by itself."""
 
     def __init__(self, settings: Settings, pool: str, queue: RayTransport) -> None:
         self._settings, self._json, self._pool, self._queue = settings, settings.model_dump_json(), pool, queue
@@ -59,18 +59,18 @@ class WorkerPool:
         self._adopted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._messages: asyncio.Queue[asyncio.Task[None] | GiveBack | Announce] = asyncio.Queue()
-        self._began = False
+        self._creations: set[asyncio.Task[None]] = set()  #: of the tasks, those that start a worker
+        self._one_creation = asyncio.Lock()
+        self._stopping = False
 
-    def begin(self, existing: Iterable[str], *, again: bool, least_cpus: float = 0.0) -> None:
-        """Take in the workers that an earlier manager started, and start what is missing. Begun, it does nothing.
+    def begin(self, found: Mapping[str, Any], *, again: bool, least_cpus: float = 0.0) -> None:
+        """Take in the workers that an earlier manager started, and start what is missing.
 
-        ``again``: the system runs already, so the pool has the size it is found with, also if that is none.
-        ``least_cpus``: what a worker reserves whose pool does not say. Raises RayError, and may then be called again.
+        ``found``: the actors of all workers that there are, by their names. ``again``: the system runs already, so the
+        pool has the size it is found with, also if that is none. ``least_cpus``: what a worker reserves whose pool does
+        not say.
         """
-        if self._began:
-            return
-        found = {name: actor for name in existing if (actor := cluster.find(name, self._settings.namespace))}
-        self._began, self._least_cpus = True, least_cpus
+        self._least_cpus = least_cpus
         self.roster.adopt(sorted(found))
         if self._rule.auto_scale and (again or self.roster.members):
             self.roster.goal = max(self._rule.min_workers, min(self.roster.size, self._rule.max_workers))
@@ -80,6 +80,11 @@ class WorkerPool:
             self._watch_over(name)
         self._spawn(self._deliver())
         self._refill()
+
+    async def started(self) -> None:
+        """Return when Ray has been asked for every worker that was to be started by now."""
+        if self._creations:
+            await asyncio.wait(self._creations)
 
     def resize(self, load: PoolLoad) -> None:
         """Look at the load and grow or shrink."""
@@ -104,8 +109,11 @@ class WorkerPool:
 
     async def stop(self, grace_s: float) -> None:
         """Drain all workers and end them. Raises the first error of those that could not be ended."""
-        for task in self._tasks:
+        for task in self._tasks - self._creations:
             task.cancel()
+        self._stopping = True
+        if self._creations:  # a thread can't be cancelled, and what it starts would stay
+            await asyncio.wait(self._creations, timeout=_STOP_MARGIN_S)
         stops = [
             asyncio.ensure_future(self._ask_to_stop(actor, grace_s))
             for name, actor in self._actors.items()
@@ -113,14 +121,10 @@ class WorkerPool:
         ]
         if stops:
             await asyncio.wait(stops, timeout=grace_s + _STOP_MARGIN_S)
-        errors: list[Exception] = []
-        for actor in self._actors.values():
-            try:
-                cluster.end_actor(actor)
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+        ends = [asyncio.to_thread(cluster.end_actor, actor) for actor in self._actors.values()]
+        for error in await asyncio.gather(*ends, return_exceptions=True):
+            if error is not None:
+                raise error
 
     # --- actions ---
 
@@ -140,14 +144,28 @@ class WorkerPool:
         self._carry_out(self.roster.resize(self.roster.goal, {}, now=now))
 
     def _start(self, name: str) -> None:
+        creation = self._spawn(self._create(name))
+        self._creations.add(creation)
+        creation.add_done_callback(self._creations.discard)
+
+    async def _create(self, name: str) -> None:
         kind = LlamaWorkerActor if self._settings.serves_local_model(self._pool) else WorkerActor
         options = worker_options(self._config, name, self._settings.namespace, least_cpus=self._least_cpus)
-        try:
-            self._actors[name] = ray.remote(kind).options(**options).remote(self._json, self._pool)
-        except Exception as error:  # Ray can't be reached: the roster tries again, later each time
-            self._died(name, error, "it could not be started", crashed=False)
-        else:
+        create = ray.remote(kind).options(**options).remote
+        async with self._one_creation:  # while Ray can't be reached, only one thread waits for it
+            if self._stopping or name not in self.roster.members:
+                return
+            try:
+                self._actors[name] = await asyncio.to_thread(create, self._json, self._pool)
+            except Exception as error:  # Ray can't be reached: the roster tries again, later each time
+                self._died(name, error, "it could not be started", crashed=False)
+                return
+        if self._stopping:
+            return
+        if name in self.roster.members:
             self._watch_over(name)
+        else:
+            await self._end(name)
 
     async def _drain(self, action: Drain) -> None:
         actor = self._actors.get(action.name)

@@ -86,19 +86,19 @@ class Bench:
             providers={"a": {"kind": "simulated"}},
             pools={"p": {"providers": ["a"], "workers": 1, "health_check_interval_ms": 100}},
         )
-        monkeypatch.setattr(cluster, "find", lambda name, namespace: self.worker)
         monkeypatch.setattr(cluster, "is_gone", lambda name, namespace: False)
         monkeypatch.setattr(cluster, "state_of", lambda actor: actor.state)
         monkeypatch.setattr(cluster, "end_actor", self.ended.append)
         self.dead_nodes: set[str] = set()
         monkeypatch.setattr(cluster, "nodes", lambda: cluster.Nodes(frozenset(self.dead_nodes), {}))
+        self.really_start = WorkerPool._start
         monkeypatch.setattr(WorkerPool, "_start", lambda pool, name: self.started.append(name))
         monkeypatch.setattr(worker_pool, "_RETRY_S", 0.01)
         self.pool = WorkerPool(settings, "p", self.queue)  # type: ignore[arg-type]  # all that it asks of it
 
     def begin(self) -> None:
         """Let the pool find its worker."""
-        self.pool.begin([NAME], again=True)
+        self.pool.begin({NAME: self.worker}, again=True)
 
     async def spoken(self) -> None:
         """Wait until the worker has been heard."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from ray.exceptions import RpcError
 from actors import cluster, pool_manager
 from actors.pool_manager import PoolManager
 from actors.watchdog import Watchdog
+from actors.worker_pool import WorkerPool
+from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
 from aiqueue.errors import QueueUnavailable
 from tests.tools.turns import turns, until
@@ -62,7 +65,9 @@ async def manager(
     monkeypatch.setattr(cluster, "end_actor", ended.append)
     monkeypatch.setattr(cluster, "nodes", lambda: cluster.Nodes(frozenset(), {}))
     monkeypatch.setattr(pool_manager, "least_cpus", lambda: 0.0)
-    manager = PoolManager(Settings().model_dump_json())
+    monkeypatch.setattr(WorkerPool, "_start", lambda *_: None)
+    settings = Settings(providers={"a": {"kind": "simulated"}}, pools={"p": {"providers": ["a"], "workers": 1}})
+    manager = PoolManager(settings.model_dump_json())
     yield manager
     for loop in manager._loops:
         loop.cancel()
@@ -117,6 +122,52 @@ async def test_a_manager_that_can_not_give_room_back_ends_the_queue_and_itself(
     queue.answers.set()
     with pytest.raises(RpcError):
         await manager.stop(0.0)
+    assert ended == [queue, myself]
+
+
+async def test_a_worker_of_a_pool_that_is_no_longer_configured_is_ended_at_the_start(
+    manager: PoolManager, ended: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["aiqueue-worker-p-0", "aiqueue-worker-p-old-0", QUEUE_ACTOR_NAME, "another-program"]
+    monkeypatch.setattr(cluster, "names_in", lambda _: names)
+    monkeypatch.setattr(cluster, "find", lambda name, _: name)
+    found: dict[str, object] = {}
+    monkeypatch.setattr(WorkerPool, "begin", lambda _, workers, **how: found.update(workers))
+    await manager.start()
+    assert (ended, list(found)) == (names[1:2], names[:1])
+
+
+async def test_a_ray_that_is_slow_to_answer_holds_up_no_other_call_to_the_manager(
+    manager: PoolManager, queue: Actor, myself: Actor, ended: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_up: list[str] = []
+
+    def watched(module: Any, name: str) -> None:
+        does = getattr(module, name)
+
+        def call(*args: Any) -> Any:
+            if threading.current_thread() is threading.main_thread() and args != (myself,):  # the end, after all else
+                held_up.append(name)
+            return does(*args)
+
+        monkeypatch.setattr(module, name, call)
+
+    for name in ("names_in", "find", "keep_room", "end_actor"):
+        watched(cluster, name)
+    watched(pool_manager, "least_cpus")
+    queue.answers.set()
+    await manager.start()
+    manager._pools["p"]._actors["aiqueue-worker-p-0"] = worker = Actor()
+    await manager.stop(0.0)
+    assert ended == [worker, queue, myself]
+    assert held_up == []
+
+
+async def test_of_two_stops_while_the_pools_start_both_return_when_all_has_ended(
+    manager: PoolManager, queue: Actor, myself: Actor, ended: list[object]
+) -> None:
+    queue.answers.set()
+    await asyncio.gather(manager.stop(0.0), manager.stop(0.0))
     assert ended == [queue, myself]
 
 

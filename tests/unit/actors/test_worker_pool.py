@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import RpcError
 
 from actors import cluster
@@ -13,7 +16,7 @@ from actors.worker_pool import WorkerPool
 from aiqueue.config import Settings
 from aiqueue.scaling import GiveBack
 from tests.tools.pool_bench import NAME, Bench, FakeWorker
-from tests.tools.turns import until
+from tests.tools.turns import turns, until
 
 
 async def test_an_adopted_worker_that_hangs_is_ended_and_replaced(bench: Bench) -> None:
@@ -96,10 +99,73 @@ async def test_a_pool_that_had_shrunk_to_none_stays_so_under_a_new_manager(monke
     settings = Settings(providers={"a": {"kind": "simulated"}}, pools={"p": {"providers": ["a"], "min_workers": 0}})
     for again, size in ((True, 0), (False, 10)):
         pool = WorkerPool(settings, "p", bench.queue)  # type: ignore[arg-type]  # all that it asks of it
-        pool.begin([], again=again)
+        pool.begin({}, again=again)
         assert pool.roster.size == size
         for task in pool._tasks:
             task.cancel()
+
+
+# --- starts that take their time ---
+
+
+class SlowRay:
+    """Starts actors when it is let, each in the calling thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on = threading.Event()
+        self.asked: list[threading.Thread] = []
+        monkeypatch.setattr(ray, "remote", lambda kind: self)
+
+    def options(self, **options: object) -> SlowRay:
+        return self
+
+    def remote(self, *args: object) -> FakeWorker:
+        self.asked.append(threading.current_thread())
+        if threading.current_thread() is not threading.main_thread():
+            assert self.go_on.wait(60)
+        return FakeWorker("slow")
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> Iterator[SlowRay]:
+    """Return a Ray that is slow to start the one worker of the bench's pool."""
+    slow = SlowRay(monkeypatch)
+    monkeypatch.setattr(WorkerPool, "_start", bench.really_start)
+    yield slow
+    slow.go_on.set()
+
+
+async def test_a_worker_that_ray_is_slow_to_start_holds_up_nobody_else(bench: Bench, slow: SlowRay) -> None:
+    bench.pool.begin({}, again=False)
+    await until(lambda: slow.asked)
+    assert threading.main_thread() not in slow.asked
+    started = asyncio.create_task(bench.pool.started())
+    await turns()
+    assert not started.done()
+    slow.go_on.set()
+    await started
+    await until(lambda: [member.worker_id for member in bench.pool.roster.members.values()] == ["slow"])
+
+
+async def test_a_worker_that_is_being_started_while_its_pool_stops_is_ended(bench: Bench, slow: SlowRay) -> None:
+    bench.pool.begin({}, again=False)
+    await until(lambda: slow.asked)
+    stopping = asyncio.create_task(bench.pool.stop(0.0))
+    await turns()
+    slow.go_on.set()
+    await stopping
+    assert [worker.said.worker_id for worker in bench.ended] == ["slow"]
+    assert bench.pool._tasks == set(), "nothing watches it"
+
+
+async def test_a_worker_that_is_no_longer_wanted_once_it_is_started_is_ended(bench: Bench, slow: SlowRay) -> None:
+    bench.pool.begin({}, again=False)
+    await until(lambda: slow.asked)
+    bench.pool._carry_out(bench.pool.roster.resize(0, {}, now=0.0))
+    await until(lambda: not bench.pool.roster.members)
+    slow.go_on.set()
+    await until(lambda: bench.ended)
+    assert bench.pool._actors == {}
 
 
 # --- errors that nobody expects ---
