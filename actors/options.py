@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors import cluster
-from aiqueue.config import PoolConfig
+from aiqueue.config import PoolConfig, Settings
 
 POOL_MANAGER_NAME = "aiqueue-pool-manager"
 JOURNAL_RESOURCE = "aiqueue_journal"  #: a custom resource that marks the node with the journal's disk
@@ -70,6 +71,11 @@ def least_cpus() -> float:
     small machine nothing: there, workers must not wait for each other's room.
     """
     return 0.0 if cluster.is_one_small_machine() else _LEAST_CPUS
+
+
+def settings_mark(settings: Settings) -> str:
+    """Return a short text that tells apart the settings of two workers; those of HTTP and the journal are none."""
+    return blake2b(settings.model_dump_json(exclude={"http", "journal"}).encode(), digest_size=8).hexdigest()
 
 
 def demand(pool: PoolConfig, *, least_cpus: float = 0.0) -> dict[str, Any]:

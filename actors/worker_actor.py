@@ -11,6 +11,7 @@ import time
 import ray
 
 from actors import cluster
+from actors.options import settings_mark
 from actors.orphans import wait_until_orphaned
 from aiqueue.background import until_done
 from aiqueue.client.ray_transport import RayTransport
@@ -38,6 +39,7 @@ class WorkerActor:
     def __init__(self, settings_json: str, pool: str) -> None:
         look_up_many_at_once()
         self._settings = SentSettings.received(settings_json)
+        self._mark = settings_mark(self._settings)
         self._pool = pool
         self._config = self._settings.pools[pool]
         self._id = new_id("worker")
@@ -84,6 +86,7 @@ class WorkerActor:
             starting_s=0.0 if self._loop else time.monotonic() - self._began_at,
             trouble=self._trouble or refused,
             refused=bool(refused),
+            settings=self._mark,
         )
         return encode(report)
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayError
 
 from actors import cluster
 from actors.llama_worker_actor import LlamaWorkerActor
-from actors.options import worker_options
+from actors.options import settings_mark, worker_options
 from actors.worker_actor import WorkerActor
 from aiqueue.background import until_done
 from aiqueue.client.ray_transport import RayTransport
@@ -53,6 +53,7 @@ class WorkerPool:
         self._config = settings.pools[pool]
         self._rule, self._limits = scaling_rule(settings, pool), health_limits(settings, pool)
         self._scaler = scaler_for(self._rule)
+        self._mark = settings_mark(settings)
         self.roster = Roster(pool, self._rule.default_workers)
         self._actors: dict[str, Any] = {}
         self._reports: dict[str, WorkerReport] = {}
@@ -286,9 +287,14 @@ class WorkerPool:
                 self._ill(name, verdict.reason, hard=verdict.hard)
 
     def _heard(self, name: str, report: WorkerReport) -> None:
-        if name in self._actors:
-            self._reports[name] = report
-            self._carry_out(self.roster.spoke(name, report))
+        if name not in self._actors:
+            return
+        self._reports[name] = report
+        self._carry_out(self.roster.spoke(name, report))
+        if report.settings not in ("", self._mark):  # started by a system whose stop was cut off
+            reason, limit_s = "it runs with other settings", self._config.drain_ms / 1e3
+            self._carry_out(self.roster.replace(name, reason, hard=False, limit_s=limit_s))
+            self._refill()
 
     def _ill(self, name: str, reason: str, *, hard: bool) -> None:
         self._carry_out(self.roster.replace(name, reason, hard=hard))

@@ -39,6 +39,7 @@ class WorkerReport(Wire):
     starting_s: float = 0.0  #: for how long it has been getting ready, and takes no job before; 0.0: it is
     trouble: str = ""  #: why it can't work now although it tries; empty: nothing is wrong
     refused: bool = False  #: the trouble is that the queue's release of aiqueue and its own don't understand each other
+    settings: str = ""  #: the mark of those it runs with; empty: its release does not say
 
 
 decode_loads = msgspec.msgpack.Decoder(dict[str, PoolLoad]).decode

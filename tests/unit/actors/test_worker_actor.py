@@ -14,9 +14,11 @@ from ray.exceptions import RpcError
 
 from actors import cluster, worker_actor
 from actors.llama_worker_actor import LlamaWorkerActor
+from actors.options import settings_mark
 from actors.worker_actor import WorkerActor
 from aiqueue.config import Settings
 from aiqueue.providers.llama_cpp import LlamaCppProvider
+from aiqueue.scaling.load import decode_report
 from tests.tools.turns import until
 
 
@@ -34,7 +36,9 @@ class Myself:
 def myself(monkeypatch: pytest.MonkeyPatch) -> Myself:
     """Let workers be made in this process."""
     myself = Myself()
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=myself))
+    monkeypatch.setattr(
+        ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=myself, get_node_id=lambda: "n0")
+    )
     monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(gc, "set_threshold", lambda *numbers: None)
     return myself
@@ -60,6 +64,16 @@ async def test_a_worker_that_no_manager_calls_ends_when_its_system_is_gone(
     worker = WorkerActor(settings.model_dump_json(), "p")
     await asyncio.gather(*(getattr(worker, call)() for call in myself.calls))
     assert ended == [myself, myself], "also after a failure to end it"
+
+
+async def test_a_worker_says_with_which_settings_it_runs() -> None:
+    marks = []
+    for slots, port in ((8, 8000), (8, 8001), (9, 8000)):
+        pools = {"p": {"providers": ["a"], "slots": slots}}
+        settings = Settings(providers={"a": {"kind": "simulated"}}, pools=pools, http={"port": port})
+        marks.append(decode_report(await WorkerActor(settings.model_dump_json(), "p").report()).settings)
+        assert marks[-1] == settings_mark(settings), "as a pool manager with these settings has it"
+    assert marks[0] == marks[1] != marks[2]
 
 
 async def test_a_worker_that_still_loads_its_model_stops_at_once_and_claims_nothing(

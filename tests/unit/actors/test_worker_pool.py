@@ -105,6 +105,25 @@ async def test_a_pool_that_had_shrunk_to_none_stays_so_under_a_new_manager(monke
             task.cancel()
 
 
+async def test_an_adopted_worker_that_runs_with_other_settings_drains_and_is_replaced(bench: Bench) -> None:
+    bench.worker.said.settings = "other"
+    bench.begin()
+    await until(lambda: bench.ended == [bench.worker])
+    await until(lambda: NAME not in bench.pool.roster.members)
+    assert bench.started == ["aiqueue-worker-p-1"]
+    await until(lambda: bench.queue.lost)
+    assert bench.queue.lost == [("w0", "it was stopped", False)]
+
+
+@pytest.mark.parametrize("says", [True, False])
+async def test_an_adopted_worker_with_the_same_settings_or_that_does_not_say_goes_on(bench: Bench, says: bool) -> None:
+    bench.worker.said.settings = bench.pool._mark if says else ""
+    bench.begin()
+    await until(lambda: bench.worker.served)
+    await turns()
+    assert (bench.ended, bench.started) == ([], [])
+
+
 # --- starts that take their time ---
 
 
