@@ -43,9 +43,9 @@ class PoolManager:
         self._stop_later: asyncio.TimerHandle | None = None
         context = ray.get_runtime_context()
         self._again = bool(context.was_current_actor_reconstructed)
-        # After a restart nobody else would call it.
         self._myself = context.current_actor
-        self._myself.keep_starting.remote()
+        # After a restart nobody else would. A call to itself is lost where Ray tells this process late of the restart.
+        self._keeping = asyncio.create_task(self.keep_starting())
 
     async def keep_starting(self) -> None:
         """Start, and try again while that fails: after a restart of this process nobody else would."""

@@ -63,9 +63,10 @@ class WorkerActor:
         self._serving: asyncio.Task[None] | None = None
         self._stopping = False
         self._trouble = ""
-        # A worker that gets its room, or its next process, after the manager has gone is called by nobody else.
-        self._myself = ray.get_runtime_context().current_actor
-        self._myself.end_orphaned.remote()
+        # One that gets its room, or its next process, after the manager has gone is called by nobody. A call to itself
+        # would be lost where Ray tells this process late that it is being restarted.
+        end = until_done(self._end_orphaned, "ending an orphan", retry_s=_RETRY_S)
+        self._watching = asyncio.create_task(end)
 
     async def report(self) -> bytes:
         """Return a WorkerReport: who and where this worker is, and how it is."""
@@ -112,13 +113,9 @@ class WorkerActor:
         if first:
             await self._providers.close()
 
-    async def end_orphaned(self) -> None:
-        """End this worker when its system is gone, whether or not it was ever told to serve."""
-        await until_done(self._end_orphaned, "ending an orphan", retry_s=_RETRY_S)
-
     async def _end_orphaned(self) -> None:
         await wait_until_orphaned(self._settings.namespace)
-        await asyncio.to_thread(cluster.end_actor, self._myself)
+        await asyncio.to_thread(cluster.end_actor, ray.get_runtime_context().current_actor)
 
     async def _serve(self) -> None:
         await self._warm_up()

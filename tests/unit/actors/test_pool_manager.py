@@ -21,6 +21,8 @@ from aiqueue.config import Settings
 from aiqueue.errors import QueueUnavailable
 from tests.tools.turns import turns, until
 
+_KEEP_STARTING = PoolManager.keep_starting
+
 
 class Actor:
     """An actor's handle: notes its calls, and answers them when it is let."""
@@ -66,10 +68,22 @@ async def manager(
     monkeypatch.setattr(cluster, "nodes", lambda: cluster.Nodes(frozenset(), {}))
     monkeypatch.setattr(pool_manager, "least_cpus", lambda: 0.0)
     monkeypatch.setattr(WorkerPool, "_start", lambda *_: None)
+    monkeypatch.setattr(PoolManager, "keep_starting", lambda _: asyncio.sleep(0))  # each test says when it starts
     settings = Settings(providers={"a": {"kind": "simulated"}}, pools={"p": {"providers": ["a"], "workers": 1}})
     manager = PoolManager(settings.model_dump_json())
     yield manager
     for loop in manager._loops:
+        loop.cancel()
+
+
+async def test_a_manager_starts_its_pools_though_no_call_reaches_it(
+    manager: PoolManager, myself: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PoolManager, "keep_starting", _KEEP_STARTING)
+    again = PoolManager(manager._settings.model_dump_json())
+    await until(lambda: again._loops)
+    assert myself.calls == [], "Ray fails a call to itself of an actor that it takes for one that restarts"
+    for loop in again._loops:
         loop.cancel()
 
 
