@@ -39,7 +39,8 @@ def inspect(path: Path, expected: Expected, *, accept_loss: int | None, must_be_
 
     Raises StartError if it is damaged, is not what is ``expected`` there, or ends before a commit that was
     acknowledged; ``accept_loss``, the number of the commit it ends at, lets the last pass. Not ``must_be_whole``
-    (``durability`` below full): a lost end is only logged. Raises sqlite3.Error for what is no database.
+    (``durability`` below full): a lost end is only logged, since a power cut takes an end, but never the file or a
+    start. Raises sqlite3.Error for what is no database.
     """
     problem = ""
     try:
@@ -48,19 +49,28 @@ def inspect(path: Path, expected: Expected, *, accept_loss: int | None, must_be_
         head, problem = None, str(error)
     mark = _read_database(path)
     journal_id = mark.id or (head.id if head else "")
-    expected.check(journal_id, path)
-    problem = problem or _changed(path, mark, head)
-    lost = "" if problem else _lost(path, mark, head) or expected.lost(mark.epoch)
+    is_there = _is_there(path)
+    if is_there or head or problem:
+        expected.check(journal_id, path)
+    else:
+        expected.check_nothing(path)
+    problem = problem or _changed(path, mark, head) or _replaced(path, mark, head, expected)
+    lost = "" if problem else _lost(path, mark, head)
     if problem or lost:
-        _refuse_or_log(path, mark.commit, problem or lost, accept_loss, must_be_whole=must_be_whole or bool(problem))
+        must_be_whole = must_be_whole or bool(problem) or not is_there
+        _refuse_or_log(path, mark.commit, problem or lost, accept_loss, must_be_whole=must_be_whole)
     # Beyond all numbers that are known where a loss was accepted: one that was acknowledged never names another commit.
     epochs = [mark.epoch, head.epoch if head else 0, expected.epoch]
     return Mark(journal_id or new_journal_id(), max(epochs), max(mark.commit, head.commit if head else 0))
 
 
+def _is_there(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
 def _read_database(path: Path) -> Mark:
     """Return the mark of the database at ``path``. Raises StartError if it is damaged."""
-    if not path.exists() or not path.stat().st_size:
+    if not _is_there(path):
         return Mark("", 0, 0)
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
@@ -129,16 +139,21 @@ def _changed(path: Path, mark: Mark, head: Mark | None) -> str:
     return "its content is not what it was when the queue was stopped: it is damaged, or someone changed it"
 
 
+def _replaced(path: Path, mark: Mark, head: Mark | None, expected: Expected) -> str:
+    """Say that a database is not the one that was here last; empty if it is, with its end or without."""
+    if head and mark.id not in ("", head.id):
+        return f"{head_path(path)} belongs to another journal"
+    if head and mark.epoch < head.epoch and mark.commit >= head.commit:
+        return "it is an older copy that went on elsewhere: what was acknowledged since is missing"
+    return expected.lost(max(mark.epoch, head.epoch if head else 0))
+
+
 def _lost(path: Path, mark: Mark, head: Mark | None) -> str:
-    """Say what a database lacks that its head knows of; empty if nothing."""
+    """Say what a database lacks at its end that its head knows of; empty if nothing."""
     if head is None:
         return f"{head_path(path)} is missing, so nobody can tell whether it is complete" if mark.commit else ""
-    if mark.id not in ("", head.id):
-        return f"{head_path(path)} belongs to another journal"
     if mark.commit < head.commit:
         return f"{head.commit - mark.commit} of {head.commit} acknowledged commits are missing at its end"
-    if mark.epoch < head.epoch:
-        return "it is an older copy that went on elsewhere: what was acknowledged since is missing"
     return ""
 
 

@@ -4,9 +4,9 @@ SQLite drops the end of a WAL that is torn or has a flipped bit, without a word:
 never there, as far as it can tell. So the number of each commit is kept here too, outside the database, before the
 commit is acknowledged. At the next start the two are compared.
 
-The record is overwritten in place, in mapped memory, and not synced, which costs 2 µs (a write to the file would give
-each sync of the database a second file to see to: 20 µs). It survives the death of the process; a power cut can leave
-an older record, which then promises less than the database holds, never more.
+While the queue runs, the record is overwritten in place, in mapped memory, and not synced, which costs 2 µs (a write to
+the file would give each sync of the database a second file to see to: 20 µs). It survives the death of the process; a
+power cut can leave an older record, which then promises less than the database holds, never more.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ class Head:
                 os.pwrite(file, bytes(_RECORDS * _RECORD_BYTES), 0)  # on disk below: no later write finds it full
             self._memory = mmap.mmap(file, _RECORDS * _RECORD_BYTES)
             self.write(mark)
-            self._memory.flush()
             os.fsync(file)
         finally:
             os.close(file)
@@ -85,11 +84,12 @@ class Head:
             os.close(folder)
 
     def write(self, mark: Mark) -> None:
-        """Overwrite all that was known."""
+        """Overwrite all that was known, and wait until it is on disk: no power cut takes a start. Raises OSError."""
         self._prefix = f"aiqueue journal {mark.id} epoch {mark.epoch} commit ".encode()
         self._prefix_crc = zlib.crc32(self._prefix)
         for at in range(_RECORDS):
             self._put(at, b"%d sum %b | " % (mark.commit, (mark.checksum or "-").encode()))
+        self._memory.flush()
 
     def advance(self, commit: int) -> None:
         """Note the commit that is about to be acknowledged."""

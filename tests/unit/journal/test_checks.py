@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from aiqueue.config import Durability
 from aiqueue.engine.effects import Rows
 from aiqueue.errors import StartError
 from aiqueue.journal import checks
@@ -215,13 +216,26 @@ def test_an_older_mark_than_the_database_is_what_a_power_cut_leaves(killed: Site
     SqliteJournal(killed.path).close()
 
 
+@pytest.mark.parametrize("durability", ["full", "normal", "off"])
+@pytest.mark.parametrize("left", [None, b""], ids=["no file", "an empty file"])
+def test_a_database_that_is_gone_as_a_whole_is_refused_whatever_the_durability(
+    site: Site, durability: Durability, left: bytes | None
+) -> None:
+    site.grow(1, 2)
+    site.path.unlink()
+    if left is not None:
+        site.path.write_bytes(left)
+    with pytest.raises(StartError, match="acknowledged commits are missing"):
+        SqliteJournal(site.path, durability=durability)
+
+
 @pytest.mark.parametrize("durability", ["normal", "off"])
 def test_where_a_power_cut_may_take_the_end_it_is_logged(
-    killed: Site, durability: str, caplog: pytest.LogCaptureFixture
+    killed: Site, durability: Durability, caplog: pytest.LogCaptureFixture
 ) -> None:
     killed.wal.unlink()
     with caplog.at_level(logging.WARNING):
-        SqliteJournal(killed.path, durability=durability).close()  # type: ignore[arg-type]
+        SqliteJournal(killed.path, durability=durability).close()
     assert "6 of 6 acknowledged commits are missing" in caplog.text
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aiqueue.config import Durability
 from aiqueue.engine.effects import Rows
 from aiqueue.errors import StartError
 from aiqueue.journal.identity import ANYTHING, Expected, JournalNotHere, KnownJournal, decode, encode, made_at
@@ -67,7 +68,8 @@ def test_another_journal_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["stopped", "killed"])
-def test_an_older_copy_with_all_its_files_is_refused(tmp_path: Path, closed: bool) -> None:
+@pytest.mark.parametrize("durability", ["full", "normal"])
+def test_an_older_copy_with_all_its_files_is_refused(tmp_path: Path, closed: bool, durability: Durability) -> None:
     """Its ``.head`` is as old as the copy, so beside the database nothing tells."""
     path, copy = tmp_path / "disk" / "j.db", tmp_path / "copy"
     journal = SqliteJournal(path)
@@ -78,7 +80,7 @@ def test_an_older_copy_with_all_its_files_is_refused(tmp_path: Path, closed: boo
     journal.close()
     known = opened(path)
     with pytest.raises(StartError, match="an older copy") as refused:
-        SqliteJournal(copy / "j.db", expected(known))
+        SqliteJournal(copy / "j.db", expected(known), durability=durability)
     commit = int(str(refused.value).split("ends at commit ")[1].split(",")[0])
     kept = SqliteJournal(copy / "j.db", expected(known), accept_loss=commit)
     assert kept.epoch > known.epoch
@@ -89,6 +91,13 @@ def test_a_queue_that_starts_again_begins_no_journal(tmp_path: Path) -> None:
     with pytest.raises(JournalNotHere, match="begins no new one"):
         SqliteJournal(tmp_path / "data" / "j.db", expected(None, may_begin=False))
     assert not (tmp_path / "data").exists()
+
+
+def test_a_queue_that_starts_again_begins_no_journal_in_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "j.db").touch()
+    with pytest.raises(JournalNotHere, match="begins no new one"):
+        SqliteJournal(tmp_path / "j.db", expected(None, may_begin=False))
+    assert (tmp_path / "j.db").read_bytes() == b""
 
 
 def test_a_journal_says_when_it_was_made(tmp_path: Path) -> None:
