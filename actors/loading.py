@@ -38,12 +38,18 @@ class Loaded(NamedTuple):
 def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded:
     """Open the journal and return it with the engine as it was. Raises StartError.
 
-    ``restarted``: by Ray, and not by a person who could have meant a new journal.
+    ``restarted``: by Ray, and not by a person who could have meant a new journal, or to go on without what is lost.
     """
     namespace, node, given = settings.namespace, cluster.this_node(), settings.journal
-    known = None if given.new and not restarted else cluster.journal_of(namespace)
-    expected = Expected(known, may_begin=not restarted, node=node, namespace=namespace)
-    journal = SqliteJournal(given.path, expected, durability=given.durability, accept_loss=given.accept_loss)
+    expected = Expected(
+        cluster.journal_of(namespace),
+        may_begin=not restarted,
+        new=given.new and not restarted,
+        node=node,
+        namespace=namespace,
+    )
+    accept_loss = None if restarted else given.accept_loss
+    journal = SqliteJournal(given.path, expected, durability=given.durability, accept_loss=accept_loss)
     try:
         journal.fill_log()
         engine = load_engine(settings, journal, clock)

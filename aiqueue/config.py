@@ -132,7 +132,7 @@ class JournalConfig(_Section):
 
     path: Path = Path("~/.aiqueue/journal.db")
     durability: Durability = Field("full", description="full: fsync before any answer; normal and off can lose the end")
-    accept_loss: int | None = Field(None, ge=0, description="go on with a journal that ends at this commit; see docs")
+    accept_loss: int | None = Field(None, ge=0, description="go on without what is lost: the number that is named")
     new: bool = Field(False, description="begin a new journal, though this namespace had another one; for one start")
     notes: Path = Field(Path("~/.aiqueue/journals"), description="folder where a start notes which journal it found")
     payload_cache_bytes: int = Field(256 * 2**20, ge=0, description="payloads of waiting jobs kept in memory")

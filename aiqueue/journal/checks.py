@@ -38,7 +38,7 @@ def inspect(path: Path, expected: Expected, *, accept_loss: int | None, must_be_
     """Return where the journal at ``path`` has come to, which need not exist.
 
     Raises StartError if it is damaged, is not what is ``expected`` there, or ends before a commit that was
-    acknowledged; ``accept_loss``, the number of the commit it ends at, lets the last pass. Not ``must_be_whole``
+    acknowledged; ``accept_loss``, the number that the refusal names, lets the last two pass. Not ``must_be_whole``
     (``durability`` below full): a lost end is only logged, since a power cut takes an end, but never the file or a
     start. Raises sqlite3.Error for what is no database.
     """
@@ -47,21 +47,22 @@ def inspect(path: Path, expected: Expected, *, accept_loss: int | None, must_be_
         head = read_mark(path)
     except ValueError as error:
         head, problem = None, str(error)
-    mark = _read_database(path)
-    journal_id = mark.id or (head.id if head else "")
-    is_there = _is_there(path)
-    if is_there or head or problem:
-        expected.check(journal_id, path)
-    else:
+    mark, is_there = _read_database(path), _is_there(path)
+    last = mark if mark.commit or head is None else head  # the head knows what was here, where nothing is any more
+    if not (is_there or head or problem):
         expected.check_nothing(path)
+    elif not last.commit or accept_loss != last.commit:
+        expected.check(last.id if last.commit else "", path, last.commit)
     problem = problem or _changed(path, mark, head) or _replaced(path, mark, head, expected)
     lost = "" if problem else _lost(path, mark, head)
     if problem or lost:
+        said = f"the journal {path} ends at commit {mark.commit}, but {problem or lost}"
         must_be_whole = must_be_whole or bool(problem) or not is_there
-        _refuse_or_log(path, mark.commit, problem or lost, accept_loss, must_be_whole=must_be_whole)
+        _refuse_or_log(said, last.commit, accept_loss, must_be_whole=must_be_whole)
     # Beyond all numbers that are known where a loss was accepted: one that was acknowledged never names another commit.
-    epochs = [mark.epoch, head.epoch if head else 0, expected.epoch]
-    return Mark(journal_id or new_journal_id(), max(epochs), max(mark.commit, head.commit if head else 0))
+    journal_id = mark.id or (head.id if head else "") or new_journal_id()
+    epochs = [mark.epoch, head.epoch if head else 0, expected.epoch_of(journal_id)]
+    return Mark(journal_id, max(epochs), max(mark.commit, head.commit if head else 0))
 
 
 def _is_there(path: Path) -> bool:
@@ -145,7 +146,7 @@ def _replaced(path: Path, mark: Mark, head: Mark | None, expected: Expected) -> 
         return f"{head_path(path)} belongs to another journal"
     if head and mark.epoch < head.epoch and mark.commit >= head.commit:
         return "it is an older copy that went on elsewhere: what was acknowledged since is missing"
-    return expected.lost(max(mark.epoch, head.epoch if head else 0))
+    return expected.lost(mark.id or (head.id if head else ""), max(mark.epoch, head.epoch if head else 0))
 
 
 def _lost(path: Path, mark: Mark, head: Mark | None) -> str:
@@ -157,8 +158,7 @@ def _lost(path: Path, mark: Mark, head: Mark | None) -> str:
     return ""
 
 
-def _refuse_or_log(path: Path, commit: int, problem: str, accept_loss: int | None, *, must_be_whole: bool) -> None:
-    said = f"the journal {path} ends at commit {commit}, but {problem}"
+def _refuse_or_log(said: str, commit: int, accept_loss: int | None, *, must_be_whole: bool) -> None:
     if accept_loss == commit:
         _log.warning("%s; going on without it, as journal.accept_loss says", said)
     elif must_be_whole:

@@ -71,20 +71,22 @@ class Expected(NamedTuple):
 
     known: KnownJournal | None = None  #: the journal that its system had; None: nothing is known of one
     may_begin: bool = True  #: where there is none, a new one may be made
+    new: bool = False  #: also though another one is known
     node: str = ""  #: this one: host name and address
     namespace: str = ""
 
-    def check(self, found_id: str, path: Path) -> None:
-        """Raise JournalNotHere if the journal at ``path``, with this id, is not that of this system."""
+    def check(self, found_id: str, path: Path, commit: int = 0) -> None:
+        """Raise JournalNotHere if the journal at ``path``, with this id and end, is not that of this system."""
         known = self.known
-        if known is not None and found_id != known.id:
-            there = f"is another one, {shown(found_id)}" if found_id else "is none"
-            raise JournalNotHere(
-                f"the namespace {self.namespace!r} has the journal {shown(known.id)}, last opened{_on(known.node)} as "
-                f"{known.path} at {datetime.fromtimestamp(known.at, UTC):%Y-%m-%d %H:%M:%S} UTC. At {path}"
-                f"{_on(self.node)} there {there}. {_WHAT_TO_DO}",
-                known.node,
-            )
+        if known is None or found_id == known.id or (self.new and not found_id):
+            return
+        there = f"is another one, {shown(found_id)}" if found_id else "is none"
+        raise JournalNotHere(
+            f"the namespace {self.namespace!r} has the journal {shown(known.id)}, last opened{_on(known.node)} as "
+            f"{known.path} at {datetime.fromtimestamp(known.at, UTC):%Y-%m-%d %H:%M:%S} UTC. At {path}"
+            f"{_on(self.node)} there {there}. {self._what_to_do(commit)}",
+            known.node,
+        )
 
     def check_nothing(self, path: Path) -> None:
         """Raise JournalNotHere if there must be a journal at ``path``, where nothing is."""
@@ -92,26 +94,36 @@ class Expected(NamedTuple):
         if not self.may_begin:
             raise JournalNotHere(
                 f"the queue was started again{_on(self.node)}, where there is no journal {path}, and a queue that "
-                f"starts again begins no new one. {_WHAT_TO_DO}"
+                f"starts again begins no new one. {self._what_to_do()}"
             )
 
-    @property
-    def epoch(self) -> int:
-        """The highest epoch that is known of the journal."""
-        return self.known.epoch if self.known else 0
-
-    def lost(self, epoch: int) -> str:
+    def lost(self, found_id: str, epoch: int) -> str:
         """Say that a journal of this system is older than what is known of it; empty if it is not."""
-        if self.known is None or epoch >= self.epoch:
+        if self.known is None or epoch >= self.epoch_of(found_id):
             return ""
         return f"it is an older copy: what was acknowledged since it was opened{_on(self.known.node)} is missing"
 
+    def epoch_of(self, journal_id: str) -> int:
+        """Return the highest epoch that is known of a journal."""
+        return self.known.epoch if self.known and self.known.id == journal_id else 0
+
+    def _what_to_do(self, other_ends_at: int = 0) -> str:
+        option = "--new-journal`"
+        if other_ends_at:
+            option = (
+                f"--accept-loss {other_ends_at}`, which takes the one that is there (`--new-journal` begins one only "
+                "where there is none)"
+            )
+        back, stop = ", and start again", ""
+        if not self.may_begin:
+            back, stop = ": the queue waits for it, and goes on by itself", "stop the system (`aiqueue down`) and "
+        return (
+            f"Bring that disk or node back{back}. To go on without what is in that journal, {stop}start once with "
+            f"`aiqueue up {option}"
+        )
+
 
 ANYTHING = Expected()
-_WHAT_TO_DO = (
-    "Bring that disk or node back: a queue that waits for it goes on by itself. To go on without what is in that "
-    "journal, stop the system (`aiqueue down`) and start it once with `aiqueue up --new-journal`"
-)
 
 
 def _on(node: str) -> str:

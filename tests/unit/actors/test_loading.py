@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from ray.exceptions import RpcError
 
@@ -184,3 +185,25 @@ def test_a_new_journal_is_begun_only_by_who_means_it(tmp_path: Path, known: dict
     loaded = load(settings(tmp_path, new=True), SteadyClock())
     loaded.journal.close()
     assert known["mine"].id == loaded.info.id != before.id
+
+
+@pytest.mark.parametrize("older", [True, False], ids=["an older copy", "another journal"])
+def test_a_permission_to_begin_a_new_journal_takes_no_other(
+    tmp_path: Path, known: dict[str, KnownJournal], older: bool
+) -> None:
+    load(settings(tmp_path), SteadyClock()).journal.close()
+    kept = known["mine"]
+    known["mine"] = msgspec.structs.replace(kept, epoch=7) if older else msgspec.structs.replace(kept, id="ab")
+    with pytest.raises(StartError, match="an older copy" if older else "is another one"):
+        load(settings(tmp_path, new=True), SteadyClock())
+
+
+def test_a_permission_for_a_loss_is_for_who_gave_it_and_not_for_a_queue_that_starts_again(tmp_path: Path) -> None:
+    load(settings(tmp_path), SteadyClock()).journal.close()
+    (tmp_path / "journal.db").unlink()
+    with pytest.raises(StartError, match="are missing") as refused:
+        load(settings(tmp_path), SteadyClock())
+    given = settings(tmp_path, accept_loss=int(str(refused.value).split("--accept-loss ")[1].split("`")[0]))
+    with pytest.raises(StartError, match="are missing"):
+        load(given, SteadyClock(), restarted=True)
+    load(given, SteadyClock()).journal.close()

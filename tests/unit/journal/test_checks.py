@@ -153,8 +153,9 @@ def test_an_older_copy_of_the_database_is_refused(site: Site) -> None:
 def test_a_database_that_is_gone_is_not_made_anew_in_silence(site: Site) -> None:
     site.grow(1)
     site.path.unlink()
-    assert commit_named(site.refusal()) == 0
-    assert site.accepted(0) == set()
+    commit = commit_named(site.refusal())
+    assert commit == 2  # of the journal that is gone: a 0 would fit each one that is
+    assert site.accepted(commit) == set()
 
 
 def test_a_copy_that_went_on_elsewhere_is_refused(site: Site) -> None:
@@ -198,9 +199,20 @@ def test_a_permission_is_for_one_loss_only(site: Site) -> None:
         SqliteJournal(site.path, accept_loss=3)
 
 
+def test_a_permission_for_a_journal_that_is_gone_is_for_that_one_only(site: Site) -> None:
+    site.grow(1)
+    site.path.unlink()
+    commit = commit_named(site.refusal())
+    SqliteJournal(site.path, accept_loss=commit).close()
+    site.grow(2)
+    site.path.unlink()
+    with pytest.raises(StartError, match="acknowledged commits are missing"):
+        SqliteJournal(site.path, accept_loss=commit)
+
+
 def test_numbers_go_on_beyond_what_was_lost(killed: Site) -> None:
     killed.wal.unlink()
-    SqliteJournal(killed.path, accept_loss=0).close()
+    SqliteJournal(killed.path, accept_loss=6).close()
     mark = read_mark(killed.path)
     assert mark is not None
     assert (mark.epoch, mark.commit) == (2, 7)

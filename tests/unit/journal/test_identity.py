@@ -25,8 +25,8 @@ def opened(path: Path, expected: Expected = ANYTHING) -> KnownJournal:
     return KnownJournal(journal.id, journal.epoch, str(path), "h1 (10.0.0.1)", 1_700_000_000.0)
 
 
-def expected(known: KnownJournal | None, *, may_begin: bool = True) -> Expected:
-    return Expected(known, may_begin=may_begin, node="h3 (10.0.0.3)", namespace="mine")
+def expected(known: KnownJournal | None, *, may_begin: bool = True, new: bool = False) -> Expected:
+    return Expected(known, may_begin=may_begin, new=new, node="h3 (10.0.0.3)", namespace="mine")
 
 
 def test_a_journal_that_is_known_is_opened_again_and_again(tmp_path: Path) -> None:
@@ -85,6 +85,31 @@ def test_an_older_copy_with_all_its_files_is_refused(tmp_path: Path, closed: boo
     kept = SqliteJournal(copy / "j.db", expected(known), accept_loss=commit)
     assert kept.epoch > known.epoch
     kept.close()
+
+
+def test_where_another_journal_is_none_is_begun_though_a_new_one_is_meant(tmp_path: Path) -> None:
+    known, other = opened(tmp_path / "a.db"), opened(tmp_path / "b.db")
+    with pytest.raises(JournalNotHere, match=r"is another one.*--new-journal.*only where there is none") as refused:
+        SqliteJournal(tmp_path / "b.db", expected(known, new=True))
+    assert (tmp_path / "b.db").exists()
+    commit = int(str(refused.value).split("--accept-loss ")[1].split("`")[0])
+    kept = SqliteJournal(tmp_path / "b.db", expected(known), accept_loss=commit)
+    assert (kept.id, kept.epoch) == (other.id, other.epoch + 1)
+    kept.close()
+
+
+def test_a_new_journal_begins_anew_also_in_its_epochs(tmp_path: Path) -> None:
+    known = opened(tmp_path / "a.db")
+    begun = opened(tmp_path / "new" / "a.db", expected(known, new=True))
+    assert (begun.id != known.id, begun.epoch) == (True, 1)
+
+
+def test_an_older_copy_is_refused_though_a_new_one_is_meant(tmp_path: Path) -> None:
+    opened(tmp_path / "disk" / "j.db")
+    shutil.copytree(tmp_path / "disk", tmp_path / "copy")
+    known = opened(tmp_path / "disk" / "j.db")
+    with pytest.raises(StartError, match="an older copy"):
+        SqliteJournal(tmp_path / "copy" / "j.db", expected(known, new=True))
 
 
 def test_a_queue_that_starts_again_begins_no_journal(tmp_path: Path) -> None:
