@@ -13,6 +13,7 @@ from ray.autoscaler import sdk as autoscaler
 from ray.experimental import internal_kv
 from ray.util import list_named_actors
 
+from aiqueue.errors import StartError
 from aiqueue.journal.identity import KnownJournal, decode, encode
 
 ALIVE, RESTARTING = "ALIVE", "RESTARTING"  #: of an actor's states: its process is there; it has died and will be again
@@ -53,6 +54,12 @@ def has_resource(name: str) -> bool:
     return name in ray.cluster_resources()  # type: ignore[no-untyped-call]
 
 
+def addresses_with(name: str) -> list[str]:
+    """Return the addresses of the nodes that are there and have this resource."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["NodeManagerAddress"] for node in nodes if node["Alive"] and name in node["Resources"]]
+
+
 def names_in(namespace: str) -> list[str]:
     """Return the names of the living actors of ``namespace``."""
     return [entry["name"] for entry in list_named_actors(all_namespaces=True) if entry["namespace"] == namespace]
@@ -78,9 +85,11 @@ def state_of(actor: Any) -> str:
 
 def start_error(error: Exception) -> str:
     """Return what an actor's constructor said in a StartError; empty if it raised none. ``error``: of a call to it."""
+    kinds: list[type[StartError]] = [StartError, *StartError.__subclasses__()]
+    names = {kind.__name__ for kind in kinds}
     for line in reversed(str(error).splitlines()):
         raised, _, said = line.partition(": ")
-        if raised.endswith(".StartError"):
+        if raised.rpartition(".")[2] in names:
             return said
     return ""
 

@@ -56,6 +56,8 @@ def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded
         opened = KnownJournal(journal.id, journal.epoch, str(journal.path), node, time.time())
         cluster.tell_journal(namespace, opened)  # before anything is acknowledged
         cluster.tell_settings(namespace, settings.model_dump_json())
+        if not restarted:
+            _tell_trouble(namespace, "")  # of an earlier queue
         return Loaded(journal, engine, _info(opened, journal.count_jobs(), len(engine.core.live)))
     except BaseException:
         journal.close()  # its lock, above all: the next try needs it

@@ -125,8 +125,13 @@ def _remember(remembered: RememberedJournals, settings: Settings) -> None:
 
 def warning() -> str:
     """Return what is wrong with where the queue is placed; empty if nothing is."""
-    count = len(cluster.addresses())
-    if count < 2 or cluster.has_resource(JOURNAL_RESOURCE):
+    count, marked = len(cluster.addresses()), cluster.addresses_with(JOURNAL_RESOURCE)
+    if len(marked) > 1:
+        return (
+            f"{len(marked)} nodes ({', '.join(marked)}) are marked for the journal: the queue may start again on one "
+            f"that does not have it. Leave the resource {JOURNAL_RESOURCE!r} to the node with the journal's disk"
+        )
+    if count < 2 or marked:
         return ""
     return (
         f"this Ray has {count} nodes, and none is marked for the journal: the queue is bound to this one, and does not "

@@ -52,7 +52,9 @@ def test_a_system_that_is_started_without_its_journal_is_refused_unless_a_new_on
     assert stats.adapter.journal == again
     for file in tmp_path.iterdir():
         file.unlink()
-    with pytest.raises(StartError, match=r"there is none\..*--new-journal"):
+    with pytest.raises(
+        StartError, match=r"^the queue actor could not start: the namespace .*there is none\..*--new-journal"
+    ):
         launch.start(settings, http=False)
     assert list(tmp_path.iterdir()) == []
     meant = settings.model_copy(update={"journal": settings.journal.model_copy(update={"new": True})})
