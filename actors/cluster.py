@@ -105,14 +105,23 @@ def this_node() -> str:
     return f"{socket.gethostname()} ({services.get_node_ip_address()})"  # type: ignore[no-untyped-call]
 
 
-def tell_journal(namespace: str, known: KnownJournal, *, overwrite: bool = True) -> None:
+def tell_journal(namespace: str, known: KnownJournal) -> None:
     """Keep which journal the system in ``namespace`` has, for as long as this Ray keeps its store."""
-    internal_kv._internal_kv_put(_journal_key(namespace), encode(known), overwrite=overwrite)
+    internal_kv._internal_kv_put(_journal_key(namespace), encode(known), overwrite=True)
 
 
 def journal_of(namespace: str) -> KnownJournal | None:
-    """Return the journal that the system in ``namespace`` had last; None if this Ray knows of none."""
-    return decode(internal_kv._internal_kv_get(_journal_key(namespace)))
+    """Return the journal that the system in ``namespace`` had last; None if this Ray knows of none.
+
+    Raises StartError for what can't be read.
+    """
+    try:
+        return decode(internal_kv._internal_kv_get(_journal_key(namespace)))
+    except ValueError as error:
+        raise StartError(
+            f"which journal the namespace {namespace!r} had, as Ray keeps it, {error}. If what lies at journal.path is "
+            "the right one, or a new one is meant, start once with `aiqueue up --new-journal`"
+        ) from error
 
 
 def _journal_key(namespace: str) -> bytes:

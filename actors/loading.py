@@ -17,6 +17,7 @@ from typing import NamedTuple
 from actors import cluster
 from aiqueue.config import Settings
 from aiqueue.engine import QueueEngine
+from aiqueue.errors import StartError
 from aiqueue.journal.identity import Expected, JournalNotHere, KnownJournal, made_at
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.journal_info import JournalInfo
@@ -42,7 +43,7 @@ def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded
     """
     namespace, node, given = settings.namespace, cluster.this_node(), settings.journal
     expected = Expected(
-        cluster.journal_of(namespace),
+        known_journal(namespace, new=given.new and not restarted),
         may_begin=not restarted,
         new=given.new and not restarted,
         node=node,
@@ -61,6 +62,19 @@ def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded
         return Loaded(journal, engine, _info(opened, journal.count_jobs(), len(engine.core.live)))
     except BaseException:
         journal.close()  # its lock, above all: the next try needs it
+        raise
+
+
+def known_journal(namespace: str, *, new: bool) -> KnownJournal | None:
+    """Return the journal that the system had, as Ray knows it. Raises StartError for what can't be read.
+
+    ``new``: such knowledge is replaced.
+    """
+    try:
+        return cluster.journal_of(namespace)
+    except StartError:
+        if new:
+            return None
         raise
 
 

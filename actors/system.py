@@ -6,12 +6,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from actors import cluster
+from actors.loading import known_journal
 from actors.options import JOURNAL_RESOURCE, POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
 from actors.pool_manager import PoolManager
 from actors.queue_actor import QueueActor
@@ -19,6 +22,8 @@ from aiqueue.client.calls import understood
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
 from aiqueue.errors import AIQueueError, QueueUnavailable, StartError
+from aiqueue.journal.identity import KnownJournal
+from aiqueue.journal.place import absolute
 from aiqueue.journal.remembered import RememberedJournals
 from aiqueue.own_version import own_version
 from aiqueue.scaling.roster import WORKER_PREFIX
@@ -40,13 +45,11 @@ def start_actors(settings: Settings) -> list[str]:
     What is being stopped is waited for, and then started anew. Raises StartError with the reason, e.g. a journal that
     another queue holds.
     """
-    json, namespace, given = settings.model_dump_json(), settings.namespace, settings.journal
-    remembered = RememberedJournals(given.notes)
-    if (known := remembered.of(namespace, given.path)) and not given.new:
-        cluster.tell_journal(namespace, known, overwrite=False)  # this Ray may know a newer one
+    json, namespace = settings.model_dump_json(), settings.namespace
+    known = _recall(settings)
     _let_stop_end(namespace)
     _start_queue(settings)
-    _remember(remembered, settings)
+    _remember(settings, known)
     names = _started(PoolManager, pool_manager_options(namespace), json, _start_pools, limit_s=_MANAGER_START_S)
     _warn_of_another_release(_start_queue(settings))  # a stop that began after the first look has ended that one
     return names
@@ -114,13 +117,40 @@ def _answer(call: Any, limit_s: float) -> Any:
         raise error.cause if isinstance(error.cause, AIQueueError) else error from None
 
 
-def _remember(remembered: RememberedJournals, settings: Settings) -> None:
-    known = cluster.journal_of(settings.namespace)
+def _recall(settings: Settings) -> KnownJournal | None:
+    """Tell Ray which journal the system had as far as this user knows, if Ray knows none or an older one; return it."""
+    given, namespace, noted = settings.journal, settings.namespace, None
     try:
-        if known is not None:
-            remembered.note(settings.namespace, settings.journal.path, known)
+        noted = RememberedJournals(given.notes).of(namespace, given.path)
+    except (OSError, ValueError) as error:
+        _log.warning("which journal this system had is not known from journal.notes: %s", error)
+    known = known_journal(namespace, new=given.new)
+    if noted is None or (known is not None and known.at >= noted.at):
+        return known
+    cluster.tell_journal(namespace, noted)
+    return noted
+
+
+def _remember(settings: Settings, before: KnownJournal | None) -> None:
+    given, known = settings.journal, cluster.journal_of(settings.namespace)
+    if known is None:
+        return
+    if given.new and before is not None and known.id == before.id:
+        _log.warning(
+            "journal.new is still set (--new-journal, AIQUEUE_JOURNAL__NEW), though this system has its journal: unset "
+            "it, or a start without the journal's disk begins a new one"
+        )
+    try:
+        if absolute(_running_path(settings.namespace, given.path)) == absolute(given.path):
+            RememberedJournals(given.notes).note(settings.namespace, given.path, known)
     except OSError as error:  # the system runs all the same
         _log.warning("it could not be noted which journal this system has (%s): journal.notes", error)
+
+
+def _running_path(namespace: str, otherwise: Path) -> Path:
+    """Return the journal's path as the queue that runs was given it: one that was found may have another one."""
+    running = cluster.settings_of(namespace)
+    return Path(msgspec.json.decode(running)["journal"]["path"]) if running else otherwise
 
 
 def warning() -> str:

@@ -45,11 +45,11 @@ _decode = msgspec.json.Decoder(KnownJournal).decode
 
 
 def decode(body: bytes | None) -> KnownJournal | None:
-    """Return what was kept; None if that is nothing, or nothing that can be read."""
+    """Return what was kept; None if that is nothing. Raises ValueError for what can't be read."""
     try:
-        return _decode(body) if body else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+        return None if body is None else _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"can't be read: {error}") from error
 
 
 def new_journal_id() -> str:

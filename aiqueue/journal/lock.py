@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from aiqueue.errors import StartError
+from aiqueue.journal.place import absolute
 
 _WAIT_S, _LOOK_S = 5.0, 0.1
 
@@ -34,7 +35,7 @@ def wait_until_free(path: Path, *, limit_s: float | None = None) -> None:
     Raises StartError after ``limit_s`` (5 s). Whatever else is wrong with the file is for the queue to say.
     """
     try:
-        file = os.open(f"{path}.lock", os.O_RDWR)
+        file = os.open(f"{absolute(path)}.lock", os.O_RDWR)
     except OSError:
         return
     try:

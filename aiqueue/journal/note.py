@@ -22,11 +22,15 @@ def read_note(path: Path) -> bytes:
 def write_note(path: Path, body: bytes) -> None:
     """Replace the note of the journal at ``path``; it is on disk when this returns. Raises OSError."""
     note = note_path(path)
-    unfinished = note.with_name(note.name + ".part")
-    file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    write_whole(note, body, note.with_name(note.name + ".part"))
+
+
+def write_whole(file: Path, body: bytes, unfinished: Path) -> None:
+    """Replace ``file`` by way of ``unfinished`` beside it: after a power cut it is the old one or the new one."""
+    part = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(file, body)
-        os.fsync(file)
+        os.write(part, body)
+        os.fsync(part)
     finally:
-        os.close(file)
-    unfinished.replace(note)
+        os.close(part)
+    unfinished.replace(file)

@@ -24,6 +24,7 @@ from aiqueue.journal.identity import ANYTHING, Expected
 from aiqueue.journal.lock import lock
 from aiqueue.journal.log_space import fill_log
 from aiqueue.journal.note import read_note, write_note
+from aiqueue.journal.place import absolute
 from aiqueue.journal.reserve import Reserve
 from aiqueue.journal.rows import write_rows
 from aiqueue.journal.sparing import spare
@@ -45,7 +46,7 @@ class SqliteJournal(SqliteReads):
         durability: Durability = "full",
         accept_loss: int | None = None,
     ) -> None:
-        super().__init__(path.expanduser().absolute())
+        super().__init__(absolute(path))
         self._durability = durability
         self._closed = False
         checks.expect(self.path, expected)

@@ -142,10 +142,33 @@ def test_what_is_known_survives_its_keeping(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"id": 3}', b"\xff", b"null"])
-def test_what_can_not_be_read_is_not_known(tmp_path: Path, body: bytes) -> None:
-    assert decode(body) is None
+def test_what_can_not_be_read_is_an_error_and_not_nothing(tmp_path: Path, body: bytes) -> None:
+    assert decode(None) is None
+    with pytest.raises(ValueError, match="can't be read"):
+        decode(body)
     notes = RememberedJournals(tmp_path)
     notes.note("mine", Path("j.db"), KnownJournal("ab", 1, "j.db", "h1", 1.0))
     for file in tmp_path.iterdir():
         file.write_bytes(body)
+    with pytest.raises(ValueError, match="can't be read"):
+        notes.of("mine", Path("j.db"))
+
+
+def test_a_note_is_found_by_each_name_of_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, notes = KnownJournal("ab", 1, "j.db", "h1", 1.0), RememberedJournals(tmp_path / "notes")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    notes.note("mine", Path("~/j.db"), known)
+    assert notes.of("mine", tmp_path / "j.db") == notes.of("mine", Path("j.db")) == known
+    monkeypatch.chdir("/")
     assert notes.of("mine", Path("j.db")) is None
+
+
+def test_a_note_is_on_disk_before_it_takes_the_place_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda _: done.append("synced"))
+    monkeypatch.setattr(Path, "replace", lambda *_: done.append("replaced"))
+    RememberedJournals(tmp_path).note("mine", Path("j.db"), KnownJournal("ab", 1, "j.db", "h1", 1.0))
+    assert done == ["synced", "replaced"]

@@ -30,3 +30,10 @@ def test_a_queue_that_is_just_ending_is_waited_for(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(locks.time, "sleep", lambda _: (looked.set(), held.close()))
     wait_until_free(tmp_path / "journal.db", limit_s=60.0)
     assert looked.is_set()
+
+
+def test_a_journal_in_use_is_refused_by_each_name_of_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with lock(tmp_path / "journal.db"), pytest.raises(StartError, match="in use by another queue"):
+        wait_until_free(Path("~/journal.db"), limit_s=0.0)
+    wait_until_free(Path("~nobody-of-this-name/journal.db"))

@@ -79,6 +79,11 @@ def test_only_the_owner_can_read_what_is_written(journal: SqliteJournal, path: P
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
 
 
+def test_a_path_that_can_not_be_looked_at_is_a_start_error(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"can't create the journal .*: File name too long; set journal\.path"):
+        SqliteJournal(tmp_path / ("j" * 300))
+
+
 def test_a_folder_that_can_not_be_made_is_a_start_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match=r"set journal\.path"):
