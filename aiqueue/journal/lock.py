@@ -18,7 +18,7 @@ def lock(path: Path) -> IO[str]:
     """Return the lock of the journal at ``path``, held while it is open. Raises StartError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = open(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600), "r+")  # noqa: SIM115  # held while open
+        file = open(os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o600), "r+")  # noqa: SIM115  # held while open
     except OSError as error:
         raise StartError(f"can't create the journal {path}: {error.strerror}; set journal.path") from error
     try:
@@ -35,7 +35,7 @@ def wait_until_free(path: Path, *, limit_s: float | None = None) -> None:
     Raises StartError after ``limit_s`` (5 s). Whatever else is wrong with the file is for the queue to say.
     """
     try:
-        file = os.open(f"{absolute(path)}.lock", os.O_RDWR)
+        file = os.open(_lock_path(absolute(path)), os.O_RDWR)
     except OSError:
         return
     try:
@@ -46,6 +46,10 @@ def wait_until_free(path: Path, *, limit_s: float | None = None) -> None:
             time.sleep(_LOOK_S)  # flock has no time limit of its own
     finally:
         os.close(file)
+
+
+def _lock_path(path: Path) -> Path:
+    return Path(f"{os.path.realpath(path)}.lock")  # beside the database, also where the path is a link to it
 
 
 def _is_free(file: int) -> bool:

@@ -37,3 +37,15 @@ def test_a_journal_in_use_is_refused_by_each_name_of_its_path(tmp_path: Path, mo
     with lock(tmp_path / "journal.db"), pytest.raises(StartError, match="in use by another queue"):
         wait_until_free(Path("~/journal.db"), limit_s=0.0)
     wait_until_free(Path("~nobody-of-this-name/journal.db"))
+
+
+def test_a_link_and_the_file_that_it_names_are_one_journal(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link, file = tmp_path / "journal.db", tmp_path / "disk" / "journal.db"
+    link.symlink_to(file)
+    for one, other in ((link, file), (file, link)):
+        with lock(one):
+            with pytest.raises(StartError, match="in use by another queue"):
+                lock(other)
+            with pytest.raises(StartError, match="in use by another queue"):
+                wait_until_free(other, limit_s=0.0)
