@@ -42,6 +42,8 @@ def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded
     ``restarted``: by Ray, and not by a person who could have meant a new journal, or to go on without what is lost.
     """
     namespace, node, given = settings.namespace, cluster.this_node(), settings.journal
+    if not restarted:
+        _tell_trouble(namespace, "")  # there may be that of an earlier queue
     expected = Expected(
         known_journal(namespace, new=given.new and not restarted),
         may_begin=not restarted,
@@ -57,8 +59,6 @@ def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded
         opened = KnownJournal(journal.id, journal.epoch, str(journal.path), node, time.time())
         cluster.tell_journal(namespace, opened)  # before anything is acknowledged
         cluster.tell_settings(namespace, settings.model_dump_json())
-        if not restarted:
-            _tell_trouble(namespace, "")  # of an earlier queue
         return Loaded(journal, engine, _info(opened, journal.count_jobs(), len(engine.core.live)))
     except BaseException:
         journal.close()  # its lock, above all: the next try needs it

@@ -36,6 +36,7 @@ _QUEUE_START_S = 120.0  # a journal of millions of jobs takes a while to load
 _MANAGER_START_S = 60.0  # its process, and a look at the cluster
 _STOP_S = 60.0  # its jobs in flight, its messages and a slow disk
 _RETRY_S = 0.2
+_TROUBLE_S = 5.0  # a queue that Ray starts again may have told by then what keeps it from that
 _CALLED: dict[type, str] = {QueueActor: "queue actor", PoolManager: "pool manager"}
 
 
@@ -86,7 +87,8 @@ def _started(
     cls: type, options: dict[str, Any], settings_json: str, ask: Callable[[Any, float], T], *, limit_s: float
 ) -> T:
     """Start an actor, or find it, and return what it answers to ``ask``."""
-    deadline, what = time.monotonic() + limit_s, _CALLED[cls]
+    began, what = time.monotonic(), _CALLED[cls]
+    deadline = began + limit_s
     while True:
         was_there = cluster.find(options["name"], options["namespace"]) is not None
         actor: Any = ray.remote(cls).options(**options).remote(settings_json)
@@ -102,6 +104,8 @@ def _started(
         except RayError as error:  # not only RayActorError: one that finds no node raises another
             if not was_there or time.monotonic() > deadline:
                 raise StartError(f"the {what} could not start: {_cause(error)}") from error
+            if time.monotonic() > began + _TROUBLE_S and (trouble := cluster.trouble_of(options["namespace"])):
+                raise StartError(f"the queue can't start, and goes on trying: {trouble}") from error
         time.sleep(_RETRY_S)  # it is being stopped
 
 

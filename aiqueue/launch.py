@@ -139,7 +139,8 @@ def start(settings: Settings | None = None, *, http: bool = True, address: str |
         start_actors(settings)
         url = _start_http(settings, ports) if http else None
         if http:
-            start_actors(settings)  # a stop whose end of the front was waited for has ended the actors after it
+            # A stop whose end of the front was waited for has ended the actors after it.
+            start_actors(_without_permissions(settings))
         adapter = _connected(settings.namespace)
     except BaseException:
         ports.release()
@@ -248,6 +249,12 @@ def _start_http(settings: Settings, ports: HeldPorts) -> str:
         if is_first:
             end_if_empty(folder)
         raise
+
+
+def _without_permissions(settings: Settings) -> Settings:
+    """Return the settings for a start after the one that they were given for."""
+    journal = settings.journal.model_copy(update={"new": False, "accept_loss": None})
+    return settings.model_copy(update={"journal": journal})
 
 
 def _undo(namespace: str, before: Any, *, http: bool) -> None:

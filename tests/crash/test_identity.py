@@ -27,6 +27,8 @@ def test_a_queue_that_ray_starts_beside_an_empty_disk_waits_for_its_own(own_syst
     os.kill(pid_of(QUEUE_ACTOR_NAME, own_system.settings.namespace), signal.SIGKILL)
     trouble = until_troubled(own_system)
     assert "there is none" in trouble
+    with pytest.raises(StartError, match=r"goes on trying: .*there is none\. .*`aiqueue down`"):
+        launch.start(own_system.settings, http=False)
     assert list(disk.iterdir()) == []
     disk.rmdir()
     away.rename(disk)
