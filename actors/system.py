@@ -87,25 +87,29 @@ def _started(
     cls: type, options: dict[str, Any], settings_json: str, ask: Callable[[Any, float], T], *, limit_s: float
 ) -> T:
     """Start an actor, or find it, and return what it answers to ``ask``."""
-    began, what = time.monotonic(), _CALLED[cls]
-    deadline = began + limit_s
+    deadline, what = time.monotonic() + limit_s, _CALLED[cls]
+    look_at = time.monotonic() + _TROUBLE_S
     while True:
         was_there = cluster.find(options["name"], options["namespace"]) is not None
         actor: Any = ray.remote(cls).options(**options).remote(settings_json)
         try:
-            return ask(actor, max(0.0, deadline - time.monotonic()))
+            # Ray lets a call wait that was made before it knew that the actor is being started again.
+            return ask(actor, max(0.0, (look_at if was_there else deadline) - time.monotonic()))
         except GetTimeoutError as error:
-            raise StartError(
-                f"the {what} did not answer within {limit_s:g} s; see its log in Ray's session folder"
-            ) from error
+            if time.monotonic() > deadline:
+                raise StartError(
+                    f"the {what} did not answer within {limit_s:g} s; see its log in Ray's session folder"
+                ) from error
         except QueueUnavailable as error:
             if time.monotonic() > deadline:
                 raise StartError(f"the {what} could not start: {error}") from error
         except RayError as error:  # not only RayActorError: one that finds no node raises another
             if not was_there or time.monotonic() > deadline:
                 raise StartError(f"the {what} could not start: {_cause(error)}") from error
-            if time.monotonic() > began + _TROUBLE_S and (trouble := cluster.trouble_of(options["namespace"])):
-                raise StartError(f"the queue can't start, and goes on trying: {trouble}") from error
+        if was_there and time.monotonic() > look_at:
+            look_at = time.monotonic() + _TROUBLE_S
+            if trouble := cluster.trouble_of(options["namespace"]):
+                raise StartError(f"the queue can't start, and goes on trying: {trouble}")
         time.sleep(_RETRY_S)  # it is being stopped
 
 

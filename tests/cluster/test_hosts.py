@@ -15,7 +15,7 @@ import pytest
 from tests.tools.autoscaled_ray import processes_of
 from tests.tools.hosts import Host, hosts, why_no_hosts
 from tests.tools.hosts.provider import CountingProvider, counting_provider
-from tests.tools.hosts.ray_cluster import Node, RayCluster, on_disk
+from tests.tools.hosts.ray_cluster import NAMESPACE, Node, RayCluster, on_disk
 from tests.tools.pool_events import eventually
 
 _WHY_NOT = why_no_hosts()
@@ -223,10 +223,11 @@ def test_a_queues_node_with_an_empty_disk_begins_no_journal_unless_one_is_meant_
     file = f"--config={head.place}/aiqueue.toml"
     refused = cluster.run_on(head, "-m", "aiqueue", "up", "--detach", "--no-http", file)
     assert refused.wait(2 * _LIMIT_S) != 0
-    assert "begins no new one" in refused.said(), refused.said()
+    assert "there is none. Bring that disk or node back" in refused.said(), refused.said()
     assert client.states().get("unknown", 0) == 0, "they are not there, but nobody said that they never were"
 
-    assert cluster.run_on(head, "-m", "aiqueue", "down").wait(2 * _LIMIT_S) == 0
+    down = cluster.run_on(head, "-m", "aiqueue", "down", f"--namespace={NAMESPACE}")
+    assert down.wait(2 * _LIMIT_S) == 0, down.said()
     meant = cluster.run_on(head, "-m", "aiqueue", "up", "--detach", "--no-http", "--new-journal", file)
     assert meant.wait(2 * _LIMIT_S) == 0, meant.said()
     assert cluster.client(queue, "outside", 20).finish(_LIMIT_S) == {"completed": 20}

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ActorUnschedulableError, RayError, RayTaskError, RpcError, RuntimeEnvSetupError
+from ray.exceptions import (
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayError,
+    RayTaskError,
+    RpcError,
+    RuntimeEnvSetupError,
+)
 
 from actors import cluster, system
 from actors.options import POOL_MANAGER_NAME
@@ -80,3 +88,14 @@ def test_whatever_ray_says_of_an_actor_that_can_not_start_is_one_sentence(
     with pytest.raises(StartError, match=f"the queue actor could not start: .*{said}"):
         start(monkeypatch, [error], was_there=False)
     assert start(monkeypatch, [error, "well"], was_there=True) == "well"
+
+
+@pytest.mark.parametrize("error", [GetTimeoutError("no answer"), ActorUnavailableError("restarting", b"\0" * 16)])
+def test_a_queue_that_ray_starts_again_and_that_is_in_trouble_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, error: RayError
+) -> None:
+    monkeypatch.setattr(system, "_TROUBLE_S", 0.0)
+    told = iter(["", "there is none"])
+    monkeypatch.setattr(cluster, "trouble_of", lambda namespace: next(told))
+    with pytest.raises(StartError, match="the queue can't start, and goes on trying: there is none"):
+        start(monkeypatch, [error] * 3, was_there=True)
