@@ -20,7 +20,6 @@ from aiqueue.cli.output import console
 from aiqueue.cli.quiet import quiet_start, stop_quietly
 from aiqueue.config import Settings
 from aiqueue.errors import (
-    AIQueueError,
     FieldError,
     IncompatibleVersion,
     QueueNotRunning,
@@ -249,18 +248,25 @@ def _serve_until(stopped: threading.Event, system: System, say: Callable[[str], 
                 return False
             continue
         except QueueUnavailable:
-            if cause := system.trouble():
-                trouble = f"The queue can't start again, and goes on trying: {cause}"
+            trouble = _trouble(system)
         except IncompatibleVersion as error:
             say(f"Another release's system has taken the place of this one: {error}")
             return False
-        except AIQueueError as error:
+        except Exception as error:  # whatever it is, it is no reason to end a system that others use
             trouble = f"The queue does not answer as it should: {error}"
         seen = time.monotonic()
         if trouble != told:
             told = trouble
             say(trouble or "The queue is up again.")
     return True
+
+
+def _trouble(system: System) -> str:
+    try:
+        cause = system.trouble()
+    except Exception as error:
+        return f"The queue does not answer, and Ray neither: {error}"
+    return f"The queue can't start again, and goes on trying: {cause}" if cause else ""
 
 
 def _answers(adapter: AIQueueAdapter, stopped: threading.Event) -> bool:

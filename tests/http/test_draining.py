@@ -117,6 +117,11 @@ def test_the_wait_for_requests_in_flight_ends_with_its_limit(folder: Path) -> No
             asking.join(20)
 
 
+def test_a_folder_from_which_nobody_has_begun_to_serve_is_drained_at_once(tmp_path: Path) -> None:
+    drain(tmp_path, 60.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["stopping"]
+
+
 def test_the_limit_is_the_one_of_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     waited: list[float] = []
     one = type("Status", (), {"applications": {"aiqueue-up": None}})

@@ -110,7 +110,8 @@ class FakeSystem:
         return call
 
     def trouble(self) -> str:
-        assert isinstance(self._now, str)
+        if not isinstance(self._now, str):
+            raise RuntimeError("the control store is away")
         return self._now.removeprefix("down").strip()
 
 
@@ -134,15 +135,18 @@ def test_a_system_that_somebody_else_ended_is_noticed(monkeypatch: pytest.Monkey
     assert served("up", QueueNotRunning("no queue")) == (False, [])
 
 
-def test_a_queue_that_answers_with_an_error_is_still_there_and_that_is_said_once() -> None:
-    broken = AIQueueError("the queue failed on hello (KeyError)")
+@pytest.mark.parametrize("broken", [AIQueueError("it failed on hello (KeyError)"), ValueError("no msgpack")])
+def test_a_queue_that_answers_with_an_error_is_still_there_and_that_is_said_once(broken: Exception) -> None:
     assert served("up", broken, broken, "up") == (
         True,
-        [
-            "The queue does not answer as it should: the queue failed on hello (KeyError)",
-            "The queue is up again.",
-        ],
+        [f"The queue does not answer as it should: {broken}", "The queue is up again."],
     )
+
+
+def test_a_system_goes_on_though_neither_its_queue_nor_ray_answers() -> None:
+    is_stopped, said = served("up", QueueUnavailable("restarting"), "up")
+    assert is_stopped
+    assert said == ["The queue does not answer, and Ray neither: the control store is away", "The queue is up again."]
 
 
 def test_a_system_of_another_release_in_its_place_is_not_stopped() -> None:
