@@ -13,7 +13,7 @@ from typing import TypeVar
 from tests.tools.hosts import Host, hosts
 from tests.tools.hosts.host import Process
 from tests.tools.hosts.provider import Call, CountingProvider, counting_provider
-from tests.tools.hosts.ray_cluster import Client, Node, RayCluster, in_redis
+from tests.tools.hosts.ray_cluster import Client, Node, RayCluster, in_redis, on_disk
 
 HEAD, QUEUE, ONE, OTHER, SPARE = range(5)  #: the hosts: the spare one has a GPU in name, or Redis
 WORKERS, SLOTS = 3, 4
@@ -104,13 +104,15 @@ def scene(
     latency_s: float = 1.0,
     provider: str = "outside",
     gpu: bool = False,
-    redis: bool = False,
+    state: str = "",
     at: int = HEAD,
 ) -> Iterator[Scene]:
-    """Yield a cluster that has accepted all jobs and completed some. `up` and the client run on host ``at``."""
+    """Yield a cluster that has accepted all jobs and completed some. `up` and the client run on host ``at``.
+
+    ``state``: where Ray keeps its own, "redis" or "disk"; by default it ends with the head.
+    """
     with hosts(5) as (made, network), counting_provider(network.address, latency_s=latency_s) as counting:
-        state = in_redis(_redis_on(made[SPARE])) if redis else None
-        cluster = RayCluster(made[HEAD], _PATIENT if redis else {}, state=state)
+        cluster = RayCluster(made[HEAD], _PATIENT if state else {}, state=_kept(state, made))
         nodes = {QUEUE: Node(made[QUEUE], resources={"aiqueue_journal": 1})}
         nodes |= {number: Node(made[number], cpus=2) for number in (ONE, OTHER)}
         settings = counting.settings("outside", workers=WORKERS, slots=SLOTS, num_cpus=1)
@@ -135,6 +137,12 @@ def wait_for(ask: Callable[[], _T | None], limit_s: float) -> _T | None:
     while not (found := ask()) and time.monotonic() < give_up_at:
         threading.Event().wait(0.05)
     return found
+
+
+def _kept(state: str, made: list[Host]) -> dict[str, str]:
+    if state == "redis":
+        return in_redis(_redis_on(made[SPARE]))
+    return on_disk(made[HEAD]) if state else {}
 
 
 def _redis_on(host: Host) -> str:

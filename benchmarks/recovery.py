@@ -71,7 +71,7 @@ def queue_node_replaced() -> Outcome:
         return running.outcome(back and back - fault, note, finishes=False)
 
 
-def head_without_redis() -> Outcome:
+def head_without_its_state() -> Outcome:
     """The head loses its power and what it knew: all nodes join it anew, and `up` is run again."""
     with scene(600, at=QUEUE) as running:
         fault = time.monotonic()
@@ -91,7 +91,16 @@ def head_without_redis() -> Outcome:
 
 def head_with_redis() -> Outcome:
     """The head loses its power; Ray's state is in Redis on another host. The longest time without a call."""
-    with scene(600, at=QUEUE, redis=True) as running:
+    return _head_that_is_missed("redis")
+
+
+def head_with_its_disk() -> Outcome:
+    """As before, but Ray's state is on the head's disk, in Ray's embedded store."""
+    return _head_that_is_missed("disk")
+
+
+def _head_that_is_missed(state: str) -> Outcome:
+    with scene(600, at=QUEUE, state=state) as running:
         fault = time.monotonic()
         running.hosts[HEAD].power_off()
         _pause(2 * _OFF_S)
@@ -136,7 +145,7 @@ SCENARIOS: dict[str, Callable[[], Outcome]] = {
     each.__name__: each
     for each in (
         *(worker_node, gpu_node, queue_node, queue_node_replaced),
-        *(head_without_redis, head_with_redis, partition_20_s, partition_120_s),
+        *(head_without_its_state, head_with_redis, head_with_its_disk, partition_20_s, partition_120_s),
     )
 }
 
