@@ -317,6 +317,8 @@ def _join_ray(namespace: str, address: str | None, *, begin: bool) -> bool:
     address = _address(address, begin=begin)
     new = address == "local"
     options: dict[str, Any] = {"include_dashboard": False} if new else {}
+    if new:  # by default Ray gives up an actor, the queue too, whose process could not be started six times
+        os.environ.setdefault("RAY_pop_worker_max_retries", "-1")
     before = os.umask(0o077)  # Ray writes its token file with whatever the umask leaves readable
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.WARNING, **options)

@@ -102,6 +102,18 @@ def test_a_machine_that_is_too_busy_for_ray_is_an_error_that_says_so(
         launch.start(Settings(providers={"sim": {"kind": "simulated"}}), http=False)
 
 
+def test_a_ray_that_is_begun_never_gives_up_an_actor_whose_process_can_not_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variable, seen = "RAY_pop_worker_max_retries", list[str | None]()
+    monkeypatch.setenv(variable, "")
+    monkeypatch.delenv(variable)
+    monkeypatch.setattr("ray.init", lambda **_: seen.append(os.environ.get(variable)))
+    for address in ("10.0.0.1:6379", "local"):
+        launch._join_ray("ns", address, begin=True)
+    assert seen == [None, "-1"], "who joins a Ray can't tell its nodes any more"
+
+
 @pytest.mark.parametrize("call", [launch.connect, lambda: launch.stop("aiqueue")], ids=["connect", "stop"])
 def test_a_cluster_of_another_python_is_an_error_that_names_both(
     monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]
