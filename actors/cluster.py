@@ -34,30 +34,30 @@ def nodes() -> Nodes:
 
     Ray has no public list of the nodes that drain: this is where its own libraries look.
     """
-    dead = frozenset(node["NodeID"] for node in ray.nodes() if not node["Alive"])  # type: ignore[no-untyped-call]  # Ray has no types here
+    dead = frozenset(node["NodeID"] for node in _all_nodes() if not node["Alive"])
     return Nodes(dead, {node: until_ms / 1e3 for node, until_ms in cluster_state.get_draining_nodes().items()})
 
 
 def is_one_small_machine() -> bool:
     """Tell whether all there is is one node with few cores: then workers run beside each other, however many."""
-    cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    cpus = [node["Resources"].get("CPU", 0.0) for node in _all_nodes() if node["Alive"]]
     return len(cpus) == 1 and 0 < cpus[0] < _SMALL_CPUS
 
 
-def addresses() -> list[str]:
-    """Return the addresses of the nodes that are there."""
-    return [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+def addresses(*, resource: str = "") -> list[str]:
+    """Return the addresses of the nodes that are there, or of those that have this resource."""
+    alive = [node for node in _all_nodes() if node["Alive"]]
+    return [node["NodeManagerAddress"] for node in alive if not resource or resource in node["Resources"]]
+
+
+def _all_nodes() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray has no types here
+    return found
 
 
 def has_resource(name: str) -> bool:
     """Return True if a node has this resource."""
     return name in ray.cluster_resources()  # type: ignore[no-untyped-call]
-
-
-def addresses_with(name: str) -> list[str]:
-    """Return the addresses of the nodes that are there and have this resource."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["NodeManagerAddress"] for node in nodes if node["Alive"] and name in node["Resources"]]
 
 
 def names_in(namespace: str) -> list[str]:

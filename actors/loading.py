@@ -14,10 +14,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from actors import cluster
+from actors import cluster, known_journals
 from aiqueue.config import Settings
 from aiqueue.engine import QueueEngine
-from aiqueue.errors import StartError
 from aiqueue.journal.identity import Expected, JournalNotHere, KnownJournal, made_at
 from aiqueue.journal.sqlite import SqliteJournal
 from aiqueue.journal_info import JournalInfo
@@ -44,13 +43,9 @@ def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded
     namespace, node, given = settings.namespace, cluster.this_node(), settings.journal
     if not restarted:
         _tell_trouble(namespace, "")  # there may be that of an earlier queue
-    expected = Expected(
-        known_journal(namespace, new=given.new and not restarted),
-        may_begin=not restarted,
-        new=given.new and not restarted,
-        node=node,
-        namespace=namespace,
-    )
+    new = given.new and not restarted
+    known = known_journals.known_to_ray(namespace, new=new)
+    expected = Expected(known, may_begin=not restarted, new=new, node=node, namespace=namespace)
     accept_loss = None if restarted else given.accept_loss
     journal = SqliteJournal(given.path, expected, durability=given.durability, accept_loss=accept_loss)
     try:
@@ -62,19 +57,6 @@ def load(settings: Settings, clock: Clock, *, restarted: bool = False) -> Loaded
         return Loaded(journal, engine, _info(opened, journal.count_jobs(), len(engine.core.live)))
     except BaseException:
         journal.close()  # its lock, above all: the next try needs it
-        raise
-
-
-def known_journal(namespace: str, *, new: bool) -> KnownJournal | None:
-    """Return the journal that the system had, as Ray knows it. Raises StartError for what can't be read.
-
-    ``new``: such knowledge is replaced.
-    """
-    try:
-        return cluster.journal_of(namespace)
-    except StartError:
-        if new:
-            return None
         raise
 
 

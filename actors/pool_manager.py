@@ -44,7 +44,7 @@ class PoolManager:
         context = ray.get_runtime_context()
         self._again = bool(context.was_current_actor_reconstructed)
         self._myself = context.current_actor
-        # After a restart nobody else would. A call to itself is lost where Ray tells this process late of the restart.
+        # Nobody else starts it after a restart. A task, because Ray can lose an actor's call to itself at that moment.
         self._keeping = asyncio.create_task(self.keep_starting())
 
     async def keep_starting(self) -> None:

@@ -6,15 +6,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from actors import cluster
-from actors.loading import known_journal
+from actors import cluster, known_journals
 from actors.options import JOURNAL_RESOURCE, POOL_MANAGER_NAME, pool_manager_options, queue_actor_options
 from actors.pool_manager import PoolManager
 from actors.queue_actor import QueueActor
@@ -22,9 +19,6 @@ from aiqueue.client.calls import understood
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
 from aiqueue.config import Settings
 from aiqueue.errors import AIQueueError, QueueUnavailable, StartError
-from aiqueue.journal.identity import KnownJournal
-from aiqueue.journal.place import absolute
-from aiqueue.journal.remembered import RememberedJournals
 from aiqueue.own_version import own_version
 from aiqueue.scaling.roster import WORKER_PREFIX
 from aiqueue.versions import Version, encode
@@ -40,25 +34,28 @@ _TROUBLE_S = 5.0  # a queue that Ray starts again may have told by then what kee
 _CALLED: dict[type, str] = {QueueActor: "queue actor", PoolManager: "pool manager"}
 
 
-def start_actors(settings: Settings) -> list[str]:
-    """Start the queue, then the workers; return the workers' names. What runs already is left as it is.
+def start_actors(settings: Settings) -> None:
+    """Start the queue, then the workers. What runs already is left as it is.
 
     What is being stopped is waited for, and then started anew. Raises StartError with the reason, e.g. a journal that
     another queue holds.
     """
-    json, namespace = settings.model_dump_json(), settings.namespace
-    known = _recall(settings)
-    _let_stop_end(namespace)
+    known = known_journals.recall(settings)
+    _let_stop_end(settings.namespace)
     _start_queue(settings)
-    _remember(settings, known)
-    names = _started(PoolManager, pool_manager_options(namespace), json, _start_pools, limit_s=_MANAGER_START_S)
+    known_journals.remember(settings, known)
+    _start_manager(settings)
     _warn_of_another_release(_start_queue(settings))  # a stop that began after the first look has ended that one
-    return names
 
 
 def _start_queue(settings: Settings) -> Version:
-    options, json = queue_actor_options(QUEUE_ACTOR_NAME, settings.namespace), settings.model_dump_json()
-    return _started(QueueActor, options, json, _say_hello, limit_s=_QUEUE_START_S)
+    options = queue_actor_options(QUEUE_ACTOR_NAME, settings.namespace)
+    return _started(QueueActor, options, settings, _say_hello, limit_s=_QUEUE_START_S)
+
+
+def _start_manager(settings: Settings) -> None:
+    options = pool_manager_options(settings.namespace)
+    _started(PoolManager, options, settings, _start_pools, limit_s=_MANAGER_START_S)
 
 
 def _warn_of_another_release(runs: Version) -> None:
@@ -84,14 +81,14 @@ def _let_stop_end(namespace: str) -> None:
 
 
 def _started(
-    cls: type, options: dict[str, Any], settings_json: str, ask: Callable[[Any, float], T], *, limit_s: float
+    cls: type, options: dict[str, Any], settings: Settings, ask: Callable[[Any, float], T], *, limit_s: float
 ) -> T:
     """Start an actor, or find it, and return what it answers to ``ask``."""
-    deadline, what = time.monotonic() + limit_s, _CALLED[cls]
-    look_at = time.monotonic() + _TROUBLE_S
+    json, what = settings.model_dump_json(), _CALLED[cls]
+    deadline, look_at = time.monotonic() + limit_s, time.monotonic() + _TROUBLE_S
     while True:
         was_there = cluster.find(options["name"], options["namespace"]) is not None
-        actor: Any = ray.remote(cls).options(**options).remote(settings_json)
+        actor: Any = ray.remote(cls).options(**options).remote(json)
         try:
             # Ray lets a call wait that was made before it knew that the actor is being started again.
             return ask(actor, max(0.0, (look_at if was_there else deadline) - time.monotonic()))
@@ -113,9 +110,8 @@ def _started(
         time.sleep(_RETRY_S)  # it is being stopped
 
 
-def _start_pools(manager: Any, limit_s: float) -> list[str]:
-    names: list[str] = _answer(manager.start.remote(), limit_s)
-    return names
+def _start_pools(manager: Any, limit_s: float) -> None:
+    _answer(manager.start.remote(), limit_s)
 
 
 def _answer(call: Any, limit_s: float) -> Any:
@@ -125,45 +121,9 @@ def _answer(call: Any, limit_s: float) -> Any:
         raise error.cause if isinstance(error.cause, AIQueueError) else error from None
 
 
-def _recall(settings: Settings) -> KnownJournal | None:
-    """Tell Ray which journal the system had as far as this user knows, if Ray knows none or an older one; return it."""
-    given, namespace, noted = settings.journal, settings.namespace, None
-    try:
-        noted = RememberedJournals(given.notes).of(namespace, given.path)
-    except (OSError, ValueError) as error:
-        _log.warning("which journal this system had is not known from journal.notes: %s", error)
-    known = known_journal(namespace, new=given.new)
-    if noted is None or (known is not None and known.at >= noted.at):
-        return known
-    cluster.tell_journal(namespace, noted)
-    return noted
-
-
-def _remember(settings: Settings, before: KnownJournal | None) -> None:
-    given, known = settings.journal, cluster.journal_of(settings.namespace)
-    if known is None:
-        return
-    if given.new and before is not None and known.id == before.id:
-        _log.warning(
-            "journal.new is still set (--new-journal, AIQUEUE_JOURNAL__NEW), though this system has its journal: unset "
-            "it, or a start without the journal's disk begins a new one"
-        )
-    try:
-        if absolute(_running_path(settings.namespace, given.path)) == absolute(given.path):
-            RememberedJournals(given.notes).note(settings.namespace, given.path, known)
-    except OSError as error:  # the system runs all the same
-        _log.warning("it could not be noted which journal this system has (%s): journal.notes", error)
-
-
-def _running_path(namespace: str, otherwise: Path) -> Path:
-    """Return the journal's path as the queue that runs was given it: one that was found may have another one."""
-    running = cluster.settings_of(namespace)
-    return Path(msgspec.json.decode(running)["journal"]["path"]) if running else otherwise
-
-
 def warning() -> str:
     """Return what is wrong with where the queue is placed; empty if nothing is."""
-    count, marked = len(cluster.addresses()), cluster.addresses_with(JOURNAL_RESOURCE)
+    count, marked = len(cluster.addresses()), cluster.addresses(resource=JOURNAL_RESOURCE)
     if len(marked) > 1:
         return (
             f"{len(marked)} nodes ({', '.join(marked)}) are marked for the journal: the queue may start again on one "

@@ -63,8 +63,8 @@ class WorkerActor:
         self._serving: asyncio.Task[None] | None = None
         self._stopping = False
         self._trouble = ""
-        # One that gets its room, or its next process, after the manager has gone is called by nobody. A call to itself
-        # would be lost where Ray tells this process late that it is being restarted.
+        # If the manager is gone before this process starts, nobody ever calls it. A task, because Ray can lose an
+        # actor's call to itself just after a restart.
         end = until_done(self._end_orphaned, "ending an orphan", retry_s=_RETRY_S)
         self._watching = asyncio.create_task(end)
 

@@ -35,7 +35,16 @@ from serve.environment import http_environment, is_loopback
 from serve.haproxy_config import is_ours
 from serve.island import prepare_node, replica_secret
 from serve.routes.shared import QueueAdapter
-from serve.running import NAMESPACE, app_name, check_address, forget_ended_serve, prefix_for, running_serve, url_of
+from serve.running import (
+    NAMESPACE,
+    app_name,
+    check_address,
+    end_serve,
+    forget_ended_serve,
+    prefix_for,
+    running_serve,
+    url_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +174,7 @@ def shutdown(namespace: str = NAMESPACE, private_dir: Path | None = None, *, dra
                 if private_dir is not None and private_dir.exists():
                     running = running_serve()
                     drain(private_dir, drain_s, running.prefixes.get(name, "") if running else "")
-                ray_serve.shutdown()  # type: ignore[no-untyped-call]
+                end_serve()
                 if private_dir is not None:
                     shutil.rmtree(private_dir, ignore_errors=True)  # a start that waits is about to use its place
             return True

@@ -40,8 +40,8 @@ def drain(private_dir: Path, limit_s: float, prefix: str = "") -> None:
 def _tell_replicas(private_dir: Path, sockets: list[Path], path: str) -> None:
     try:
         secret = read_secret(private_dir)
-    except OSError as error:  # whoever was to serve from here has not begun
-        logger.debug("there is nobody to tell: %s", error)
+    except OSError as error:  # no front has been started from this folder
+        logger.debug("no replica can be told to end its streams: %s", error)
         return
     servers = {row["addr"] for row in chain(*map(_rows, sockets)) if row["svname"] not in ("FRONTEND", "BACKEND")}
     for server in sorted(servers):

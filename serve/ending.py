@@ -19,7 +19,7 @@ from ray.experimental import internal_kv
 from ray.serve.exceptions import RayServeException
 
 from serve.haproxy_program import leave_unguarded
-from serve.running import controller_id, forget_ended_serve
+from serve.running import controller_id, end_serve, forget_ended_serve
 
 _KEY = b"aiqueue http ends"
 _LIMIT_S = 60.0  # for Serve to end, beyond its requests in flight
@@ -56,7 +56,7 @@ def end_what_was_left(private_dir: Path, sleep: Callable[[float], None] = time.s
             leave_unguarded(private_dir)
             forget_ended_serve()
             with suppress(RayActorError):  # it is just ending, and still has its name
-                ray_serve.shutdown()  # type: ignore[no-untyped-call]
+                end_serve()
                 break
         sleep(_LOOK_S)
     if mark is not None:
@@ -68,7 +68,7 @@ def end_if_empty(private_dir: Path) -> None:
     with suppress(RayError, RayServeException):
         if not ray_serve.status().applications:
             leave_unguarded(private_dir)
-            ray_serve.shutdown()  # type: ignore[no-untyped-call]
+            end_serve()
 
 
 def _mark() -> _Mark | None:
@@ -81,7 +81,8 @@ def _mark() -> _Mark | None:
 
 
 def _has_ended(job: str) -> bool:
-    return any(each["JobID"] == job and each["IsDead"] for each in cluster_state.job_table())  # type: ignore[no-untyped-call]
+    jobs = cluster_state.job_table()  # type: ignore[no-untyped-call]  # Ray has no types here
+    return any(each["JobID"] == job and each["IsDead"] for each in jobs)
 
 
 def _forget() -> None:

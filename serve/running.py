@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
+from ray import serve as ray_serve
 from ray.exceptions import RayActorError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.context import _check_cached_client_alive, _get_global_client
@@ -67,6 +68,11 @@ def running_serve() -> RunningServe | None:
 def forget_ended_serve() -> None:
     """Let Serve's functions find the Serve that runs now: else they ask for good the one that they met first."""
     _check_cached_client_alive()
+
+
+def end_serve() -> None:
+    """End the Serve that runs, with all of its applications."""
+    ray_serve.shutdown()  # type: ignore[no-untyped-call]  # Serve has no types here
 
 
 def controller_id() -> str:

@@ -24,9 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_N
 _SLOTS, _LIMIT_S = 4, 120.0
 # Ray takes a silent node for dead after five checks that failed. By default each may take 13 s.
 _SOONER = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "4000"}
-_PATIENT = {
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "600"
-}  # as cluster.yaml sets it: nodes wait for a head that is away
+# Nodes wait for a head that is away, as in cluster.yaml.
+_PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
 _ASK = "import sys, urllib.request as web; print(web.urlopen(sys.argv[1], timeout=1).read().decode())"
 _MAKE = """
 import signal
@@ -132,6 +131,12 @@ def _gpu_node(host: Host) -> Node:
     return Node(host, cpus=2, gpus=1)
 
 
+def _cut_power_for_a_moment(cluster: RayCluster, node: Node) -> None:
+    node.host.power_off()
+    node.host.power_on()
+    cluster.join(node)
+
+
 @pytest.mark.timeout(900)
 def test_a_node_of_workers_that_loses_its_power_loses_no_job_and_only_its_own_calls_are_repeated(
     cluster: RayCluster, machines: tuple[list[Host], CountingProvider]
@@ -161,9 +166,7 @@ def test_the_queues_node_loses_its_power_and_comes_back_with_its_disk_and_no_job
     client = cluster.client(head, "outside", 100)
     eventually(lambda: client.states().get("completed", 0) > 10, "jobs complete", _LIMIT_S)
 
-    queue.power_off()
-    queue.power_on()
-    cluster.join(_queue_node(queue))
+    _cut_power_for_a_moment(cluster, _queue_node(queue))
     ended = client.finish(_LIMIT_S)
 
     assert ended == {"completed": 100}
@@ -178,9 +181,7 @@ def test_the_only_node_with_a_gpu_loses_its_power_and_its_pools_jobs_wait_for_it
     client = cluster.client(head, "gpu", 40)
     eventually(lambda: client.states().get("completed", 0) > _SLOTS, "jobs complete", _LIMIT_S)
 
-    gpu.power_off()
-    gpu.power_on()
-    cluster.join(_gpu_node(gpu))
+    _cut_power_for_a_moment(cluster, _gpu_node(gpu))
     ended = client.finish(_LIMIT_S)
 
     assert ended == {"completed": 40}
@@ -224,7 +225,7 @@ def test_a_queues_node_with_an_empty_disk_begins_no_journal_unless_one_is_meant_
     refused = cluster.run_on(head, "-m", "aiqueue", "up", "--detach", "--no-http", file)
     assert refused.wait(2 * _LIMIT_S) != 0
     assert "there is none. Bring that disk or node back" in refused.said(), refused.said()
-    assert client.states().get("unknown", 0) == 0, "they are not there, but nobody said that they never were"
+    assert client.states().get("unknown", 0) == 0, "a client must not be told that accepted jobs are unknown"
 
     down = cluster.run_on(head, "-m", "aiqueue", "down", f"--namespace={NAMESPACE}")
     assert down.wait(2 * _LIMIT_S) == 0, down.said()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors import cluster, system
+from actors import cluster, known_journals
 from actors.options import POOL_MANAGER_NAME
 from actors.system import stop_actors, stop_later
 from aiqueue import launch
@@ -54,8 +54,7 @@ def test_a_start_that_a_whole_stop_overtakes_has_a_queue(tmp_path: Path, monkeyp
     def stopped_meanwhile(*_: object) -> None:
         assert stop_actors(made.namespace)
 
-    # What stands between the queue's start and the manager's.
-    monkeypatch.setattr(system, "_remember", stopped_meanwhile)
+    monkeypatch.setattr(known_journals, "remember", stopped_meanwhile)  # called between the two starts
     with launch.start(made, http=False) as started:
         assert started.adapter.wait(started.adapter.submit_job(chat())).status == "completed"
 

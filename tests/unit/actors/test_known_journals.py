@@ -31,7 +31,6 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
     monkeypatch.setattr("actors.cluster.internal_kv._internal_kv_put", put)
     monkeypatch.setattr("actors.cluster.internal_kv._internal_kv_get", store.get)
     monkeypatch.setattr(system, "_let_stop_end", lambda _: None)
-    monkeypatch.setattr(system, "pool_manager_options", lambda _: {})
     return store
 
 
@@ -50,11 +49,11 @@ def started(given: Settings, monkeypatch: pytest.MonkeyPatch, runs: Settings | N
         looked.append(cluster.journal_of("mine"))
         load(runs or given, SteadyClock()).journal.close()
 
-    def start_manager(*_: object, **__: object) -> None:
+    def start_manager(_: Settings) -> None:
         raise Started
 
     monkeypatch.setattr(system, "_start_queue", start_queue)
-    monkeypatch.setattr(system, "_started", start_manager)
+    monkeypatch.setattr(system, "_start_manager", start_manager)
     with pytest.raises(Started):
         system.start_actors(given)
     return looked[0]
@@ -118,5 +117,5 @@ def test_a_permission_to_begin_a_new_journal_that_was_not_needed_is_told(
 def test_a_home_that_is_not_known_keeps_no_system_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    started(settings(tmp_path, notes=Path("~nobody-of-this-name/notes")), monkeypatch)
+    started(settings(tmp_path, notes=Path("~no-such-user/notes")), monkeypatch)
     assert "journal.notes" in caplog.text

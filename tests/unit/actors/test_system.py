@@ -21,6 +21,7 @@ from actors import cluster, system
 from actors.options import POOL_MANAGER_NAME
 from actors.queue_actor import QueueActor
 from aiqueue.client.ray_transport import QUEUE_ACTOR_NAME
+from aiqueue.config import Settings
 from aiqueue.errors import StartError
 
 _WORKER = "aiqueue-worker-p-0"
@@ -68,10 +69,10 @@ def start(monkeypatch: pytest.MonkeyPatch, answers: list[RayError | str], *, was
 
     monkeypatch.setattr(system, "_RETRY_S", 0.0)
     monkeypatch.setattr(cluster, "find", lambda name, namespace: object() if was_there else None)
-    started = SimpleNamespace(remote=lambda settings_json: object())
+    started = SimpleNamespace(remote=lambda json: object())
     monkeypatch.setattr(ray, "remote", lambda cls: SimpleNamespace(options=lambda **_: started))
     options = {"name": QUEUE_ACTOR_NAME, "namespace": "ns"}
-    return system._started(QueueActor, options, "{}", ask, limit_s=60.0)
+    return system._started(QueueActor, options, Settings(), ask, limit_s=60.0)
 
 
 @pytest.mark.parametrize(

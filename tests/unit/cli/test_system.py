@@ -96,7 +96,7 @@ class FakeSystem:
         self._now: str | Exception = ""
 
     def ping(self) -> None:
-        """What is to be awaited; ``begin`` answers."""
+        """Return nothing that can be awaited: ``begin`` gives the answer."""
 
     def begin(self, _: None) -> Future[None]:
         call = Future[None]()

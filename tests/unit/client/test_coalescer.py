@@ -132,7 +132,7 @@ async def test_a_call_without_an_answer_is_made_again_with_the_same_ids_and_says
 
 def not_sent() -> QueueUnavailable:
     """The queue was missed before the call was made."""
-    error = QueueUnavailable("nobody there")
+    error = QueueUnavailable("no queue")
     error.was_sent = False
     return error
 
@@ -167,7 +167,7 @@ async def test_a_call_for_which_nobody_is_there_is_given_up(queue: FakeQueue) ->
     coalescer = SubmitCoalescer(queue, lambda events: None, give_up_s=-1.0)  # type: ignore[arg-type]
     queue.answers = [not_sent()]
     found = await asyncio.gather(*submits(coalescer, "a", "b"), return_exceptions=True)
-    assert [str(error) for error in found] == ["nobody there"] * 2
+    assert [str(error) for error in found] == ["no queue"] * 2
     await coalescer.submit(group("c"))
     assert queue.calls[-1] == [["c"]]
 

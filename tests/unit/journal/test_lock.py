@@ -36,7 +36,7 @@ def test_a_journal_in_use_is_refused_by_each_name_of_its_path(tmp_path: Path, mo
     monkeypatch.setenv("HOME", str(tmp_path))
     with lock(tmp_path / "journal.db"), pytest.raises(StartError, match="in use by another queue"):
         wait_until_free(Path("~/journal.db"), limit_s=0.0)
-    wait_until_free(Path("~nobody-of-this-name/journal.db"))
+    wait_until_free(Path("~no-such-user/journal.db"))
 
 
 def test_a_link_and_the_file_that_it_names_are_one_journal(tmp_path: Path) -> None:
